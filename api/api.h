@@ -1,0 +1,111 @@
+/* api.h - the service without its sockets: requests and answers as bytes.
+ *
+ * A request goes through two steps. api_admit looks at its head alone: token, route, encodings, length,
+ * memory. What it admits is read to its end and handed to api_submit, which answers exactly once, perhaps
+ * later and from another thread. api_handle does both at once and waits; tests and fuzzers use it.
+ *
+ * The outside world (clock, entropy, threads) comes in through struct api_env. */
+#ifndef API_H
+#define API_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../core/nn.h"
+
+struct api;
+
+/* Called from any thread. */
+struct api_env {
+    void *self;
+    int64_t (*now_ms)(void *self); /* monotonic */
+    bool (*entropy)(void *self, void *buffer, size_t size);
+    /* Runs job(arg) on another thread, once. `cost` is in floating-point operations, 0 if unknown. False:
+     * there is no room in the queue, and job is not run. NULL: jobs run at once, on the caller's thread. */
+    bool (*execute)(void *self, void (*job)(void *arg), void *arg, uint64_t cost);
+    struct nn_parallel parallel; /* `run` NULL: serial */
+};
+
+struct api_limits {
+    size_t memory; /* bytes that models, requests and contexts may hold together */
+    size_t body;   /* bytes of a request's body */
+    int models;
+    int contexts;
+    int64_t context_ttl_ms; /* a kept tape that nobody used for so long is let go */
+    int layers;             /* of a model */
+};
+extern const struct api_limits api_default_limits;
+
+struct api_settings {
+    struct api_limits limits;
+    const char *token;   /* the bearer token; NULL: none is asked for */
+    const char *version; /* the program's, for /healthz */
+};
+
+/* Settings are copied. NULL and `err` filled when memory is out. */
+struct api *api_new(const struct api_settings *settings, const struct api_env *env, struct nn_error *err);
+/* No request may be in flight. */
+void api_free(struct api *api);
+/* While draining, /readyz answers 503. */
+void api_set_draining(struct api *api, bool draining);
+/* Requests submitted and not yet answered. */
+int api_in_flight(const struct api *api);
+/* Bytes reserved now of limits.memory. */
+size_t api_memory_in_use(const struct api *api);
+
+/* A request's head. Strings are borrowed, NULL where a header is absent. `path` is percent-decoded by the
+ * caller and holds no query; `query` is the raw text behind '?'. */
+struct api_head {
+    const char *method, *path, *query;
+    const char *authorization, *content_type, *accept;
+    int64_t content_length; /* -1: not told */
+};
+
+struct api_header {
+    char name[24];
+    char value[128];
+};
+struct api_segment {
+    const void *data;
+    size_t size;
+};
+
+/* An answer. Its segments live until api_response_free, which also lets go of the parameter version that
+ * they show; it may be called from any thread. */
+struct api_response {
+    int status;
+    struct api_header headers[8]; /* Content-Type among them; Content-Length is the server's to add */
+    int n_headers;
+    const struct api_segment *segments;
+    size_t n_segments;
+    size_t size; /* of all segments */
+};
+void api_response_free(struct api_response *response);
+
+/* An admitted request, or the answer that refuses it: exactly one is not NULL. Both NULL: no memory. */
+struct api_request;
+struct api_admission {
+    struct api_request *request;
+    struct api_response *refusal;
+    size_t body_limit; /* the body is refused beyond this: api_refuse_body */
+};
+struct api_admission api_admit(struct api *api, const struct api_head *head);
+/* The 413 for a body that outgrows its limit; consumes the request. NULL: no memory. */
+struct api_response *api_refuse_body_take(struct api_request *request);
+/* For a request whose peer left before its body was whole. */
+void api_request_free(struct api_request *request);
+
+/* `response` is the callee's; NULL only when there was no memory even to say so: answer 503. */
+typedef void api_reply_fn(void *context, struct api_response *response);
+/* Consumes the request and `body`, a malloc'ed buffer (NULL when size is 0), even on failure. */
+void api_submit_take(struct api_request *request, void *body, size_t size, api_reply_fn *reply,
+                     void *context);
+
+/* Both steps, waiting for the answer. `body` is borrowed. NULL: no memory. */
+struct api_response *api_handle(struct api *api, const struct api_head *head, const void *body, size_t size);
+
+/* "/ops" as a Markdown page, for docs/ops.md; malloc'ed, NULL when memory is out. */
+char *api_ops_markdown(void);
+
+#endif

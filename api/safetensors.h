@@ -1,0 +1,36 @@
+/* safetensors.h - the container format of safetensors files, read and written strictly.
+ *
+ * Layout: 8 bytes little-endian header size N, N bytes of JSON, then the data. The header maps each
+ * tensor's name to {"dtype", "shape", "data_offsets": [begin, end)}, and "__metadata__" to strings.
+ * Offsets are relative to the data, in ascending order without gaps or overlaps, and cover it all. */
+#ifndef API_SAFETENSORS_H
+#define API_SAFETENSORS_H
+
+#include <jansson.h>
+
+#include "tensor.h"
+
+struct api_safetensors {
+    json_t *metadata;           /* an object of strings, perhaps empty; owned */
+    struct api_tensor *tensors; /* names in the arena, data in the body; member is "" */
+    size_t n_tensors;
+};
+
+/* Reads a whole file; data stays in `body`. NN_E_MALFORMED (truncated, overlapping, gaps, not JSON,
+ * duplicate names), NN_E_DTYPE (a type that gradd does not know), NN_E_SIZE, NN_E_NOMEM. */
+int api_safetensors_read(const void *body, size_t size, struct nn_arena *arena, struct api_safetensors *out,
+                         struct nn_error *err);
+void api_safetensors_fini(struct api_safetensors *file);
+
+/* The first part of a file, up to the data: sizes and header, padded with spaces so that the data begin
+ * at a multiple of 8. `metadata` is an object of strings or NULL. Tensors are written in the order given.
+ * malloc'ed; NULL when memory is out. */
+struct api_tensor_out {
+    const char *member, *name; /* named member/name, or name alone where member is "" */
+    struct nn_shape shape;
+    enum api_dtype dtype;
+};
+void *api_safetensors_header(const json_t *metadata, const struct api_tensor_out *tensors, size_t n,
+                             size_t *size);
+
+#endif

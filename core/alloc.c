@@ -1,0 +1,64 @@
+/* alloc.c - arenas, freed all at once, and aligned blocks. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "nn.h"
+
+#define CHUNK 4096
+
+struct chunk {
+    struct chunk *next;
+    size_t used, size; /* of data */
+    _Alignas(max_align_t) unsigned char data[];
+};
+
+struct nn_arena {
+    struct chunk *first; /* the one being filled */
+};
+
+struct nn_arena *nn_arena_new(void) {
+    return calloc(1, sizeof(struct nn_arena));
+}
+
+void nn_arena_free(struct nn_arena *arena) {
+    if (!arena) return;
+    for (struct chunk *c = arena->first, *next; c; c = next) {
+        next = c->next;
+        free(c);
+    }
+    free(arena);
+}
+
+void *nn_arena_alloc(struct nn_arena *arena, size_t n, size_t size) {
+    size_t bytes, align = _Alignof(max_align_t);
+    if (__builtin_mul_overflow(n, size, &bytes) || __builtin_add_overflow(bytes, align - 1, &bytes))
+        return NULL;
+    bytes &= ~(align - 1);
+    struct chunk *c = arena->first;
+    if (!c || c->size - c->used < bytes) {
+        size_t room = bytes > CHUNK ? bytes : CHUNK, whole;
+        if (__builtin_add_overflow(room, sizeof *c, &whole) || !(c = calloc(1, whole))) return NULL;
+        *c = (struct chunk){.next = arena->first, .size = room};
+        arena->first = c;
+    }
+    void *p = c->data + c->used;
+    c->used += bytes;
+    return p;
+}
+
+char *nn_arena_strdup(struct nn_arena *arena, const char *text) {
+    size_t size = strlen(text) + 1;
+    char *copy = nn_arena_alloc(arena, size, 1);
+    return copy ? memcpy(copy, text, size) : NULL;
+}
+
+void *nn_block_new(size_t bytes) {
+    size_t rounded;
+    if (__builtin_add_overflow(bytes, (size_t)63, &rounded)) return NULL;
+    rounded &= ~(size_t)63;
+    if (!rounded) rounded = 64;
+    void *block = aligned_alloc(64, rounded);
+    return block ? memset(block, 0, rounded) : NULL;
+}
+
+void nn_block_free(void *block) { free(block); }

@@ -1,0 +1,465 @@
+/* nn.h - the engine: graphs of operators, their parameters, and passes over them.
+ *
+ * The one header of core/ that other folders include. A model is four kinds of object:
+ *
+ *   nn_graph      structure: nodes, shapes, losses. Built, sealed, then immutable and shared.
+ *   nn_params     one version of the weights. Immutable once published; reference-counted.
+ *   nn_run        one forward pass over one version: the values, and what backward needs (the tape).
+ *   nn_backward   one backward pass over one run: losses, and gradients of nodes.
+ *
+ * beside nn_grads (a gradient of the parameters) and nn_optimizer (its state).
+ *
+ * Conventions
+ *   Shapes   are those of one sample: the batch dimension ("rows") is left out and always first.
+ *            All data is row-major and contiguous.
+ *   Types    a graph computes in NN_F32 or NN_F64; `void *` data has that type unless said otherwise.
+ *   Errors   a fallible function returns 0 or an nn_code, and fills the caller's nn_error; the first
+ *            error wins. A constructor returns NULL instead of a code.
+ *   Names    _new/_free own, _ref/_unref share, _take consumes even on failure, all else borrows.
+ *            free(NULL) is legal.
+ *   Threads  core has none, and no locks. Sealed graphs, published parameters and finished runs may
+ *            be read from any thread; everything else belongs to one thread at a time.
+ */
+#ifndef NN_H
+#define NN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- errors ------------------------------------------------------------------------------------ */
+
+enum nn_code {
+    NN_OK = 0,
+#define NN_ERROR(code, slug, status, title) code,
+#include "errors.def"
+#undef NN_ERROR
+    NN_CODE_COUNT
+};
+
+#define NN_MAX_RANK 8 /* dimensions of a tensor, the batch included */
+
+/* Dimensions, outermost first. For a node: of one sample, so at most NN_MAX_RANK - 1 of them. */
+struct nn_shape {
+    int rank;
+    int64_t dim[NN_MAX_RANK];
+};
+
+/* Which part of a model an error speaks of; `index` counts within that part. */
+enum nn_site { NN_SITE_NONE, NN_SITE_INPUT, NN_SITE_LAYER, NN_SITE_LOSS, NN_SITE_TARGET, NN_SITE_OPTIMIZER };
+
+struct nn_error {
+    enum nn_code code;
+    enum nn_site site;
+    int index;                        /* within the site, counted from 0 */
+    char member[64];                  /* the attribute or member at fault, "" if none */
+    bool has_shapes;                  /* whether expected and actual are set (batch included where known) */
+    struct nn_shape expected, actual; /* a dimension of -1 in `expected` may be any */
+    char text[256];                   /* one sentence for a person */
+};
+
+/* Records an error unless one is recorded already. Returns `code`, so `return nn_fail(...)` works. */
+int nn_fail(struct nn_error *err, enum nn_code code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* As nn_fail, naming the attribute at fault. */
+int nn_fail_member(struct nn_error *err, enum nn_code code, const char *member, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+/* NN_E_SHAPE with both shapes. */
+int nn_fail_shape(struct nn_error *err, const struct nn_shape *expected, const struct nn_shape *actual,
+                  const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Says where a recorded error happened, unless that is said already. Returns err->code. */
+int nn_error_at(struct nn_error *err, enum nn_site site, int index);
+
+struct nn_code_info {
+    const char *slug; /* stable, lower case, hyphenated */
+    int status;       /* HTTP */
+    const char *title;
+};
+const struct nn_code_info *nn_code_info(enum nn_code code);
+
+/* --- types and shapes -------------------------------------------------------------------------- */
+
+/* What core computes with. I64 holds ids and class indices; it has no gradient. */
+enum nn_dtype { NN_F32, NN_F64, NN_I64 };
+
+size_t nn_dtype_size(enum nn_dtype dtype);
+const char *nn_dtype_name(enum nn_dtype dtype);
+
+#define NN_MAX_ELEMENTS INT32_MAX /* of any one tensor: BLAS counts in int */
+
+bool nn_shape_equal(const struct nn_shape *a, const struct nn_shape *b);
+/* The number of elements; 1 for rank 0. Only for shapes that nn_shape_check has passed. */
+int64_t nn_shape_elements(const struct nn_shape *shape);
+/* Every dimension at least 1, at most NN_MAX_ELEMENTS elements. NN_E_SIZE, NN_E_VALUE. */
+int nn_shape_check(const struct nn_shape *shape, struct nn_error *err);
+/* [rows] followed by `sample`. */
+struct nn_shape nn_shape_batch(int64_t rows, const struct nn_shape *sample);
+/* "[2, 3]" into `text`, which is returned. Any size of at least 1 is safe. */
+const char *nn_shape_text(const struct nn_shape *shape, char *text, size_t size);
+
+/* --- arenas ------------------------------------------------------------------------------------ */
+
+/* Memory that is freed all at once. What a graph or a request parses lives in one. */
+struct nn_arena;
+struct nn_arena *nn_arena_new(void);
+void nn_arena_free(struct nn_arena *arena);
+/* Zeroed, aligned for any type; NULL when memory is out. n * size is checked. */
+void *nn_arena_alloc(struct nn_arena *arena, size_t n, size_t size);
+char *nn_arena_strdup(struct nn_arena *arena, const char *text);
+
+/* Bytes in an aligned block (64 bytes, one cache line); zeroed. NULL when memory is out. */
+void *nn_block_new(size_t bytes);
+void nn_block_free(void *block);
+
+/* --- what the tables say ------------------------------------------------------------------------ */
+
+enum nn_attr_type { NN_INT, NN_REAL, NN_BOOL, NN_CHOICE, NN_INTS, NN_REALS };
+
+/* One attribute of an operator, loss or optimizer. Names and defaults are PyTorch's. */
+struct nn_attr_def {
+    const char *name;
+    enum nn_attr_type type;
+    bool required;
+    bool min_open, max_open;    /* whether the bound itself is excluded */
+    double min, max;            /* of a number, or of each number of a list; both 0: unbounded */
+    double by_default;          /* of INT, REAL, BOOL and CHOICE (an index) */
+    const double *list_default; /* of REALS and INTS, `list_min` long; NULL: empty */
+    int list_min, list_max;     /* how long a list is when given */
+    const char *const *choices; /* of CHOICE, NULL-terminated */
+    const char *text;           /* one line */
+};
+
+/* The value of one attribute, by its type. Lists live in the graph's or optimizer's arena. */
+union nn_attr_value {
+    int64_t i; /* INT; CHOICE: the index into `choices` */
+    double r;
+    bool b;
+    struct {
+        int64_t n;
+        const double *reals; /* REALS */
+        const int64_t *ints; /* INTS */
+    } list;
+};
+
+enum nn_flags {
+    NN_COUPLES_ROWS = 1, /* a row of the output depends on other rows of the batch */
+    NN_HAS_KINKS = 2,    /* not differentiable everywhere: keep gradient checks away from kinks */
+    NN_USES_RNG = 4,     /* draws from the counter-based generator in train mode */
+    NN_IS_LOSS = 8,      /* takes a target; its output is the unreduced loss */
+};
+
+/* One use of an operator, for documents and tests: a layer's or loss's own attributes as JSON, and
+ * sample shapes. */
+struct nn_example {
+    const char *attrs;         /* members of a JSON object, without the braces; "" for none */
+    struct nn_shape inputs[3]; /* as many as the example has; the rest have rank -1 or are zero */
+    int n_inputs;
+    bool ids;        /* inputs (a loss: the target) are I64 class indices or ids */
+    int64_t classes; /* ids lie in 0..classes-1 */
+};
+
+/* What a row of ops.def or optimizers.def says to the world. */
+struct nn_def {
+    const char *name;
+    const char *summary;        /* one line */
+    const char *forward;        /* the formula; optimizers: the update rule */
+    const char *backward;       /* the gradients */
+    const char *source;         /* where the formula is from: paper and section, or NULL */
+    int min_inputs, max_inputs; /* max -1: any number */
+    unsigned flags;
+    const struct nn_attr_def *attrs; /* ends with a NULL name; NULL: none */
+    const struct nn_example *examples;
+    int n_examples;
+};
+
+/* The tables, in their order; NULL past the end. Layers and losses share one table. */
+const struct nn_def *nn_op_def(int index);
+const struct nn_def *nn_optimizer_def(int index);
+/* By name; NULL if there is none. */
+const struct nn_def *nn_op_find(const char *name);
+const struct nn_def *nn_optimizer_find(const char *name);
+
+/* --- attributes as they are given ---------------------------------------------------------------- */
+
+/* An attribute's value as a request writes it, not yet held against the table. */
+struct nn_given {
+    enum { NN_GIVEN_INT, NN_GIVEN_REAL, NN_GIVEN_BOOL, NN_GIVEN_TEXT, NN_GIVEN_LIST } kind;
+    int64_t i;
+    double r; /* set for INT too */
+    bool b;
+    const char *text;
+    const double *list;
+    int64_t n;
+};
+
+struct nn_attrs; /* values for every attribute of one definition */
+/* All at their defaults. Lives in `arena`, as all it is given later. NULL when memory is out. */
+struct nn_attrs *nn_attrs_new(const struct nn_def *def, struct nn_arena *arena);
+/* Sets one. NN_E_UNKNOWN_MEMBER, NN_E_VALUE, NN_E_NOMEM; err->member is the name. */
+int nn_attrs_set(struct nn_attrs *attrs, const char *name, const struct nn_given *value,
+                 struct nn_error *err);
+
+/* --- graphs -------------------------------------------------------------------------------------- */
+
+#define NN_MAX_NAME 128 /* bytes of a node's name, without the end */
+
+/* [A-Za-z0-9_][A-Za-z0-9_.-]{0,127} */
+bool nn_name_valid(const char *name);
+
+struct nn_graph;
+
+/* An empty graph, held once. `dtype` is NN_F32 or NN_F64. */
+struct nn_graph *nn_graph_new(enum nn_dtype dtype, struct nn_error *err);
+struct nn_graph *nn_graph_ref(struct nn_graph *graph);
+void nn_graph_unref(struct nn_graph *graph);
+
+/* Where a graph keeps what it is made of; attributes for nn_graph_add_* are to live here. */
+struct nn_arena *nn_graph_arena(struct nn_graph *graph);
+
+/* An input of the model; `dtype` is the graph's or NN_I64. NN_E_NAME, NN_E_SIZE, NN_E_VALUE. */
+int nn_graph_add_input(struct nn_graph *graph, const char *name, enum nn_dtype dtype,
+                       const struct nn_shape *sample, struct nn_error *err);
+
+struct nn_layer {
+    const struct nn_def *op;
+    const char *name;          /* NULL: its index among the layers, as in PyTorch's nn.Sequential */
+    const char *const *inputs; /* NULL: the layer before it, or the model's only input */
+    int n_inputs;
+    const struct nn_attrs *attrs; /* NULL: defaults */
+    bool frozen;                  /* its parameters are not trained */
+};
+/* Inputs may be named before they are added: names are looked up when the graph is sealed. */
+int nn_graph_add_layer(struct nn_graph *graph, const struct nn_layer *layer, struct nn_error *err);
+
+struct nn_loss {
+    const struct nn_def *op;
+    const char *input;         /* NULL: the last layer */
+    const char *target;        /* NULL: "y" */
+    const char *sample_weight; /* a name among the targets; NULL: none */
+    double scale;              /* factor of this loss in the sum of all */
+    bool sum;                  /* reduction: sum rather than mean */
+    const struct nn_attrs *attrs;
+};
+int nn_graph_add_loss(struct nn_graph *graph, const struct nn_loss *loss, struct nn_error *err);
+/* An output of the model. Without any, the last layer is the output. */
+int nn_graph_add_output(struct nn_graph *graph, const char *name, struct nn_error *err);
+
+/* Resolves names, sorts topologically, infers shapes, lays out the parameters. The graph is immutable
+ * from here on. NN_E_UNKNOWN_NAME, NN_E_CYCLE, NN_E_SHAPE, NN_E_VALUE, NN_E_SIZE, NN_E_NOMEM; the
+ * error's site says which input, layer or loss. */
+int nn_graph_seal(struct nn_graph *graph, struct nn_error *err);
+
+/* Of a sealed graph. Nodes are the inputs, then the layers, each in the order of their adding. */
+enum nn_dtype nn_graph_dtype(const struct nn_graph *graph);
+int nn_graph_input_count(const struct nn_graph *graph);
+int nn_graph_node_count(const struct nn_graph *graph);
+int nn_graph_output_count(const struct nn_graph *graph);
+int nn_graph_output(const struct nn_graph *graph, int index);      /* a node */
+int nn_graph_find(const struct nn_graph *graph, const char *name); /* a node, or -1 */
+
+struct nn_node_info {
+    const char *name;
+    const struct nn_def *op; /* NULL for an input */
+    enum nn_dtype dtype;
+    struct nn_shape shape; /* of a sample */
+};
+struct nn_node_info nn_graph_node(const struct nn_graph *graph, int node);
+
+/* One parameter: a view into the block. Trainable ones come first, so a gradient is a shorter block. */
+struct nn_param {
+    const char *name; /* "<layer>.<suffix>", as in a PyTorch state_dict */
+    struct nn_shape shape;
+    int node;
+    bool trainable;
+    int64_t elements;
+    size_t offset; /* bytes from the start of the block; a multiple of 64 */
+};
+int nn_graph_param_count(const struct nn_graph *graph);
+const struct nn_param *nn_graph_param(const struct nn_graph *graph, int index);
+int nn_graph_param_find(const struct nn_graph *graph, const char *name); /* or -1 */
+size_t nn_graph_param_bytes(const struct nn_graph *graph);               /* of the whole block */
+size_t nn_graph_trainable_bytes(const struct nn_graph *graph); /* of its first part: a gradient's block */
+
+/* What a target may be: indices, or numbers of the graph's type. */
+struct nn_target_form {
+    bool ids;              /* I64 */
+    struct nn_shape shape; /* of a sample */
+};
+struct nn_loss_info {
+    const struct nn_def *op;
+    int input; /* a node */
+    const char *target;
+    const char *sample_weight; /* or NULL */
+    double scale;
+    bool sum;
+    struct nn_shape shape; /* of the unreduced loss of a sample */
+    int n_forms;
+    struct nn_target_form forms[2];
+};
+int nn_graph_loss_count(const struct nn_graph *graph);
+struct nn_loss_info nn_graph_loss(const struct nn_graph *graph, int index);
+
+/* --- splitting work -------------------------------------------------------------------------------- */
+
+/* How core spreads work: `run` calls task(arg, i) for every i < n, in any order and on any thread, and
+ * returns when all are done. Core cuts work by shape alone, so results do not depend on who does it. A
+ * NULL nn_parallel means: here, one after the other. */
+struct nn_parallel {
+    void (*run)(void *pool, size_t n, void (*task)(void *arg, size_t i), void *arg);
+    void *pool;
+};
+
+/* --- parameters ------------------------------------------------------------------------------------ */
+
+struct nn_params;
+
+/* A block of its own for `graph`, zeroed, version 0, held once. Write to it before it is shared. */
+struct nn_params *nn_params_new(struct nn_graph *graph, struct nn_error *err);
+struct nn_params *nn_params_ref(struct nn_params *params);
+void nn_params_unref(struct nn_params *params);
+/* Whether the caller holds the only reference, so that the block may be written again. */
+bool nn_params_unshared(const struct nn_params *params);
+/* As PyTorch initialises each layer, drawn from `seed` (Philox, keyed by seed and parameter). */
+void nn_params_init(struct nn_params *params, uint64_t seed);
+/* All of `from`, which is of the same graph. */
+void nn_params_copy(struct nn_params *params, const struct nn_params *from);
+
+struct nn_graph *nn_params_graph(const struct nn_params *params);
+void *nn_params_data(struct nn_params *params, int param); /* elements of one parameter */
+const void *nn_params_view(const struct nn_params *params, int param);
+uint64_t nn_params_version(const struct nn_params *params);
+void nn_params_set_version(struct nn_params *params, uint64_t version);
+/* The index of the first parameter with a number that is not finite, or -1. */
+int nn_params_first_nonfinite(const struct nn_params *params, const struct nn_parallel *par);
+
+/* --- gradients of the parameters --------------------------------------------------------------------- */
+
+struct nn_grads; /* a block with the layout of the trainable parameters */
+
+struct nn_grads *nn_grads_new(struct nn_graph *graph, struct nn_error *err); /* zeroed */
+void nn_grads_free(struct nn_grads *grads);
+void nn_grads_clear(struct nn_grads *grads);
+/* Elements of one trainable parameter's gradient. */
+void *nn_grads_data(struct nn_grads *grads, int param);
+/* grads += scale * from */
+void nn_grads_add(struct nn_grads *grads, const struct nn_grads *from, double scale,
+                  const struct nn_parallel *par);
+/* grads *= scale */
+void nn_grads_scale(struct nn_grads *grads, double scale, const struct nn_parallel *par);
+/* The index of the first parameter whose gradient is not finite, or -1. */
+int nn_grads_first_nonfinite(const struct nn_grads *grads, const struct nn_parallel *par);
+
+/* --- forward ----------------------------------------------------------------------------------------- */
+
+enum nn_mode { NN_EVAL, NN_TRAIN };
+
+struct nn_run_options {
+    int64_t rows;      /* of the batch; at least 1 */
+    int64_t first_row; /* the place of row 0 in the batch that this is a shard of: masks depend on it */
+    enum nn_mode mode;
+    uint64_t seed;
+    bool tape;          /* keep every node's value and what backward reads */
+    const bool *wanted; /* without a tape: by node, whose values are kept; NULL: the model's outputs */
+};
+
+struct nn_run;
+struct nn_plan; /* where every buffer of a pass lies in its block */
+
+/* The memory of a forward pass, known before any of it is allocated. NN_E_SIZE, NN_E_NOMEM. */
+struct nn_plan *nn_plan_forward(const struct nn_graph *graph, const struct nn_run_options *options,
+                                struct nn_error *err);
+size_t nn_plan_bytes(const struct nn_plan *plan);
+void nn_plan_free(struct nn_plan *plan);
+
+/* A pass over `params` (borrowed for a reference of its own), laid out by `plan` (consumed). */
+struct nn_run *nn_run_new_take(struct nn_params *params, struct nn_plan *plan, struct nn_error *err);
+void nn_run_free(struct nn_run *run);
+/* Whether the pass reads this input, so that it has to be given. */
+bool nn_run_reads(const struct nn_run *run, int input);
+/* Where the caller puts an input: [rows, sample...], of the input's dtype. NULL if it is not read. */
+void *nn_run_input(struct nn_run *run, int input);
+/* Checks what only data can tell (ids in range). NN_E_VALUE with site NN_SITE_INPUT or _LAYER. */
+int nn_run_check(const struct nn_run *run, struct nn_error *err);
+void nn_run_forward(struct nn_run *run, const struct nn_parallel *par);
+/* A node's value [rows, sample...]; NULL if the plan did not keep it. Lives as long as the run. */
+const void *nn_run_value(const struct nn_run *run, int node);
+struct nn_params *nn_run_params(const struct nn_run *run);
+const struct nn_run_options *nn_run_options(const struct nn_run *run);
+
+/* --- backward ---------------------------------------------------------------------------------------- */
+
+struct nn_backward_options {
+    bool losses;              /* evaluate the graph's losses; targets are then given */
+    const bool *upstream;     /* by node: an upstream gradient is given for it; NULL: none */
+    bool parameters;          /* whether gradients of the parameters are wanted */
+    const bool *nodes;        /* by node, inputs included: whose gradients are kept; NULL: none */
+    const bool *target_ids;   /* by loss: the target is given as I64; NULL: all as the graph's type */
+    const double *normalizer; /* by loss: what `mean` divides by; NULL or a NaN: this batch's own count */
+};
+
+struct nn_backward;
+
+/* The memory of a backward pass over a run with these rows and mode. */
+struct nn_plan *nn_plan_backward(const struct nn_graph *graph, const struct nn_run_options *run,
+                                 const struct nn_backward_options *options, struct nn_error *err);
+/* `run` is borrowed, has a tape, and outlives the pass. `plan` is consumed. */
+struct nn_backward *nn_backward_new_take(const struct nn_run *run, struct nn_plan *plan,
+                                         struct nn_error *err);
+void nn_backward_free(struct nn_backward *backward);
+/* Where the caller puts an upstream gradient [rows, sample...]; NULL if none was announced. */
+void *nn_backward_upstream(struct nn_backward *backward, int node);
+/* Where the caller puts a loss's target: [rows, form...]. Losses of one target name each have their own. */
+void *nn_backward_target(struct nn_backward *backward, int loss);
+/* Where the caller puts sample weights: [rows] or [rows, unreduced loss...] as `full` says. */
+void *nn_backward_sample_weight(struct nn_backward *backward, int loss, bool full);
+/* Checks what only data can tell (labels in range). NN_E_VALUE with site NN_SITE_TARGET. */
+int nn_backward_check(const struct nn_backward *backward, struct nn_error *err);
+/* Losses, then gradients; adds to `grads` (NULL: none wanted). */
+void nn_backward_run(struct nn_backward *backward, struct nn_grads *grads, const struct nn_parallel *par);
+/* One loss, scaled and reduced; and what its mean divided by (1 for a sum). */
+double nn_backward_loss(const struct nn_backward *backward, int loss);
+double nn_backward_normalizer(const struct nn_backward *backward, int loss);
+/* The gradient [rows, sample...] of a node that options.nodes asked for; zeros where nothing flows. */
+const void *nn_backward_gradient(const struct nn_backward *backward, int node);
+/* Whether all numbers of that gradient are finite. */
+bool nn_backward_gradient_finite(const struct nn_backward *backward, int node);
+
+/* --- optimizers -------------------------------------------------------------------------------------- */
+
+struct nn_optimizer;
+
+/* State for the trainable parameters of `graph`, zero steps taken. Keeps a reference to the graph. */
+struct nn_optimizer *nn_optimizer_new(struct nn_graph *graph, const struct nn_def *def,
+                                      const struct nn_attrs *attrs, struct nn_error *err);
+void nn_optimizer_free(struct nn_optimizer *optimizer);
+/* What nn_optimizer_new would allocate. */
+size_t nn_optimizer_bytes(const struct nn_graph *graph, const struct nn_def *def,
+                          const struct nn_attrs *attrs);
+/* Other hyper-parameters for the same definition; the state stays. NN_E_NOMEM leaves it unchanged. */
+int nn_optimizer_configure(struct nn_optimizer *optimizer, const struct nn_attrs *attrs,
+                           struct nn_error *err);
+const struct nn_def *nn_optimizer_definition(const struct nn_optimizer *optimizer);
+
+/* One step from `from` to `to`, which is a block of its own: all parameters are written. `lr` NaN means
+ * the optimizer's own. `scale` multiplies the gradient first; clipping sees the product. */
+void nn_optimizer_step(struct nn_optimizer *optimizer, const struct nn_params *from,
+                       const struct nn_grads *grads, double scale, double lr, struct nn_params *to,
+                       const struct nn_parallel *par);
+
+/* The state: tensors shaped like the trainable parameters, each by name, and the steps taken. */
+int nn_optimizer_slot_count(const struct nn_optimizer *optimizer);
+const char *nn_optimizer_slot_name(const struct nn_optimizer *optimizer, int slot);
+void *nn_optimizer_slot(struct nn_optimizer *optimizer, int slot, int param);
+uint64_t nn_optimizer_steps(const struct nn_optimizer *optimizer);
+void nn_optimizer_set_steps(struct nn_optimizer *optimizer, uint64_t steps);
+
+/* --- BLAS -------------------------------------------------------------------------------------------- */
+
+/* One thread inside the library, process-wide: threads are the caller's. Call once, at start. */
+void nn_blas_init(void);
+/* Version and kernel in use, as the library names them; a static string. */
+const char *nn_blas_name(void);
+/* Products of many shapes against a naive one, float and double. NN_E_INTERNAL with the shape. */
+int nn_blas_check(struct nn_error *err);
+
+#endif
