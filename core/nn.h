@@ -388,13 +388,18 @@ const struct nn_run_options *nn_run_options(const struct nn_run *run);
 
 /* --- backward ---------------------------------------------------------------------------------------- */
 
+/* How a request gives what one loss needs. */
+struct nn_loss_options {
+    bool target_ids;   /* the target is I64, not of the graph's type */
+    bool weight_full;  /* sample weights have the unreduced loss's shape, not [rows] */
+    double normalizer; /* what `mean` divides by; NaN: this batch's own count */
+};
+
 struct nn_backward_options {
-    bool losses;              /* evaluate the graph's losses; targets are then given */
-    const bool *upstream;     /* by node: an upstream gradient is given for it; NULL: none */
-    bool parameters;          /* whether gradients of the parameters are wanted */
-    const bool *nodes;        /* by node, inputs included: whose gradients are kept; NULL: none */
-    const bool *target_ids;   /* by loss: the target is given as I64; NULL: all as the graph's type */
-    const double *normalizer; /* by loss: what `mean` divides by; NULL or a NaN: this batch's own count */
+    const struct nn_loss_options *losses; /* one for each of the graph's losses; NULL: none is evaluated */
+    const bool *upstream;                 /* by node: an upstream gradient is given for it; NULL: none */
+    const bool *nodes;                    /* by node, inputs included: whose gradients are kept; NULL: none */
+    bool parameters;                      /* whether gradients of the parameters are wanted */
 };
 
 struct nn_backward;
@@ -410,8 +415,9 @@ void nn_backward_free(struct nn_backward *backward);
 void *nn_backward_upstream(struct nn_backward *backward, int node);
 /* Where the caller puts a loss's target: [rows, form...]. Losses of one target name each have their own. */
 void *nn_backward_target(struct nn_backward *backward, int loss);
-/* Where the caller puts sample weights: [rows] or [rows, unreduced loss...] as `full` says. */
-void *nn_backward_sample_weight(struct nn_backward *backward, int loss, bool full);
+/* Where the caller puts sample weights, of the graph's type: [rows] or [rows, unreduced loss...]. NULL if
+ * the loss names none. */
+void *nn_backward_sample_weight(struct nn_backward *backward, int loss);
 /* Checks what only data can tell (labels in range). NN_E_VALUE with site NN_SITE_TARGET. */
 int nn_backward_check(const struct nn_backward *backward, struct nn_error *err);
 /* Losses, then gradients; adds to `grads` (NULL: none wanted). */
