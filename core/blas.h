@@ -25,4 +25,8 @@ void nn_affine(const struct nn_parallel *par, enum nn_trans tw, int64_t m, int64
 #define nn_column_sums NN_SUFFIXED(nn_column_sums)
 void nn_column_sums(const struct nn_parallel *par, int64_t m, int64_t n, const real *a, real *sum);
 
+/* Products of many shapes against a naive one; see nn_blas_check. */
+int nn_blas_selftest_f32(struct nn_error *err);
+int nn_blas_selftest_f64(struct nn_error *err);
+
 #endif

@@ -77,6 +77,7 @@ typedef void nn_pass_fn(const struct nn_pass *pass, int64_t begin, int64_t end);
 
 struct nn_op {
     struct nn_def def;
+    bool takes_ids; /* whether inputs are I64; those of all other operators are of the graph's type */
     enum nn_split forward_split, backward_split;
     enum { NN_READS_X = 1, NN_READS_Y = 2 } reads; /* what backward reads, parameters and saved aside */
     int (*infer)(struct nn_infer *infer, struct nn_error *err);
@@ -109,6 +110,8 @@ struct nn_update {
 struct nn_optimizer_op {
     struct nn_def def;
     const char *slots[NN_MAX_SLOTS];
+    /* What no single attribute's range can say; NULL: nothing. NN_E_VALUE. */
+    int (*check_attrs)(const union nn_attr_value *attrs, struct nn_error *err);
     /* Whether these hyper-parameters use a slot; NULL: all named ones are used. */
     bool (*uses)(const union nn_attr_value *attrs, int slot);
     /* What an element of a fresh slot holds; NULL: 0. */

@@ -1,0 +1,71 @@
+/* sgd - stochastic gradient descent with momentum, as torch.optim.SGD:
+ *   g ← g + weight_decay w
+ *   b ← momentum b + (1 - dampening) g, or b ← g at the first step;  g ← b, or g + momentum b (nesterov)
+ *   w ← w - lr g */
+#include "../op.h"
+#include "../real.h"
+
+enum { MOMENTUM = NN_OPTIMIZER_ATTRS, DAMPENING, WEIGHT_DECAY, NESTEROV };
+static const struct nn_attr_def attrs[] = {
+    NN_OPTIMIZER_ROWS(0.001),
+    {.name = "momentum", .type = NN_REAL, .min = 0, .max = 1e30, .text = "how much of the last step stays"},
+    {.name = "dampening",
+     .type = NN_REAL,
+     .min = -1e30,
+     .max = 1e30,
+     .text = "how much of the gradient is kept out of the momentum"},
+    {.name = "weight_decay",
+     .type = NN_REAL,
+     .min = 0,
+     .max = 1e30,
+     .text = "factor of the weights that is added to the gradient"},
+    {.name = "nesterov", .type = NN_BOOL, .text = "look ahead along the momentum"},
+    {0},
+};
+enum { MOMENTUM_BUFFER };
+
+static int check_attrs(const union nn_attr_value *a, struct nn_error *err) {
+    if (a[NESTEROV].b && (a[MOMENTUM].r == 0 || a[DAMPENING].r != 0))
+        return nn_fail_member(err, NN_E_VALUE, "nesterov",
+                              "\"nesterov\" needs \"momentum\" above 0 and \"dampening\" 0");
+    return NN_OK;
+}
+
+static bool uses(const union nn_attr_value *a, int slot) {
+    (void)slot;
+    return a[MOMENTUM].r != 0;
+}
+
+static void update(const struct nn_update *u, int64_t begin, int64_t end) {
+    const union nn_attr_value *a = u->attrs;
+    const real lr = (real)a[NN_LR].r, momentum = (real)a[MOMENTUM].r, decay = (real)a[WEIGHT_DECAY].r,
+               keep = (real)(1 - a[DAMPENING].r), scale = (real)u->scale;
+    const real *w = u->w, *gradient = u->g;
+    real *next = u->w_next, *b = u->slot[MOMENTUM_BUFFER];
+    const bool fresh = u->fresh[MOMENTUM_BUFFER], nesterov = a[NESTEROV].b;
+    if (momentum == 0) {
+        for (int64_t i = begin; i < end; i++) next[i] = w[i] - lr * (scale * gradient[i] + decay * w[i]);
+        return;
+    }
+    for (int64_t i = begin; i < end; i++) {
+        real g = scale * gradient[i] + decay * w[i];
+        b[i] = fresh ? g : momentum * b[i] + keep * g;
+        next[i] = w[i] - lr * (nesterov ? g + momentum * b[i] : b[i]);
+    }
+}
+
+const struct nn_optimizer_op NN_OPTIMIZER(sgd) = {
+    .def =
+        {
+            .name = "sgd",
+            .summary = "Stochastic gradient descent, with momentum.",
+            .forward = "g ← g + weight_decay w; b ← momentum b + (1 - dampening) g; w ← w - lr b",
+            .source = "Sutskever et al., \"On the importance of initialization and momentum in deep "
+                      "learning\", 2013, in PyTorch's form",
+            .attrs = attrs,
+        },
+    .slots = {"momentum_buffer"},
+    .check_attrs = check_attrs,
+    .uses = uses,
+    .update = update,
+};
