@@ -1,5 +1,9 @@
-# gradd: `make demo`, `make test`; also all, lint, format, bench, docs, test-container, clean.
-# BUILD=dir builds elsewhere; SAN=address,undefined (or thread) builds with sanitizers.
+# gradd. `make demo` and `make test` work on a Debian 12 with nothing but git and make: they install what
+# they lack through apt, and say so. The rest: all, lint, format, docs, bench, test-container, deps, clean.
+#
+#   BUILD=dir      builds elsewhere
+#   SAN=list       builds with sanitizers: address,undefined or thread
+#   SUITES=list    of `make test`: some of unit api server e2e docs python
 
 BUILD ?= build
 SAN ?=
@@ -7,13 +11,21 @@ CC = gcc
 
 WARN = -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
 HARDEN = -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
-OPT = $(if $(SAN),-O1 -fno-omit-frame-pointer -fsanitize=$(SAN),-O3) -g -ffp-contract=off
+SANITIZE = $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all)
+OPT = $(if $(SAN),-O1 -fno-omit-frame-pointer $(SANITIZE),-O3) -g -ffp-contract=off
 CPPFLAGS = -D_GNU_SOURCE -MMD -MP
 CFLAGS = -std=c11 $(OPT) $(HARDEN) $(WARN)
-LDFLAGS = $(if $(SAN),-fsanitize=$(SAN)) -pie -Wl,-z,relro,-z,now -pthread
+LDFLAGS = $(SANITIZE) -pie -Wl,-z,relro,-z,now -pthread
 CORE_LIBS = -lopenblas -lm
 API_LIBS = -ljansson $(CORE_LIBS)
 SERVER_LIBS = -lmicrohttpd $(API_LIBS)
+
+# Debian's packages. `make NEED=true` leaves installing to you.
+NEED = .ci/need
+BUILD_NEEDS = gcc libc6-dev libmicrohttpd-dev libjansson-dev libopenblas-dev
+CURL_NEEDS = libcurl4-openssl-dev
+TEST_NEEDS = $(CURL_NEEDS) libcmocka-dev curl $(if $(PYTHON_TESTS),python3-venv)
+LINT_NEEDS = clang clang-tidy clang-format cppcheck
 
 # --- what is built of what -------------------------------------------------------------------------
 
@@ -21,14 +33,24 @@ SERVER_LIBS = -lmicrohttpd $(API_LIBS)
 TYPED = core/blas.c core/kernels.c $(wildcard core/ops/*.c core/optimizers/*.c)
 PLAIN = $(filter-out $(TYPED),$(wildcard core/*.c))
 CORE_OBJ = $(PLAIN:%.c=$(BUILD)/%.o) $(TYPED:%.c=$(BUILD)/%.f32.o) $(TYPED:%.c=$(BUILD)/%.f64.o)
-API_OBJ = $(patsubst %.c,$(BUILD)/%.o,$(wildcard api/*.c api/handlers/*.c))
-SERVER_OBJ = $(patsubst %.c,$(BUILD)/%.o,$(wildcard server/*.c))
-SUPPORT_OBJ = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
-UNIT = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c))
-API_TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/api/*.c))
-E2E = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/e2e/*.c))
+objects = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
+programs = $(patsubst %.c,$(BUILD)/%,$(wildcard $(1)))
+API_OBJ = $(call objects,api/*.c api/*/*.c)
+SERVER_OBJ = $(call objects,server/*.c)
+SUPPORT_OBJ = $(call objects,tests/support/*.c)
+
+# A test program is one file of one of these folders; support code is linked into all.
+UNIT = $(call programs,tests/unit/*.c tests/api/*.c)
+SERVER_TESTS = $(call programs,tests/server/*.c)
+E2E = $(call programs,tests/e2e/*.c)
+BENCH = $(call programs,bench/*.c)
+EXAMPLES = $(call programs,examples/*.c)
+OTHER_OBJ = $(call objects,tests/unit/*.c tests/api/*.c tests/server/*.c tests/e2e/*.c bench/*.c examples/*.c \
+    docs/*.c docker/*.c)
+OBJECTS = $(CORE_OBJ) $(API_OBJ) $(SERVER_OBJ) $(SUPPORT_OBJ) $(OTHER_OBJ)
 
 all: $(BUILD)/gradd
+objects: $(OBJECTS)
 
 $(BUILD)/libcore.a: $(CORE_OBJ)
 $(BUILD)/libapi.a: $(API_OBJ)
@@ -45,18 +67,101 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
-$(BUILD)/gradd: $(SERVER_OBJ) $(BUILD)/libapi.a $(BUILD)/libcore.a
+LIBRARIES = $(BUILD)/libapi.a $(BUILD)/libcore.a
+$(BUILD)/gradd: $(SERVER_OBJ) $(LIBRARIES)
 	$(CC) $(LDFLAGS) -o $@ $^ $(SERVER_LIBS)
-
-# A test is one file; support code is linked into all.
-$(UNIT) $(API_TESTS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJ) $(BUILD)/libapi.a $(BUILD)/libcore.a
+$(UNIT): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJ) $(LIBRARIES)
 	$(CC) $(LDFLAGS) $(TEST_LDFLAGS) -o $@ $^ -lcmocka $(API_LIBS)
-$(E2E): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJ) $(BUILD)/libapi.a $(BUILD)/libcore.a
+$(SERVER_TESTS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJ) $(filter-out %/main.o,$(SERVER_OBJ)) $(LIBRARIES)
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(SERVER_LIBS)
+$(E2E): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJ) $(LIBRARIES)
 	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -lcurl $(API_LIBS)
+$(BENCH): $(BUILD)/%: $(BUILD)/%.o $(LIBRARIES)
+	$(CC) $(LDFLAGS) -o $@ $^ -lcurl $(API_LIBS)
+$(EXAMPLES): $(BUILD)/%: $(BUILD)/%.o
+	$(CC) $(LDFLAGS) -o $@ $^ -lcurl -lm
+$(BUILD)/docs/ops: $(BUILD)/docs/ops.o $(LIBRARIES)
+	$(CC) $(LDFLAGS) -o $@ $^ $(API_LIBS)
+$(BUILD)/docker/healthcheck: $(BUILD)/docker/healthcheck.o
+	$(CC) $(LDFLAGS) -o $@ $^
+
+# --- running it ------------------------------------------------------------------------------------
+
+# Targets that install first build in a second make, on all cores unless told otherwise.
+MAKE_ALL = @$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+export BUILD
+export GRADD = $(BUILD)/gradd
+
+deps:
+	@$(NEED) $(BUILD_NEEDS) $(TEST_NEEDS)
+
+demo:
+	@$(NEED) $(BUILD_NEEDS) $(CURL_NEEDS)
+	$(MAKE_ALL) $(BUILD)/gradd $(BUILD)/examples/digits
+	@$(BUILD)/examples/digits
+
+SUITES ?= unit api server e2e docs python
+PROGRAM_TESTS = $(filter $(foreach s,$(SUITES),$(BUILD)/tests/$(s)/%),$(UNIT) $(SERVER_TESTS) $(E2E))
+DOCS_TESTS = $(if $(filter docs,$(SUITES)),$(shell find tests/docs -maxdepth 1 -type f -executable 2>/dev/null))
+PYTHON_TESTS = $(if $(filter python,$(SUITES)),$(wildcard tests/python/*.py))
+
+test:
+	@$(NEED) $(BUILD_NEEDS) $(TEST_NEEDS)
+	$(MAKE_ALL) $(BUILD)/gradd $(PROGRAM_TESTS) $(if $(PYTHON_TESTS),$(BUILD)/venv/ready)
+	@tests/run $(PROGRAM_TESTS) $(DOCS_TESTS) $(PYTHON_TESTS)
+
+# The packages that tests/python compares with.
+$(BUILD)/venv/ready:
+	python3 -m venv $(@D) && $(@D)/bin/pip install --quiet numpy safetensors && touch $@
+
+test-container:
+	@tests/container/run
+
+bench:
+	@$(NEED) $(BUILD_NEEDS) $(CURL_NEEDS)
+	$(MAKE_ALL) $(BUILD)/gradd $(BENCH)
+	@bench/run
+
+# --- keeping it in shape ---------------------------------------------------------------------------
+
+C_FILES = $(shell find core api server tests bench clients examples docs docker -name '*.[ch]' 2>/dev/null)
+
+docs: $(BUILD)/docs/ops
+	$< > docs/ops.md
+format:
+	clang-format -i $(C_FILES)
+
+lint:
+	@$(NEED) $(BUILD_NEEDS) $(TEST_NEEDS) $(LINT_NEEDS)
+	$(MAKE_ALL) --keep-going lint-arrows lint-operators lint-words lint-format lint-docs lint-cppcheck \
+	    lint-clang lint-tidy objects
+	@echo lint: clean
+
+lint-arrows: $(LIBRARIES)
+	tests/lint/arrows $^
+lint-operators:
+	tests/lint/operators
+lint-words:
+	tests/lint/words $(C_FILES)
+lint-format:
+	clang-format --dry-run -Werror $(C_FILES)
+lint-docs: $(BUILD)/docs/ops
+	$< | diff docs/ops.md - || { echo 'docs/ops.md is not what the tables say: make docs'; false; }
+lint-cppcheck:
+	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
+	    --inline-suppr -D_GNU_SOURCE $(filter %.c,$(C_FILES))
+lint-clang:
+	$(MAKE_ALL) CC=clang BUILD=$(BUILD)/clang objects
+
+# One stamp an object: what includes a changed header is looked at again. Double adds nothing to float.
+lint-tidy: $(patsubst %.o,%.tidy,$(filter-out %.f64.o,$(OBJECTS)))
+$(BUILD)/%.tidy: $(BUILD)/%.o .clang-tidy
+	clang-tidy --quiet $(patsubst %.f32,%,$*).c -- -D_GNU_SOURCE -std=c11 && touch $@
 
 clean:
 	rm -rf $(BUILD)
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all clean
+-include $(OBJECTS:.o=.d)
+.PHONY: all objects deps demo test test-container bench docs format clean \
+    lint lint-arrows lint-operators lint-words lint-format lint-docs lint-cppcheck lint-clang lint-tidy
 .SECONDARY:
