@@ -420,7 +420,7 @@ void *nn_backward_target(struct nn_backward *backward, int loss);
 void *nn_backward_sample_weight(struct nn_backward *backward, int loss);
 /* Checks what only data can tell (labels in range). NN_E_VALUE with site NN_SITE_TARGET. */
 int nn_backward_check(const struct nn_backward *backward, struct nn_error *err);
-/* Losses, then gradients; adds to `grads` (NULL: none wanted). */
+/* Losses, then gradients; adds to `grads` (NULL: none wanted). Once for each object. */
 void nn_backward_run(struct nn_backward *backward, struct nn_grads *grads, const struct nn_parallel *par);
 /* One loss, scaled and reduced; and what its mean divided by (1 for a sum). */
 double nn_backward_loss(const struct nn_backward *backward, int loss);

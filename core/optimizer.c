@@ -1,0 +1,208 @@
+/* optimizer.c - the state of an optimizer, and a step from one version to the next.
+ *
+ * Clipping is torch.nn.utils.clip_grad_norm_: the gradient is multiplied by c / (norm + 1e-6) where that
+ * is below 1 (Pascanu et al., "On the difficulty of training recurrent neural networks", 2013, section
+ * 3.2). */
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attr.h"
+#include "params.h"
+
+#define MAX_ATTRS 16
+
+struct nn_optimizer {
+    struct nn_graph *graph;
+    const struct nn_optimizer_op *op;
+    struct nn_arena *arena; /* of the values */
+    const union nn_attr_value *attrs;
+    uint64_t steps;
+    unsigned char *slot[NN_MAX_SLOTS]; /* NULL where the hyper-parameters do not use it */
+    bool fresh[NN_MAX_SLOTS];
+    double *partial_norms; /* one for each chunk of the trainable block */
+};
+
+static bool uses_slot(const struct nn_optimizer_op *op, const union nn_attr_value *attrs, int slot) {
+    return op->slots[slot] && (!op->uses || op->uses(attrs, slot));
+}
+
+static int64_t chunks(const struct nn_graph *graph) {
+    return (nn_trainable_elements(graph) + NN_CHUNK - 1) / NN_CHUNK;
+}
+
+size_t nn_optimizer_bytes(const struct nn_graph *graph, const struct nn_def *def,
+                          const struct nn_attrs *attrs) {
+    const struct nn_optimizer_op *op = nn_optimizer_of(def, graph->dtype);
+    size_t bytes = (size_t)chunks(graph) * sizeof(double);
+    for (int i = 0; i < NN_MAX_SLOTS; i++)
+        if (uses_slot(op, nn_attrs_values(attrs), i)) bytes += graph->trainable_bytes;
+    return bytes;
+}
+
+struct nn_optimizer *nn_optimizer_new(struct nn_graph *graph, const struct nn_def *def,
+                                      const struct nn_attrs *attrs, struct nn_error *err) {
+    struct nn_optimizer *optimizer = calloc(1, sizeof *optimizer);
+    if (!optimizer) goto no_memory;
+    optimizer->graph = nn_graph_ref(graph);
+    optimizer->op = nn_optimizer_of(def, graph->dtype);
+    optimizer->partial_norms = calloc((size_t)chunks(graph) + 1, sizeof *optimizer->partial_norms);
+    if (!optimizer->partial_norms) goto no_memory;
+    if (nn_optimizer_configure(optimizer, attrs, err)) goto fail;
+    return optimizer;
+no_memory:
+    nn_fail(err, NN_E_NOMEM, "no memory for an optimizer");
+fail:
+    nn_optimizer_free(optimizer);
+    return NULL;
+}
+
+void nn_optimizer_free(struct nn_optimizer *optimizer) {
+    if (!optimizer) return;
+    for (int i = 0; i < NN_MAX_SLOTS; i++) nn_block_free(optimizer->slot[i]);
+    free(optimizer->partial_norms);
+    nn_arena_free(optimizer->arena);
+    nn_graph_unref(optimizer->graph);
+    free(optimizer);
+}
+
+static void fill_slot(struct nn_optimizer *optimizer, int slot) {
+    const struct nn_optimizer_op *op = optimizer->op;
+    double value = op->start ? op->start(optimizer->attrs, slot) : 0;
+    if (value != 0)
+        nn_kernels_of(optimizer->graph->dtype)
+            ->fill(optimizer->slot[slot], value, 0, nn_trainable_elements(optimizer->graph));
+    optimizer->fresh[slot] = true;
+}
+
+int nn_optimizer_configure(struct nn_optimizer *optimizer, const struct nn_attrs *attrs,
+                           struct nn_error *err) {
+    const struct nn_optimizer_op *op = optimizer->op;
+    unsigned char *added[NN_MAX_SLOTS] = {0};
+    if (nn_attrs_require(attrs, err)) return (int)err->code;
+    if (op->check_attrs && op->check_attrs(nn_attrs_values(attrs), err)) return (int)err->code;
+    struct nn_arena *arena = nn_arena_new();
+    const union nn_attr_value *values = arena ? nn_attrs_copy(attrs, arena) : NULL;
+    if (!values) goto no_memory;
+    for (int i = 0; i < NN_MAX_SLOTS; i++)
+        if (uses_slot(op, values, i) && !optimizer->slot[i] &&
+            !(added[i] = nn_block_new(optimizer->graph->trainable_bytes)))
+            goto no_memory;
+    nn_arena_free(optimizer->arena);
+    optimizer->arena = arena;
+    optimizer->attrs = values;
+    for (int i = 0; i < NN_MAX_SLOTS; i++) {
+        if (!added[i]) continue;
+        optimizer->slot[i] = added[i];
+        fill_slot(optimizer, i);
+    }
+    return NN_OK;
+no_memory:
+    for (int i = 0; i < NN_MAX_SLOTS; i++) nn_block_free(added[i]);
+    nn_arena_free(arena);
+    return nn_fail(err, NN_E_NOMEM, "no memory for the optimizer's state");
+}
+
+const struct nn_def *nn_optimizer_definition(const struct nn_optimizer *optimizer) {
+    return &optimizer->op->def;
+}
+
+/* --- a step ------------------------------------------------------------------------------------ */
+
+struct norm_task {
+    const struct nn_kernels *kernels;
+    const void *data;
+    double *partial;
+};
+
+static void norm_range(void *arg, int64_t begin, int64_t end) {
+    struct norm_task *task = arg;
+    task->partial[begin / NN_CHUNK] = task->kernels->sum_squares(task->data, begin, end);
+}
+
+static double grad_norm(struct nn_optimizer *optimizer, const struct nn_grads *grads,
+                        const struct nn_parallel *par) {
+    const struct nn_graph *graph = optimizer->graph;
+    struct norm_task task = {nn_kernels_of(graph->dtype), grads->data, optimizer->partial_norms};
+    double sum = 0;
+    nn_parallel_ranges(par, nn_trainable_elements(graph), NN_CHUNK, norm_range, &task);
+    for (int64_t i = 0; i < chunks(graph); i++) sum += optimizer->partial_norms[i];
+    return sqrt(sum);
+}
+
+struct step_task {
+    const struct nn_optimizer_op *op;
+    struct nn_update update;
+};
+
+static void step_range(void *arg, int64_t begin, int64_t end) {
+    const struct step_task *task = arg;
+    task->op->update(&task->update, begin, end);
+}
+
+void nn_optimizer_step(struct nn_optimizer *optimizer, const struct nn_params *from,
+                       const struct nn_grads *grads, double scale, double lr, struct nn_params *to,
+                       const struct nn_parallel *par) {
+    const struct nn_graph *graph = optimizer->graph;
+    assert(from->graph == graph && grads->graph == graph && to->graph == graph && from != to);
+    union nn_attr_value attrs[MAX_ATTRS];
+    int n_attrs = nn_attrs_count(&optimizer->op->def);
+    assert(n_attrs <= MAX_ATTRS);
+    memcpy(attrs, optimizer->attrs, (size_t)n_attrs * sizeof *attrs);
+    if (!isnan(lr)) attrs[NN_LR].r = lr;
+    if (attrs[NN_CLIP_GRAD_NORM].r > 0) {
+        double factor = attrs[NN_CLIP_GRAD_NORM].r / (fabs(scale) * grad_norm(optimizer, grads, par) + 1e-6);
+        if (factor < 1) scale *= factor;
+    }
+    optimizer->steps++;
+    void *slots[NN_MAX_SLOTS];
+    struct step_task task = {optimizer->op,
+                             {.attrs = attrs,
+                              .step = optimizer->steps,
+                              .scale = scale,
+                              .w = from->data,
+                              .g = grads->data,
+                              .w_next = to->data,
+                              .slot = slots}};
+    for (int i = 0; i < NN_MAX_SLOTS; i++) {
+        slots[i] = optimizer->slot[i];
+        task.update.fresh[i] = optimizer->fresh[i];
+    }
+    nn_parallel_ranges(par, nn_trainable_elements(graph), NN_CHUNK, step_range, &task);
+    for (int i = 0; i < NN_MAX_SLOTS; i++)
+        if (uses_slot(optimizer->op, attrs, i)) optimizer->fresh[i] = false;
+    memcpy(to->data + graph->trainable_bytes, from->data + graph->trainable_bytes,
+           graph->param_bytes - graph->trainable_bytes);
+}
+
+/* --- state ------------------------------------------------------------------------------------- */
+
+/* The n-th slot in use. */
+static int used_slot(const struct nn_optimizer *optimizer, int n) {
+    for (int i = 0; i < NN_MAX_SLOTS; i++)
+        if (optimizer->slot[i] && n-- == 0) return i;
+    return -1;
+}
+
+int nn_optimizer_slot_count(const struct nn_optimizer *optimizer) {
+    int n = 0;
+    while (used_slot(optimizer, n) >= 0) n++;
+    return n;
+}
+
+const char *nn_optimizer_slot_name(const struct nn_optimizer *optimizer, int slot) {
+    return optimizer->op->slots[used_slot(optimizer, slot)];
+}
+
+void *nn_optimizer_slot(struct nn_optimizer *optimizer, int slot, int param) {
+    assert(nn_graph_param(optimizer->graph, param)->trainable);
+    return optimizer->slot[used_slot(optimizer, slot)] + optimizer->graph->params[param].offset;
+}
+
+uint64_t nn_optimizer_steps(const struct nn_optimizer *optimizer) { return optimizer->steps; }
+
+void nn_optimizer_set_steps(struct nn_optimizer *optimizer, uint64_t steps) {
+    optimizer->steps = steps;
+    for (int i = 0; i < NN_MAX_SLOTS; i++) optimizer->fresh[i] = steps == 0;
+}

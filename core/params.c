@@ -1,0 +1,151 @@
+/* params.c - one version of the weights, and gradients of its trainable part. */
+#include "params.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- parameters -------------------------------------------------------------------------------- */
+
+struct nn_params *nn_params_new(struct nn_graph *graph, struct nn_error *err) {
+    assert(graph->sealed);
+    struct nn_params *params = calloc(1, sizeof *params);
+    if (!params || !(params->data = nn_block_new(graph->param_bytes))) {
+        free(params);
+        nn_fail(err, NN_E_NOMEM, "no memory for %zu bytes of parameters", graph->param_bytes);
+        return NULL;
+    }
+    atomic_init(&params->refs, 1);
+    params->graph = nn_graph_ref(graph);
+    return params;
+}
+
+struct nn_params *nn_params_ref(struct nn_params *params) {
+    atomic_fetch_add_explicit(&params->refs, 1, memory_order_relaxed);
+    return params;
+}
+
+void nn_params_unref(struct nn_params *params) {
+    if (!params || atomic_fetch_sub_explicit(&params->refs, 1, memory_order_acq_rel) != 1) return;
+    nn_block_free(params->data);
+    nn_graph_unref(params->graph);
+    free(params);
+}
+
+bool nn_params_unshared(const struct nn_params *params) {
+    return atomic_load_explicit(&params->refs, memory_order_acquire) == 1;
+}
+
+void nn_params_init(struct nn_params *params, uint64_t seed) {
+    const struct nn_kernels *kernels = nn_kernels_of(params->graph->dtype);
+    for (int i = 0; i < params->graph->n_params; i++) {
+        struct nn_rng_key key = {seed, NN_RNG_PARAMS | (uint32_t)i};
+        kernels->init(nn_params_data(params, i), params->graph->params[i].elements, &params->graph->inits[i],
+                      key);
+    }
+}
+
+void nn_params_copy(struct nn_params *params, const struct nn_params *from) {
+    assert(params->graph == from->graph);
+    memcpy(params->data, from->data, params->graph->param_bytes);
+}
+
+struct nn_graph *nn_params_graph(const struct nn_params *params) {
+    return params->graph;
+}
+
+void *nn_params_data(struct nn_params *params, int param) {
+    return params->data + nn_graph_param(params->graph, param)->offset;
+}
+
+const void *nn_params_view(const struct nn_params *params, int param) {
+    return params->data + nn_graph_param(params->graph, param)->offset;
+}
+
+uint64_t nn_params_version(const struct nn_params *params) { return params->version; }
+void nn_params_set_version(struct nn_params *params, uint64_t version) { params->version = version; }
+
+/* --- passes over plain arrays ------------------------------------------------------------------ */
+
+struct array {
+    const struct nn_kernels *kernels;
+    void *y;
+    const void *x;
+    double scale;
+    atomic_bool bad;
+};
+
+static void finite_range(void *arg, int64_t begin, int64_t end) {
+    struct array *a = arg;
+    if (!a->kernels->finite(a->x, begin, end)) atomic_store_explicit(&a->bad, true, memory_order_relaxed);
+}
+
+static void add_range(void *arg, int64_t begin, int64_t end) {
+    struct array *a = arg;
+    a->kernels->add(a->y, a->x, a->scale, begin, end);
+}
+
+static void scale_range(void *arg, int64_t begin, int64_t end) {
+    struct array *a = arg;
+    a->kernels->scale(a->y, a->scale, begin, end);
+}
+
+static int first_nonfinite(const struct nn_graph *graph, const unsigned char *data, bool trainable_only,
+                           const struct nn_parallel *par) {
+    for (int i = 0; i < graph->n_params; i++) {
+        const struct nn_param *param = &graph->params[i];
+        if (trainable_only && !param->trainable) continue;
+        struct array a = {.kernels = nn_kernels_of(graph->dtype), .x = data + param->offset};
+        nn_parallel_ranges(par, param->elements, NN_CHUNK, finite_range, &a);
+        if (atomic_load(&a.bad)) return i;
+    }
+    return -1;
+}
+
+int nn_params_first_nonfinite(const struct nn_params *params, const struct nn_parallel *par) {
+    return first_nonfinite(params->graph, params->data, false, par);
+}
+
+/* --- gradients --------------------------------------------------------------------------------- */
+
+struct nn_grads *nn_grads_new(struct nn_graph *graph, struct nn_error *err) {
+    assert(graph->sealed);
+    struct nn_grads *grads = calloc(1, sizeof *grads);
+    if (!grads || !(grads->data = nn_block_new(graph->trainable_bytes))) {
+        free(grads);
+        nn_fail(err, NN_E_NOMEM, "no memory for %zu bytes of gradients", graph->trainable_bytes);
+        return NULL;
+    }
+    grads->graph = nn_graph_ref(graph);
+    return grads;
+}
+
+void nn_grads_free(struct nn_grads *grads) {
+    if (!grads) return;
+    nn_block_free(grads->data);
+    nn_graph_unref(grads->graph);
+    free(grads);
+}
+
+void nn_grads_clear(struct nn_grads *grads) { memset(grads->data, 0, grads->graph->trainable_bytes); }
+
+void *nn_grads_data(struct nn_grads *grads, int param) {
+    assert(nn_graph_param(grads->graph, param)->trainable);
+    return grads->data + grads->graph->params[param].offset;
+}
+
+void nn_grads_add(struct nn_grads *grads, const struct nn_grads *from, double scale,
+                  const struct nn_parallel *par) {
+    assert(grads->graph == from->graph);
+    struct array a = {nn_kernels_of(grads->graph->dtype), grads->data, from->data, scale, false};
+    nn_parallel_ranges(par, nn_trainable_elements(grads->graph), NN_CHUNK, add_range, &a);
+}
+
+void nn_grads_scale(struct nn_grads *grads, double scale, const struct nn_parallel *par) {
+    struct array a = {nn_kernels_of(grads->graph->dtype), grads->data, NULL, scale, false};
+    nn_parallel_ranges(par, nn_trainable_elements(grads->graph), NN_CHUNK, scale_range, &a);
+}
+
+int nn_grads_first_nonfinite(const struct nn_grads *grads, const struct nn_parallel *par) {
+    return first_nonfinite(grads->graph, grads->data, true, par);
+}

@@ -1,0 +1,27 @@
+/* params.h - inside of a parameter version and of a gradient, for run, backward and optimizer. */
+#ifndef NN_PARAMS_H
+#define NN_PARAMS_H
+
+#include "graph.h"
+
+struct nn_params {
+    atomic_int refs;
+    struct nn_graph *graph;
+    uint64_t version;
+    unsigned char *data; /* nn_graph_param_bytes, laid out as nn_param.offset says */
+};
+
+struct nn_grads {
+    struct nn_graph *graph;
+    unsigned char *data; /* nn_graph_trainable_bytes: the first part of that layout */
+};
+
+/* Elements of the trainable part, the padding between parameters (always zero) included. */
+static inline int64_t nn_trainable_elements(const struct nn_graph *graph) {
+    return (int64_t)(graph->trainable_bytes / nn_dtype_size(graph->dtype));
+}
+
+/* Elements that one task of a pass over plain arrays takes. */
+#define NN_CHUNK 16384
+
+#endif

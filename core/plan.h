@@ -1,0 +1,36 @@
+/* plan.h - where the buffers of a pass lie in its block.
+ *
+ * A plan walks the steps that a pass will take, giving every buffer a place when it is first written and
+ * taking it back after it is last read, so that what never lives together may share memory. */
+#ifndef NN_PLAN_H
+#define NN_PLAN_H
+
+#include "graph.h"
+
+#define NN_NOWHERE SIZE_MAX /* the offset of a buffer that the pass does not have */
+
+/* The buffers of one loss in a backward pass. */
+struct nn_loss_places {
+    size_t target, weight, value, d_value, saved, scratch;
+};
+
+struct nn_plan {
+    struct nn_arena *arena;
+    const struct nn_graph *graph;
+    struct nn_run_options run;
+    size_t bytes; /* of the block: the peak */
+
+    /* Forward, by node. */
+    bool *computed; /* inputs: read */
+    bool *kept;     /* whether the value stays where it is until the end */
+    size_t *value, *saved, *scratch;
+
+    /* Backward. `needed`, by node: gradients pass through it to something that is wanted. */
+    bool *needed, *upstream, *wanted;
+    bool parameters;
+    struct nn_loss_options *losses; /* NULL: none */
+    size_t *d_value, *d_scratch;
+    struct nn_loss_places *loss_places;
+};
+
+#endif

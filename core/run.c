@@ -1,0 +1,139 @@
+/* run.c - one forward pass over one version of the parameters. */
+#include "run.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+struct nn_run *nn_run_new_take(struct nn_params *params, struct nn_plan *plan, struct nn_error *err) {
+    assert(plan->graph == params->graph && plan->value);
+    struct nn_run *run = calloc(1, sizeof *run);
+    if (!run) goto no_memory;
+    run->params = nn_params_ref(params);
+    run->plan = plan;
+    run->block = nn_block_new(plan->bytes);
+    run->x = calloc((size_t)plan->graph->max_inputs + 1, sizeof *run->x);
+    if (!run->block || !run->x) goto no_memory;
+    return run;
+no_memory:
+    nn_fail(err, NN_E_NOMEM, "no memory for %zu bytes of activations", plan->bytes);
+    if (run)
+        nn_run_free(run);
+    else
+        nn_plan_free(plan);
+    return NULL;
+}
+
+void nn_run_free(struct nn_run *run) {
+    if (!run) return;
+    nn_block_free(run->block);
+    nn_plan_free(run->plan);
+    nn_params_unref(run->params);
+    free((void *)run->x);
+    free(run);
+}
+
+bool nn_run_reads(const struct nn_run *run, int input) { return run->plan->computed[input]; }
+
+void *nn_run_input(struct nn_run *run, int input) {
+    assert(input >= 0 && input < run->plan->graph->n_inputs);
+    return nn_at(run->block, run->plan->value[input]);
+}
+
+const void *nn_run_value(const struct nn_run *run, int node) {
+    return run->plan->kept[node] ? nn_at(run->block, run->plan->value[node]) : NULL;
+}
+
+struct nn_params *nn_run_params(const struct nn_run *run) {
+    return run->params;
+}
+const struct nn_run_options *nn_run_options(const struct nn_run *run) { return &run->plan->run; }
+
+/* --- one node ---------------------------------------------------------------------------------- */
+
+struct nn_pass nn_pass_begin(const struct nn_run *run, const struct nn_node *node, const void **w) {
+    const struct nn_run_options *options = &run->plan->run;
+    for (int i = 0; i < node->inferred.n_params; i++)
+        w[i] = nn_params_view(run->params, node->first_param + i);
+    return (struct nn_pass){.attrs = node->attrs,
+                            .rows = options->rows,
+                            .first_row = options->first_row,
+                            .mode = options->mode,
+                            .rng = {options->seed, (uint32_t)(node - run->plan->graph->nodes)},
+                            .n_inputs = node->n_inputs,
+                            .in = node->in,
+                            .out = &node->shape,
+                            .w = w};
+}
+
+struct split_task {
+    const struct nn_pass *pass;
+    nn_pass_fn *fn;
+};
+
+static void split_range(void *arg, int64_t begin, int64_t end) {
+    const struct split_task *task = arg;
+    task->fn(task->pass, begin, end);
+}
+
+void nn_pass_run(const struct nn_pass *pass, nn_pass_fn *fn, enum nn_split split) {
+    int64_t row = nn_shape_elements(pass->out);
+    for (int i = 0; i < pass->n_inputs; i++) {
+        int64_t n = nn_shape_elements(&pass->in[i]);
+        if (n > row) row = n;
+    }
+    struct split_task task = {pass, fn};
+    int64_t rows_at_once = NN_CHUNK / row > 1 ? NN_CHUNK / row : 1;
+    switch (split) {
+    case NN_BY_ELEMENT:
+        nn_parallel_ranges(pass->par, pass->rows * nn_shape_elements(pass->out), NN_CHUNK, split_range,
+                           &task);
+        break;
+    case NN_BY_ROW:
+        nn_parallel_ranges(pass->par, pass->rows, rows_at_once, split_range, &task);
+        break;
+    case NN_WHOLE:
+        fn(pass, 0, pass->rows);
+        break;
+    }
+}
+
+static struct nn_pass forward_pass(const struct nn_run *run, int index, const void **x, const void **w) {
+    const struct nn_plan *plan = run->plan;
+    const struct nn_node *node = &plan->graph->nodes[index];
+    struct nn_pass pass = nn_pass_begin(run, node, w);
+    for (int i = 0; i < node->n_inputs; i++) x[i] = nn_at(run->block, plan->value[node->inputs[i]]);
+    pass.x = x;
+    pass.y = nn_at(run->block, plan->value[index]);
+    pass.saved = nn_at(run->block, plan->saved[index]);
+    pass.scratch = nn_at(run->block, plan->scratch[index]);
+    return pass;
+}
+
+/* --- all of them -------------------------------------------------------------------------------- */
+
+/* Data of a layer can be checked before forward only if it is the caller's own, which holds for all that
+ * is checked: ids come from inputs, and no operator makes any. */
+int nn_run_check(const struct nn_run *run, struct nn_error *err) {
+    const struct nn_plan *plan = run->plan;
+    const void *w[NN_MAX_OP_PARAMS];
+    for (int i = plan->graph->n_inputs; i < plan->graph->n_nodes; i++) {
+        const struct nn_node *node = &plan->graph->nodes[i];
+        if (!plan->computed[i] || !node->op->check) continue;
+        struct nn_pass pass = forward_pass(run, i, run->x, w);
+        if (node->op->check(&pass, err)) return nn_error_at(err, NN_SITE_INPUT, node->inputs[0]);
+    }
+    return NN_OK;
+}
+
+void nn_run_forward(struct nn_run *run, const struct nn_parallel *par) {
+    const struct nn_graph *graph = run->plan->graph;
+    const void *w[NN_MAX_OP_PARAMS];
+    for (int k = 0; k < graph->n_nodes; k++) {
+        int i = graph->order[k];
+        const struct nn_node *node = &graph->nodes[i];
+        if (!node->op || !run->plan->computed[i]) continue;
+        struct nn_pass pass = forward_pass(run, i, run->x, w);
+        pass.par = par;
+        nn_pass_run(&pass, node->op->forward, node->op->forward_split);
+    }
+}
