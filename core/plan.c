@@ -91,7 +91,7 @@ struct planner {
 
 /* A place for rows * elements numbers, or NN_NOWHERE for none at all. Returns false on error. */
 static bool take(struct planner *p, int64_t elements, enum nn_dtype dtype, size_t *offset) {
-    size_t bytes;
+    size_t bytes = 0;
     *offset = NN_NOWHERE;
     if (!elements) return true;
     return !buffer_bytes(p->plan->run.rows, elements, dtype, &bytes, p->err) &&
@@ -99,7 +99,7 @@ static bool take(struct planner *p, int64_t elements, enum nn_dtype dtype, size_
 }
 
 static void give(struct planner *p, int64_t elements, enum nn_dtype dtype, size_t offset) {
-    size_t bytes;
+    size_t bytes = 0;
     struct nn_error ignored = {0};
     if (offset != NN_NOWHERE && !buffer_bytes(p->plan->run.rows, elements, dtype, &bytes, &ignored))
         space_give(&p->space, offset, bytes);
