@@ -25,7 +25,7 @@ NEED = .ci/need
 BUILD_NEEDS = gcc libc6-dev libmicrohttpd-dev libjansson-dev libopenblas-dev
 CURL_NEEDS = libcurl4-openssl-dev
 TEST_NEEDS = $(CURL_NEEDS) libcmocka-dev curl $(if $(PYTHON_TESTS),python3-venv)
-LINT_NEEDS = clang clang-tidy clang-format cppcheck
+LINT_NEEDS = clang clang-tidy clang-format cppcheck shellcheck
 
 # --- what is built of what -------------------------------------------------------------------------
 
@@ -115,7 +115,10 @@ $(BUILD)/venv/ready:
 	python3 -m venv $(@D) && $(@D)/bin/pip install --quiet numpy safetensors && touch $@
 
 test-container:
-	@tests/container/run
+	@$(NEED) $(BUILD_NEEDS) $(CURL_NEEDS) curl podman buildah runc debootstrap
+	$(MAKE_ALL) $(filter %/digits,$(EXAMPLES))
+	@tests/container/build gradd
+	@tests/run tests/container/check
 
 bench:
 	@$(NEED) $(BUILD_NEEDS) $(CURL_NEEDS)
@@ -125,6 +128,7 @@ bench:
 # --- keeping it in shape ---------------------------------------------------------------------------
 
 C_FILES = $(shell find core api server tests bench clients examples docs docker -name '*.[ch]' 2>/dev/null)
+SCRIPTS = $(shell grep -rlIE '^\#! */(usr/)?bin/(env )?(ba)?sh' .ci tests bench docs docker)
 
 docs: $(BUILD)/docs/ops
 	$< > docs/ops.md
@@ -134,7 +138,7 @@ format:
 lint:
 	@$(NEED) $(BUILD_NEEDS) $(TEST_NEEDS) $(LINT_NEEDS)
 	$(MAKE_ALL) --keep-going lint-arrows lint-operators lint-words lint-format lint-docs lint-cppcheck \
-	    lint-clang lint-tidy objects
+	    lint-shell lint-clang lint-tidy objects
 	@echo lint: clean
 
 lint-arrows: $(LIBRARIES)
@@ -150,6 +154,8 @@ lint-docs: $(BUILD)/docs/ops
 lint-cppcheck:
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 	    --inline-suppr -D_GNU_SOURCE $(filter %.c,$(C_FILES))
+lint-shell:
+	shellcheck $(SCRIPTS)
 lint-clang:
 	$(MAKE_ALL) CC=clang BUILD=$(BUILD)/clang objects
 
@@ -163,5 +169,6 @@ clean:
 
 -include $(OBJECTS:.o=.d)
 .PHONY: all objects deps demo test test-container bench docs format clean \
-    lint lint-arrows lint-operators lint-words lint-format lint-docs lint-cppcheck lint-clang lint-tidy
+    lint lint-arrows lint-operators lint-words lint-format lint-docs lint-cppcheck lint-shell lint-clang \
+    lint-tidy
 .SECONDARY:
