@@ -128,7 +128,7 @@ bench:
 # --- keeping it in shape ---------------------------------------------------------------------------
 
 C_FILES = $(shell find core api server tests bench clients examples docs docker -name '*.[ch]' 2>/dev/null)
-SCRIPTS = $(shell grep -rlIE '^\#! */(usr/)?bin/(env )?(ba)?sh' .ci tests bench docs docker)
+SCRIPTS = $(shell grep -rslIE '^\#! */(usr/)?bin/(env )?(ba)?sh' .ci tests bench docs docker)
 
 docs: $(BUILD)/docs/ops
 	$< > docs/ops.md
