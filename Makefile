@@ -88,7 +88,7 @@ $(BUILD)/docker/healthcheck: $(BUILD)/docker/healthcheck.o
 # --- running it ------------------------------------------------------------------------------------
 
 # Targets that install first build in a second make, on all cores unless told otherwise.
-MAKE_ALL = @$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+MAKE_ALL = +@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 export BUILD
 export GRADD = $(BUILD)/gradd
 
@@ -142,27 +142,29 @@ lint:
 	@echo lint: clean
 
 lint-arrows: $(LIBRARIES)
-	tests/lint/arrows $^
+	@tests/lint/arrows $^
 lint-operators:
-	tests/lint/operators
+	@tests/lint/operators
 lint-words:
-	tests/lint/words $(C_FILES)
+	@tests/lint/words $(C_FILES)
 lint-format:
-	clang-format --dry-run -Werror $(C_FILES)
+	@clang-format --dry-run -Werror $(C_FILES)
 lint-docs: $(BUILD)/docs/ops
-	$< | diff docs/ops.md - || { echo 'docs/ops.md is not what the tables say: make docs'; false; }
+	@$< | diff docs/ops.md - || { echo 'docs/ops.md is not what the tables say: make docs'; false; }
 lint-cppcheck:
-	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
+	@cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 	    --inline-suppr -D_GNU_SOURCE $(filter %.c,$(C_FILES))
 lint-shell:
-	shellcheck $(SCRIPTS)
+	@shellcheck $(SCRIPTS)
 lint-clang:
 	$(MAKE_ALL) CC=clang BUILD=$(BUILD)/clang objects
 
 # One stamp an object: what includes a changed header is looked at again. Double adds nothing to float.
 lint-tidy: $(patsubst %.o,%.tidy,$(filter-out %.f64.o,$(OBJECTS)))
 $(BUILD)/%.tidy: $(BUILD)/%.o .clang-tidy
-	clang-tidy --quiet $(patsubst %.f32,%,$*).c -- -D_GNU_SOURCE -std=c11 && touch $@
+	@echo clang-tidy $(patsubst %.f32,%,$*).c
+	@clang-tidy --quiet $(patsubst %.f32,%,$*).c -- -D_GNU_SOURCE -std=c11 2>$@.log || { cat $@.log >&2; false; }
+	@touch $@
 
 clean:
 	rm -rf $(BUILD)

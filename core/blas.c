@@ -93,7 +93,7 @@ void nn_column_sums(const struct nn_parallel *par, int64_t m, int64_t n, const r
 static const int64_t sizes[][3] = {
     {1, 1, 1}, {1, 10, 64}, {2, 3, 5}, {7, 1, 9}, {17, 33, 65}, {64, 64, 64}, {128, 48, 96}, {130, 31, 70},
 };
-#define MAX_OPERAND (130 * 96)
+#define MAX_OPERAND ((size_t)130 * 96)
 
 static double entry(const real *a, enum nn_trans trans, int64_t rows, int64_t columns, int64_t i, int64_t j) {
     return (double)a[trans == NN_TRANSPOSED ? j * rows + i : i * columns + j];

@@ -68,24 +68,29 @@ static int find(const struct nn_graph *graph, const char *name) {
 }
 
 /* A new node of a name that is valid and not taken; its other members are zero. */
-static int add_node(struct nn_graph *graph, const char *name, struct nn_node **node, struct nn_error *err) {
+static struct nn_node *add_node(struct nn_graph *graph, const char *name, struct nn_error *err) {
     assert(!graph->sealed);
-    if (!nn_name_valid(name))
-        return nn_fail_member(err, NN_E_NAME, "name",
-                              "a name is 1 to %d characters of A-Z a-z 0-9 _ . - and begins with none of . -",
-                              NN_MAX_NAME);
-    if (find(graph, name) >= 0)
-        return nn_fail_member(err, NN_E_NAME, "name",
-                              "\"%s\" is taken: inputs and layers share their names, indexes included", name);
+    if (!nn_name_valid(name)) {
+        nn_fail_member(err, NN_E_NAME, "name",
+                       "a name is 1 to %d characters of A-Z a-z 0-9 _ . - and begins with none of . -",
+                       NN_MAX_NAME);
+        return NULL;
+    }
+    if (find(graph, name) >= 0) {
+        nn_fail_member(err, NN_E_NAME, "name",
+                       "\"%s\" is taken: inputs and layers share their names, indexes included", name);
+        return NULL;
+    }
     struct nn_node *nodes =
         grow(graph, graph->nodes, graph->n_nodes, &graph->room_nodes, sizeof *graph->nodes);
-    if (!nodes) return no_memory(err);
-    graph->nodes = nodes;
-    *node = &nodes[graph->n_nodes];
-    **node = (struct nn_node){.name = nn_arena_strdup(graph->arena, name)};
-    if (!(*node)->name) return no_memory(err);
-    graph->n_nodes++;
-    return NN_OK;
+    if (nodes) graph->nodes = nodes;
+    char *copy = nn_arena_strdup(graph->arena, name);
+    if (!nodes || !copy) {
+        no_memory(err);
+        return NULL;
+    }
+    nodes[graph->n_nodes] = (struct nn_node){.name = copy};
+    return &nodes[graph->n_nodes++];
 }
 
 static int check_sample_shape(const struct nn_shape *shape, struct nn_error *err) {
@@ -98,9 +103,9 @@ int nn_graph_add_input(struct nn_graph *graph, const char *name, enum nn_dtype d
                        const struct nn_shape *sample, struct nn_error *err) {
     assert(graph->n_inputs == graph->n_nodes); /* inputs come before layers */
     assert(dtype == graph->dtype || dtype == NN_I64);
-    struct nn_node *node;
     if (check_sample_shape(sample, err)) return nn_error_at(err, NN_SITE_INPUT, graph->n_inputs);
-    if (add_node(graph, name, &node, err)) return nn_error_at(err, NN_SITE_INPUT, graph->n_inputs);
+    struct nn_node *node = add_node(graph, name, err);
+    if (!node) return nn_error_at(err, NN_SITE_INPUT, graph->n_inputs);
     node->dtype = dtype;
     node->shape = *sample;
     graph->n_inputs++;
@@ -138,12 +143,12 @@ static int check_arity(const struct nn_def *def, int n, struct nn_error *err) {
 
 static int add_layer(struct nn_graph *graph, const struct nn_layer *layer, int index, struct nn_error *err) {
     char text[16];
-    struct nn_node *node;
     if (layer->op->flags & NN_IS_LOSS)
         return nn_fail_member(err, NN_E_VALUE, "op", "%s is a loss: it belongs in \"loss\"", layer->op->name);
     if (check_arity(layer->op, layer->inputs ? layer->n_inputs : 1, err)) return (int)err->code;
     snprintf(text, sizeof text, "%d", index);
-    if (add_node(graph, layer->name ? layer->name : text, &node, err)) return (int)err->code;
+    struct nn_node *node = add_node(graph, layer->name ? layer->name : text, err);
+    if (!node) return (int)err->code;
     node->frozen = layer->frozen;
     return fill_node(graph, node, layer->op, layer->attrs, layer->inputs, layer->n_inputs, err);
 }

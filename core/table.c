@@ -53,7 +53,7 @@ const struct nn_op *nn_op_of(const struct nn_def *def, enum nn_dtype dtype) {
     assert(dtype == NN_F32 || dtype == NN_F64);
     for (int i = 0; i < OPS; i++)
         if (&ops[i][NN_F32]->def == def) return ops[i][dtype];
-    assert(!"a definition from the table of operators");
+    assert(false && "a definition from the table of operators");
     return NULL;
 }
 
@@ -61,7 +61,7 @@ const struct nn_optimizer_op *nn_optimizer_of(const struct nn_def *def, enum nn_
     assert(dtype == NN_F32 || dtype == NN_F64);
     for (int i = 0; i < OPTIMIZERS; i++)
         if (&optimizers[i][NN_F32]->def == def) return optimizers[i][dtype];
-    assert(!"a definition from the table of optimizers");
+    assert(false && "a definition from the table of optimizers");
     return NULL;
 }
 
