@@ -4,9 +4,11 @@
 #   BUILD=dir      builds elsewhere
 #   SAN=list       builds with sanitizers: address,undefined or thread
 #   SUITES=list    of `make test`: some of unit api server e2e docs python
+#   V=1            shows whole commands
 
 BUILD ?= build
 SAN ?=
+MAKEFLAGS += --no-builtin-rules
 CC = gcc
 
 WARN = -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
@@ -52,38 +54,38 @@ OBJECTS = $(CORE_OBJ) $(API_OBJ) $(SERVER_OBJ) $(SUPPORT_OBJ) $(OTHER_OBJ)
 all: $(BUILD)/gradd
 objects: $(OBJECTS)
 
+compile = @mkdir -p $(@D); $(if $(V),set -x,echo $(CC) $@); $(CC) $(CPPFLAGS) $(1) $(CFLAGS) -c -o $@ $<
+link = @$(if $(V),set -x,echo $(CC) $@); $(CC) $(LDFLAGS) -o $@ $^ $(1)
+
+$(BUILD)/%.f32.o: %.c
+	$(call compile)
+$(BUILD)/%.f64.o: %.c
+	$(call compile,-DNN_REAL_IS_DOUBLE)
+$(BUILD)/%.o: %.c
+	$(call compile)
+
+LIBRARIES = $(BUILD)/libapi.a $(BUILD)/libcore.a
 $(BUILD)/libcore.a: $(CORE_OBJ)
 $(BUILD)/libapi.a: $(API_OBJ)
 %.a:
-	rm -f $@ && ar rcs $@ $^
+	@rm -f $@ && ar rcs $@ $^
 
-$(BUILD)/%.f32.o: %.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
-$(BUILD)/%.f64.o: %.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -DNN_REAL_IS_DOUBLE $(CFLAGS) -c -o $@ $<
-$(BUILD)/%.o: %.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
-
-LIBRARIES = $(BUILD)/libapi.a $(BUILD)/libcore.a
 $(BUILD)/gradd: $(SERVER_OBJ) $(LIBRARIES)
-	$(CC) $(LDFLAGS) -o $@ $^ $(SERVER_LIBS)
+	$(call link,$(SERVER_LIBS))
 $(UNIT): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJ) $(LIBRARIES)
-	$(CC) $(LDFLAGS) $(TEST_LDFLAGS) -o $@ $^ -lcmocka $(API_LIBS)
+	$(call link,$(TEST_LDFLAGS) -lcmocka $(API_LIBS))
 $(SERVER_TESTS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJ) $(filter-out %/main.o,$(SERVER_OBJ)) $(LIBRARIES)
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(SERVER_LIBS)
+	$(call link,-lcmocka $(SERVER_LIBS))
 $(E2E): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJ) $(LIBRARIES)
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -lcurl $(API_LIBS)
+	$(call link,-lcmocka -lcurl $(API_LIBS))
 $(BENCH): $(BUILD)/%: $(BUILD)/%.o $(LIBRARIES)
-	$(CC) $(LDFLAGS) -o $@ $^ -lcurl $(API_LIBS)
+	$(call link,-lcurl $(API_LIBS))
 $(EXAMPLES): $(BUILD)/%: $(BUILD)/%.o
-	$(CC) $(LDFLAGS) -o $@ $^ -lcurl -lm
+	$(call link,-lcurl -lm)
 $(BUILD)/docs/ops: $(BUILD)/docs/ops.o $(LIBRARIES)
-	$(CC) $(LDFLAGS) -o $@ $^ $(API_LIBS)
+	$(call link,$(API_LIBS))
 $(BUILD)/docker/healthcheck: $(BUILD)/docker/healthcheck.o
-	$(CC) $(LDFLAGS) -o $@ $^
+	$(call link)
 
 # --- running it ------------------------------------------------------------------------------------
 

@@ -1,0 +1,5 @@
+docs/ops: docs/ops.c docs/../api/api.h docs/../api/../core/nn.h \
+ docs/../api/../core/errors.def
+docs/../api/api.h:
+docs/../api/../core/nn.h:
+docs/../api/../core/errors.def:
