@@ -42,14 +42,14 @@ SERVER_OBJ = $(call objects,server/*.c)
 SUPPORT_OBJ = $(call objects,tests/support/*.c)
 
 # A test program is one file of one of these folders; support code is linked into all.
-UNIT = $(call programs,tests/unit/*.c tests/api/*.c)
+# Those of tests/golden are no tests: they help to make the golden values.
+UNIT = $(call programs,tests/unit/*.c tests/api/*.c tests/golden/*.c)
 SERVER_TESTS = $(call programs,tests/server/*.c)
 E2E = $(call programs,tests/e2e/*.c)
 BENCH = $(call programs,bench/*.c)
 EXAMPLES = $(call programs,examples/*.c)
-OTHER_OBJ = $(call objects,tests/unit/*.c tests/api/*.c tests/server/*.c tests/e2e/*.c bench/*.c examples/*.c \
-    docs/*.c docker/*.c)
-OBJECTS = $(CORE_OBJ) $(API_OBJ) $(SERVER_OBJ) $(SUPPORT_OBJ) $(OTHER_OBJ)
+OBJECTS = $(CORE_OBJ) $(API_OBJ) $(SERVER_OBJ) \
+    $(call objects,tests/*/*.c bench/*.c examples/*.c docs/*.c docker/*.c)
 
 all: $(BUILD)/gradd
 objects: $(OBJECTS)
