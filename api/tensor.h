@@ -43,6 +43,9 @@ int api_tensor_convert(const struct api_tensor *tensor, enum nn_dtype to, void *
 void api_elements_convert(const void *from, enum nn_dtype from_type, void *to, enum api_dtype to_type,
                           int64_t n);
 
+/* Widens n elements of a floating-point wire type of at most 32 bits. */
+void api_elements_widen(const void *from, enum api_dtype from_type, float *to, int64_t n);
+
 /* Appends to a growing text buffer. All fail with NN_E_NOMEM only, kept in `failed`. */
 struct api_text {
     char *data;

@@ -1,0 +1,184 @@
+/* admit.c - what a request's head alone decides: token, route, encodings, length, memory. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "request.h"
+#include "service.h"
+
+static const struct api_route routes[] = {
+#define API_ROUTE(method, path, handler, body, open, members, summary)                                       \
+    {method, path, handler, body, open, members, summary},
+#include "routes.def"
+#undef API_ROUTE
+};
+enum { N_ROUTES = sizeof routes / sizeof routes[0] };
+
+/* --- route ----------------------------------------------------------------------------------------- */
+
+/* Whether a path fits a pattern; {} takes one non-empty segment, copied to `name` if it has room. */
+static bool path_fits(const char *pattern, const char *path, char *name, size_t room) {
+    while (*pattern && *path) {
+        if (pattern[0] == '{') {
+            size_t size = strcspn(path, "/");
+            if (size == 0 || size >= room) return false;
+            memcpy(name, path, size);
+            name[size] = '\0';
+            path += size;
+            pattern += 2;
+        } else if (*pattern++ != *path++) {
+            return false;
+        }
+    }
+    return !*pattern && !*path;
+}
+
+static int find_route(struct api_request *request, const struct api_head *head) {
+    size_t used = 0;
+    for (int i = 0; i < N_ROUTES; i++) {
+        if (!path_fits(routes[i].path, head->path, request->name, sizeof request->name)) continue;
+        if (strcmp(routes[i].method, head->method) == 0) {
+            request->route = &routes[i];
+            return NN_OK;
+        }
+        int n = snprintf(request->allow + used, sizeof request->allow - used, "%s%s", used ? ", " : "",
+                         routes[i].method);
+        if (n > 0 && used + (size_t)n < sizeof request->allow) used += (size_t)n;
+    }
+    if (used) return nn_fail(&request->err, NN_E_METHOD, "this path takes %s", request->allow);
+    return nn_fail(&request->err, NN_E_NOT_FOUND, "there is nothing at %.200s", head->path);
+}
+
+/* --- token ----------------------------------------------------------------------------------------- */
+
+/* In a time that depends on the length of what was sent alone. */
+static bool token_equal(const char *sent, const char *token) {
+    size_t n = strlen(sent), m = strlen(token);
+    unsigned char differ = n != m;
+    for (size_t i = 0; i < n; i++) differ |= (unsigned char)(sent[i] ^ token[m ? i % m : 0]);
+    return !differ;
+}
+
+static int check_token(struct api_request *request, const struct api_head *head) {
+    const char *token = request->api->settings.token, *sent = head->authorization;
+    if (!token || (request->route && request->route->open)) return NN_OK;
+    if (sent && strncasecmp(sent, "Bearer ", 7) == 0 && token_equal(sent + 7 + strspn(sent + 7, " "), token))
+        return NN_OK;
+    return nn_fail(&request->err, NN_E_UNAUTHORIZED, "send \"Authorization: Bearer TOKEN\"%s",
+                   sent ? " with the right token" : "");
+}
+
+/* --- encodings ------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *type;
+    enum api_encoding encoding;
+} media_types[] = {{"application/json", API_JSON},
+                   {"application/safetensors", API_SAFETENSORS},
+                   {"application/merge-patch+json", API_JSON}};
+
+/* The encoding of a media type, which ends at ';', ',' or white space. False if it is not known. */
+static bool find_encoding(const char *type, enum api_encoding *encoding) {
+    size_t size = strcspn(type, ";, \t");
+    for (size_t i = 0; i < sizeof media_types / sizeof media_types[0]; i++)
+        if (strlen(media_types[i].type) == size && strncasecmp(type, media_types[i].type, size) == 0) {
+            *encoding = media_types[i].encoding;
+            return true;
+        }
+    return false;
+}
+
+/* The weight of one entry of Accept (RFC 9110, section 12.4.2). */
+static double quality(const char *entry, size_t size) {
+    for (size_t i = 0; i + 2 < size; i++)
+        if (entry[i] == ';')
+            for (size_t k = i + 1; k + 1 < size && entry[k] != ';'; k++)
+                if ((entry[k] == 'q' || entry[k] == 'Q') && entry[k + 1] == '=') return strtod(entry + k + 2, NULL);
+    return 1;
+}
+
+/* The best that Accept allows; of equals the first. Any type stands for the request's own encoding. */
+static int choose_output(struct api_request *request, const char *accept) {
+    double best = 0;
+    if (!accept || !*accept) return NN_OK;
+    enum api_encoding own = request->out;
+    while (*accept) {
+        accept += strspn(accept, " \t,");
+        size_t size = strcspn(accept, ",");
+        double q = quality(accept, size);
+        enum api_encoding encoding;
+        bool any = size >= 3 && strncmp(accept, "*/*", 3) == 0;
+        any |= size >= 13 && strncasecmp(accept, "application/*", 13) == 0;
+        if (any) encoding = own;
+        if ((any || find_encoding(accept, &encoding)) && q > best) {
+            best = q;
+            request->out = encoding;
+        }
+        accept += size;
+    }
+    if (best > 0) return NN_OK;
+    return nn_fail(&request->err, NN_E_NOT_ACCEPTABLE,
+                   "answers come as application/json or application/safetensors");
+}
+
+static int choose_encodings(struct api_request *request, const struct api_head *head) {
+    request->in = request->out = API_JSON;
+    if (request->route->body != API_NO_BODY && head->content_type) {
+        if (!find_encoding(head->content_type, &request->in))
+            return nn_fail(&request->err, NN_E_MEDIA_TYPE,
+                           "a body is application/json or application/safetensors, not %.100s", head->content_type);
+        request->out = request->in;
+    }
+    return choose_output(request, head->accept);
+}
+
+/* --- all of it ------------------------------------------------------------------------------------- */
+
+static int too_long(struct api_request *request) {
+    return nn_fail(&request->err, NN_E_TOO_LARGE, "a body has at most %zu bytes here",
+                   request->route->body == API_NO_BODY ? 0 : request->api->settings.limits.body);
+}
+
+static int check_length(struct api_request *request, const struct api_head *head) {
+    size_t limit = request->route->body == API_NO_BODY ? 0 : request->api->settings.limits.body;
+    if (head->content_length <= 0) return NN_OK;
+    if ((uint64_t)head->content_length > limit) return too_long(request);
+    return api_reserve(request, (size_t)head->content_length);
+}
+
+static int admit(struct api_request *request, const struct api_head *head) {
+    struct nn_error *err = &request->err;
+    if (find_route(request, head) && err->code != NN_E_NOT_FOUND && err->code != NN_E_METHOD) return err->code;
+    struct nn_error no_route = *err; /* a stranger is not told what there is */
+    *err = (struct nn_error){0};
+    if (check_token(request, head)) return (int)err->code;
+    *err = no_route;
+    if (err->code || choose_encodings(request, head) || check_length(request, head)) return (int)err->code;
+    if (head->query && !(request->query = strdup(head->query))) return nn_fail(err, NN_E_NOMEM, "memory is out");
+    return NN_OK;
+}
+
+struct api_admission api_admit(struct api *api, const struct api_head *head) {
+    struct api_admission admission = {0};
+    struct api_request *request = calloc(1, sizeof *request);
+    if (!request) return admission;
+    request->api = api;
+    request->arena = nn_arena_new();
+    if (!request->arena) nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    if (request->err.code || admit(request, head)) {
+        admission.refusal = api_problem(request);
+        if (!admission.refusal) api_request_free(request);
+        return admission;
+    }
+    admission.request = request;
+    admission.body_limit = request->route->body == API_NO_BODY ? 0 : api->settings.limits.body;
+    return admission;
+}
+
+struct api_response *api_refuse_body_take(struct api_request *request) {
+    too_long(request);
+    struct api_response *response = api_problem(request);
+    if (!response) api_request_free(request);
+    return response;
+}

@@ -1,0 +1,167 @@
+/* api.c - the service's life, and a request's way from its body to its answer. */
+#include "api.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "context.h"
+#include "model.h"
+#include "request.h"
+#include "service.h"
+
+const struct api_limits api_default_limits = {
+    .memory = (size_t)4 << 30,
+    .body = (size_t)256 << 20,
+    .models = 1024,
+    .contexts = 256,
+    .context_ttl_ms = 600 * 1000,
+    .layers = 1024,
+};
+
+struct api *api_new(const struct api_settings *settings, const struct api_env *env, struct nn_error *err) {
+    struct api *api = calloc(1, sizeof *api);
+    if (!api) goto no_memory;
+    api->settings = *settings;
+    api->env = *env;
+    if (settings->token && !(api->settings.token = api->token = strdup(settings->token))) goto no_memory;
+    if (settings->version && !(api->settings.version = api->version = strdup(settings->version)))
+        goto no_memory;
+    if (pthread_mutex_init(&api->lock, NULL)) goto no_memory;
+    return api;
+no_memory:
+    nn_fail(err, NN_E_NOMEM, "memory is out");
+    if (api) {
+        free(api->token);
+        free(api->version);
+        free(api);
+    }
+    return NULL;
+}
+
+void api_free(struct api *api) {
+    if (!api) return;
+    assert(atomic_load(&api->in_flight) == 0);
+    api_contexts_clear(api);
+    api_models_clear(api);
+    assert(atomic_load(&api->memory) == 0);
+    pthread_mutex_destroy(&api->lock);
+    free(api->token);
+    free(api->version);
+    free(api);
+}
+
+void api_set_draining(struct api *api, bool draining) { atomic_store(&api->draining, draining); }
+int api_in_flight(const struct api *api) { return atomic_load(&((struct api *)api)->in_flight); }
+size_t api_memory_in_use(const struct api *api) { return atomic_load(&((struct api *)api)->memory); }
+
+/* --- a request ------------------------------------------------------------------------------------- */
+
+void api_finish(struct api_request *request, int code) {
+    struct api *api = request->api;
+    api_reply_fn *reply = request->reply;
+    void *context = request->reply_context;
+    struct api_response *response = NULL;
+    assert(code != API_LATER);
+    if (code == NN_OK && !(response = api_encode(request)))
+        code = nn_fail(&request->err, NN_E_NOMEM, "no memory for the answer");
+    if (code != NN_OK) {
+        assert(request->err.code);
+        api_context_unclaim(request); /* a failed request uses nothing up */
+        response = api_problem(request);
+        if (!response) api_request_free(request);
+    }
+    reply(context, response);
+    atomic_fetch_sub(&api->in_flight, 1);
+}
+
+static int check_members(struct api_request *request) {
+    const char *name;
+    json_t *value;
+    json_object_foreach(request->doc.members, name, value) {
+        if (api_among(request->route->members, name, strlen(name))) continue;
+        nn_fail(&request->err, NN_E_UNKNOWN_MEMBER, "%s %s takes: %s", request->route->method,
+                request->route->path, request->route->members);
+        return api_point(request, name, NULL);
+    }
+    for (size_t i = 0; i < request->doc.n_maps; i++) {
+        name = request->doc.maps[i];
+        if (api_among(request->route->members, name, strlen(name))) continue;
+        nn_fail(&request->err, NN_E_UNKNOWN_MEMBER, "%s %s takes: %s", request->route->method,
+                request->route->path, request->route->members);
+        return api_point(request, name, NULL);
+    }
+    return NN_OK;
+}
+
+static int read_document(struct api_request *request) {
+    if (request->route->body == API_NO_BODY) return NN_OK;
+    if (request->size == 0) return nn_fail(&request->err, NN_E_MALFORMED, "the body is empty");
+    if (api_document_read(&request->doc, request->in, request->route->body, request->body, request->size,
+                          request->arena, &request->pointer, &request->err))
+        return (int)request->err.code;
+    return check_members(request);
+}
+
+static void serve(void *arg) {
+    struct api_request *request = arg;
+    int code = read_document(request);
+    if (code == NN_OK) code = request->route->handler(request);
+    if (code != API_LATER) api_finish(request, code);
+}
+
+/* What a body may cost, before anybody has looked into it: its bytes are a batch of floats, and each takes
+ * part in some hundreds of products. */
+static uint64_t guess_cost(size_t body) { return (uint64_t)body / 4 * 512; }
+
+void api_submit_take(struct api_request *request, void *body, size_t size, api_reply_fn *reply, void *context) {
+    struct api *api = request->api;
+    request->body = body;
+    request->size = size;
+    request->reply = reply;
+    request->reply_context = context;
+    atomic_fetch_add(&api->in_flight, 1);
+    if (size > request->reserved && api_reserve(request, size - request->reserved)) {
+        api_finish(request, (int)request->err.code); /* a chunked body told no length */
+    } else if (!api->env.execute) {
+        serve(request);
+    } else if (!api->env.execute(api->env.self, serve, request, guess_cost(size))) {
+        api_finish(request, nn_fail(&request->err, NN_E_BUSY, "the queue is full"));
+    }
+}
+
+/* --- waiting for an answer ------------------------------------------------------------------------- */
+
+struct waiter {
+    pthread_mutex_t lock;
+    pthread_cond_t answered;
+    bool done;
+    struct api_response *response;
+};
+
+static void wake(void *context, struct api_response *response) {
+    struct waiter *waiter = context;
+    pthread_mutex_lock(&waiter->lock);
+    waiter->response = response;
+    waiter->done = true;
+    pthread_cond_signal(&waiter->answered);
+    pthread_mutex_unlock(&waiter->lock);
+}
+
+struct api_response *api_handle(struct api *api, const struct api_head *head, const void *body, size_t size) {
+    struct api_admission admission = api_admit(api, head);
+    if (!admission.request) return admission.refusal;
+    if (size > admission.body_limit) return api_refuse_body_take(admission.request);
+    void *copy = size ? malloc(size) : NULL;
+    if (size && !copy) {
+        api_request_free(admission.request);
+        return NULL;
+    }
+    if (size) memcpy(copy, body, size);
+    struct waiter waiter = {.lock = PTHREAD_MUTEX_INITIALIZER, .answered = PTHREAD_COND_INITIALIZER};
+    api_submit_take(admission.request, copy, size, wake, &waiter);
+    pthread_mutex_lock(&waiter.lock);
+    while (!waiter.done) pthread_cond_wait(&waiter.answered, &waiter.lock);
+    pthread_mutex_unlock(&waiter.lock);
+    return waiter.response;
+}

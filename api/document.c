@@ -1,0 +1,381 @@
+/* document.c - from bytes to a document. */
+#include "document.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "safetensors.h"
+
+enum member_type { API_BARE_STRING, API_NAME_OR_OBJECT, API_TENSORS };
+
+static const struct member {
+    const char *name;
+    enum member_type type;
+} members[] = {
+#define API_MEMBER(name, type) {name, type},
+#include "members.def"
+#undef API_MEMBER
+};
+
+/* The member's row; NULL for those whose value is plain JSON. */
+static const struct member *find_member(const char *name, size_t length) {
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
+        if (strlen(members[i].name) == length && memcmp(members[i].name, name, length) == 0)
+            return &members[i];
+    return NULL;
+}
+
+void api_pointer_add(struct api_pointer *pointer, const char *token) {
+    size_t used = strlen(pointer->text), room = sizeof pointer->text - 1;
+    if (used < room) pointer->text[used++] = '/';
+    for (; *token && used + 2 < room; token++) {
+        if (*token == '~' || *token == '/') {
+            pointer->text[used++] = '~';
+            pointer->text[used++] = *token == '~' ? '0' : '1';
+        } else {
+            pointer->text[used++] = *token;
+        }
+    }
+    pointer->text[used] = '\0';
+}
+
+static void point(struct api_pointer *pointer, const char *member, const char *name) {
+    if (pointer->text[0]) return;
+    api_pointer_add(pointer, member);
+    if (name) api_pointer_add(pointer, name);
+}
+
+static int no_memory(struct nn_error *err) { return nn_fail(err, NN_E_NOMEM, "memory is out"); }
+
+/* --- the tensors of a document ------------------------------------------------------------------ */
+
+/* Grows by doubling, within the arena. */
+static struct api_tensor *add_tensor(struct api_document *document, size_t *room, struct nn_arena *arena) {
+    if (document->n_tensors == *room) {
+        size_t larger = *room ? 2 * *room : 16;
+        struct api_tensor *moved = nn_arena_alloc(arena, larger, sizeof *moved);
+        if (!moved) return NULL;
+        if (document->n_tensors) memcpy(moved, document->tensors, document->n_tensors * sizeof *moved);
+        document->tensors = moved;
+        *room = larger;
+    }
+    return &document->tensors[document->n_tensors++];
+}
+
+static int add_map(struct api_document *document, const char *name, struct nn_arena *arena) {
+    if (api_document_has(document, name)) return NN_OK;
+    if (!document->maps &&
+        !(document->maps = nn_arena_alloc(arena, sizeof members / sizeof members[0], sizeof *document->maps)))
+        return NN_E_NOMEM;
+    document->maps[document->n_maps++] = name;
+    return NN_OK;
+}
+
+const struct api_tensor *api_document_tensor(const struct api_document *document, const char *member,
+                                             const char *name) {
+    for (size_t i = 0; i < document->n_tensors; i++) {
+        const struct api_tensor *tensor = &document->tensors[i];
+        if (strcmp(tensor->name, name) == 0 && strcmp(tensor->member, member) == 0) return tensor;
+    }
+    return NULL;
+}
+
+bool api_document_has(const struct api_document *document, const char *member) {
+    for (size_t i = 0; i < document->n_maps; i++)
+        if (strcmp(document->maps[i], member) == 0) return true;
+    return false;
+}
+
+void api_document_fini(struct api_document *document) {
+    json_decref(document->members);
+    *document = (struct api_document){0};
+}
+
+/* --- JSON: lifting arrays ------------------------------------------------------------------------ */
+
+/* A walk over the text, which copies it to `rest` with every lifted array replaced by its number. What it
+ * does not understand it leaves to jansson, whose error says what is wrong. */
+struct lifter {
+    const char *at, *end;
+    const char *copied; /* up to here */
+    char *rest;         /* as large as the text: a number is never longer than the array it stands for */
+    size_t rest_size;
+    struct api_tensor *lifted;
+    size_t n_lifted, room;
+    struct nn_arena *arena;
+    struct api_pointer *pointer;
+    struct nn_error *err;
+};
+
+static void skip_space(struct lifter *l) {
+    while (l->at < l->end && (*l->at == ' ' || *l->at == '\t' || *l->at == '\n' || *l->at == '\r')) l->at++;
+}
+
+static bool skip_char(struct lifter *l, char c) {
+    skip_space(l);
+    if (l->at == l->end || *l->at != c) return false;
+    l->at++;
+    return true;
+}
+
+/* Past a string, whose raw text between the quotes is returned. */
+static bool skip_string(struct lifter *l, const char **text, size_t *size) {
+    if (!skip_char(l, '"')) return false;
+    *text = l->at;
+    while (l->at < l->end && *l->at != '"') l->at += *l->at == '\\' ? 2 : 1;
+    if (l->at >= l->end) return false;
+    *size = (size_t)(l->at++ - *text);
+    return true;
+}
+
+/* Past any value: to the end of its brackets, or of its characters. */
+static bool skip_value(struct lifter *l) {
+    const char *text;
+    size_t size, depth = 0;
+    skip_space(l);
+    while (l->at < l->end) {
+        char c = *l->at;
+        if (c == '"') {
+            if (!skip_string(l, &text, &size)) return false;
+        } else if (depth == 0 && (c == ',' || c == '}' || c == ']')) {
+            return true;
+        } else {
+            if (c == '{' || c == '[') depth++;
+            if (c == '}' || c == ']') depth--;
+            l->at++;
+        }
+    }
+    return false;
+}
+
+/* The text of a key with its escapes resolved, in the arena. NULL on error. */
+static const char *key_text(struct lifter *l, const char *raw, size_t size) {
+    char *text = nn_arena_alloc(l->arena, size + 1, 1);
+    if (!text) return no_memory(l->err), NULL;
+    if (!memchr(raw, '\\', size)) return memcpy(text, raw, size);
+    json_t *string = json_loadb(raw - 1, size + 2, JSON_DECODE_ANY, NULL);
+    size_t length = json_string_length(string); /* never more than with its escapes */
+    if (length) memcpy(text, json_string_value(string), length);
+    json_decref(string);
+    return text;
+}
+
+static void copy_rest(struct lifter *l, const char *until) {
+    memcpy(l->rest + l->rest_size, l->copied, (size_t)(until - l->copied));
+    l->rest_size += (size_t)(until - l->copied);
+    l->copied = until;
+}
+
+static bool lift_array(struct lifter *l, const char *member, const char *name) {
+    struct api_document list = {.tensors = l->lifted, .n_tensors = l->n_lifted};
+    struct api_tensor *tensor = add_tensor(&list, &l->room, l->arena);
+    if (!tensor) return no_memory(l->err), false;
+    copy_rest(l, l->at);
+    *tensor = (struct api_tensor){.member = member, .name = name, .json = l->at};
+    tensor->json_size = api_json_array_scan(l->at, (size_t)(l->end - l->at), &tensor->shape, l->err);
+    if (!tensor->json_size) return point(l->pointer, member, name), false;
+    l->at = l->copied = l->at + tensor->json_size;
+    l->rest[l->rest_size++] = '1'; /* "[]" is longer than this, and jansson keeps the order */
+    l->lifted = list.tensors;
+    l->n_lifted = list.n_tensors;
+    return true;
+}
+
+/* One map of tensors. False: an error, or something for jansson to complain of. */
+static bool lift_map(struct lifter *l, const char *member) {
+    const char *raw, *name;
+    size_t size;
+    if (!skip_char(l, '{')) return false;
+    if (skip_char(l, '}')) return true;
+    do {
+        if (!skip_string(l, &raw, &size) || !skip_char(l, ':')) return false;
+        if (!(name = key_text(l, raw, size))) return false;
+        skip_space(l);
+        if (l->at < l->end && *l->at == '[') {
+            if (!lift_array(l, member, name)) return false;
+        } else if (l->at < l->end && *l->at == '{') {
+            if (!skip_value(l)) return false;
+        } else {
+            point(l->pointer, member, name);
+            nn_fail(l->err, NN_E_VALUE, "a tensor is a nested array, or {\"dtype\", \"shape\", \"base64\"}");
+            return false;
+        }
+    } while (skip_char(l, ','));
+    return skip_char(l, '}');
+}
+
+static int lift(struct lifter *l) {
+    const char *raw, *name;
+    size_t size;
+    if (skip_char(l, '{')) do {
+            if (!skip_string(l, &raw, &size) || !skip_char(l, ':')) break;
+            if (!(name = key_text(l, raw, size))) break;
+            const struct member *member = find_member(name, strlen(name));
+            skip_space(l);
+            bool is_map = member && member->type == API_TENSORS && l->at < l->end && *l->at == '{';
+            if (!(is_map ? lift_map(l, member->name) : skip_value(l))) break;
+        } while (skip_char(l, ','));
+    if (l->err->code) return (int)l->err->code;
+    copy_rest(l, l->end);
+    return NN_OK;
+}
+
+/* --- JSON: the rest ------------------------------------------------------------------------------- */
+
+/* A tensor as {"dtype", "shape", "base64"}. */
+static int read_base64(struct api_tensor *tensor, json_t *object, struct nn_arena *arena,
+                       struct nn_error *err) {
+    json_t *shape = json_object_get(object, "shape"), *dim;
+    const char *dtype = json_string_value(json_object_get(object, "dtype"));
+    json_t *text = json_object_get(object, "base64");
+    size_t i, bytes;
+    int64_t elements = 1;
+    if (!dtype || !json_is_array(shape) || !json_is_string(text) || json_object_size(object) != 3)
+        return nn_fail(err, NN_E_VALUE, "a tensor object has exactly \"dtype\", \"shape\" and \"base64\"");
+    if ((tensor->dtype = api_dtype_find(dtype)) == API_DTYPES)
+        return nn_fail(err, NN_E_DTYPE, "no dtype is named \"%s\"", dtype);
+    if (json_array_size(shape) > NN_MAX_RANK)
+        return nn_fail(err, NN_E_SHAPE, "a tensor has at most %d dimensions", NN_MAX_RANK);
+    json_array_foreach(shape, i, dim) {
+        tensor->shape.dim[tensor->shape.rank++] = json_integer_value(dim);
+        if (!json_is_integer(dim) || json_integer_value(dim) < 0)
+            return nn_fail(err, NN_E_VALUE, "a dimension is an integer of 0 or more");
+        if (__builtin_mul_overflow(elements, json_integer_value(dim), &elements) ||
+            elements > NN_MAX_ELEMENTS)
+            return nn_fail(err, NN_E_SIZE, "a tensor has at most %lld elements", (long long)NN_MAX_ELEMENTS);
+    }
+    bytes = (size_t)elements * api_dtype_size(tensor->dtype);
+    void *data = nn_arena_alloc(arena, bytes + 1, 1);
+    if (!data) return no_memory(err);
+    if (api_base64_decode(json_string_value(text), json_string_length(text), data, bytes) != (int64_t)bytes)
+        return nn_fail(err, NN_E_VALUE, "\"base64\" is not the %zu bytes that dtype and shape tell of",
+                       bytes);
+    tensor->data = data;
+    return NN_OK;
+}
+
+/* The map's tensors in their order: lifted arrays, and objects. */
+static int take_map(struct api_document *document, size_t *room, const char *member, json_t *map,
+                    const struct lifter *l, size_t *next_lifted) {
+    const char *name;
+    json_t *value;
+    if (!json_is_object(map)) {
+        point(l->pointer, member, NULL);
+        return nn_fail(l->err, NN_E_VALUE, "must be an object whose members are tensors");
+    }
+    if (add_map(document, member, l->arena)) return no_memory(l->err);
+    json_object_foreach(map, name, value) {
+        struct api_tensor *tensor = add_tensor(document, room, l->arena);
+        const char *copy = nn_arena_strdup(l->arena, name);
+        if (!tensor || !copy) return no_memory(l->err);
+        if (json_is_integer(value) && *next_lifted < l->n_lifted) {
+            *tensor = l->lifted[(*next_lifted)++];
+            continue;
+        }
+        *tensor = (struct api_tensor){.member = member, .name = copy};
+        if (read_base64(tensor, value, l->arena, l->err))
+            return point(l->pointer, member, name), l->err->code;
+    }
+    return NN_OK;
+}
+
+static int read_json(struct api_document *document, enum api_body kind, struct lifter *l) {
+    json_error_t error;
+    const char *text = l->at, *name;
+    size_t size = (size_t)(l->end - l->at), room = 0, next_lifted = 0;
+    json_t *value;
+    void *position;
+    if (kind != API_SPECIFICATION) {
+        if (!(l->rest = malloc(size + 1))) return no_memory(l->err);
+        if (lift(l)) return (int)l->err->code;
+        text = l->rest;
+        size = l->rest_size;
+    }
+    document->members = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
+    if (!document->members) {
+        if (json_error_code(&error) == json_error_out_of_memory) return no_memory(l->err);
+        return nn_fail(l->err, NN_E_MALFORMED, "line %d: %s", error.line, error.text);
+    }
+    if (!json_is_object(document->members))
+        return nn_fail(l->err, NN_E_MALFORMED, "the document must be an object");
+    if (kind == API_SPECIFICATION) return NN_OK;
+    json_object_foreach_safe(document->members, position, name, value) {
+        const struct member *member = find_member(name, strlen(name));
+        if (!member || member->type != API_TENSORS) continue;
+        if (take_map(document, &room, member->name, value, l, &next_lifted)) return (int)l->err->code;
+        json_object_del(document->members, name);
+    }
+    return NN_OK;
+}
+
+/* --- safetensors ---------------------------------------------------------------------------------- */
+
+static json_t *read_metadata_text(const struct member *member, const char *text, struct nn_error *err) {
+    json_error_t error;
+    bool bare =
+        member && (member->type == API_BARE_STRING || (member->type == API_NAME_OR_OBJECT && text[0] != '{'));
+    json_t *value =
+        bare ? json_string(text) : json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    if (!value && (bare || json_error_code(&error) == json_error_out_of_memory))
+        no_memory(err);
+    else if (!value)
+        nn_fail(err, NN_E_MALFORMED, "not JSON: %s", error.text);
+    return value;
+}
+
+static int read_metadata(struct api_document *document, const json_t *metadata, struct api_pointer *pointer,
+                         struct nn_error *err) {
+    const char *name;
+    json_t *text;
+    json_object_foreach((json_t *)metadata, name, text) {
+        json_t *value = read_metadata_text(find_member(name, strlen(name)), json_string_value(text), err);
+        if (!value) return point(pointer, name, NULL), err->code;
+        if (json_object_set_new(document->members, name, value)) return no_memory(err);
+    }
+    return NN_OK;
+}
+
+/* "inputs/x" into its two parts. */
+static int split_name(struct api_document *document, struct api_tensor *tensor, struct nn_arena *arena,
+                      struct nn_error *err) {
+    const char *slash = strchr(tensor->name, '/');
+    const struct member *member = slash ? find_member(tensor->name, (size_t)(slash - tensor->name)) : NULL;
+    if (!member || member->type != API_TENSORS)
+        return nn_fail(err, NN_E_UNKNOWN_NAME, "tensor \"%s\" stands in no map that this service knows",
+                       tensor->name);
+    tensor->member = member->name;
+    tensor->name = slash + 1;
+    return add_map(document, member->name, arena) ? no_memory(err) : NN_OK;
+}
+
+static int read_safetensors(struct api_document *document, enum api_body kind, const char *body, size_t size,
+                            struct nn_arena *arena, struct api_pointer *pointer, struct nn_error *err) {
+    struct api_safetensors file = {0};
+    if (!(document->members = json_object())) return no_memory(err);
+    if (api_safetensors_read(body, size, arena, &file, err)) goto out;
+    document->tensors = file.tensors;
+    document->n_tensors = file.n_tensors;
+    if (kind == API_STATE_DICT) { /* plain names; metadata is somebody else's */
+        if (add_map(document, "parameters", arena)) no_memory(err);
+        for (size_t i = 0; i < file.n_tensors; i++) file.tensors[i].member = "parameters";
+        goto out;
+    }
+    for (size_t i = 0; i < file.n_tensors; i++)
+        if (split_name(document, &file.tensors[i], arena, err)) goto out;
+    read_metadata(document, file.metadata, pointer, err);
+out:
+    api_safetensors_fini(&file);
+    return (int)err->code;
+}
+
+int api_document_read(struct api_document *document, enum api_encoding encoding, enum api_body kind,
+                      const char *body, size_t size, struct nn_arena *arena, struct api_pointer *pointer,
+                      struct nn_error *err) {
+    *document = (struct api_document){0};
+    if (encoding == API_SAFETENSORS) return read_safetensors(document, kind, body, size, arena, pointer, err);
+    struct lifter lifter = {
+        .at = body, .end = body + size, .copied = body, .arena = arena, .pointer = pointer, .err = err};
+    read_json(document, kind, &lifter);
+    free(lifter.rest);
+    return (int)err->code;
+}

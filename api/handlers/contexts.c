@@ -1,0 +1,25 @@
+/* contexts.c - /contexts: the kept tapes. */
+#include "../context.h"
+
+int api_get_contexts(struct api_request *request) {
+    json_t *list = json_array();
+    if (api_query_check(request, "") || api_contexts_list(request, list)) {
+        json_decref(list);
+        return (int)request->err.code;
+    }
+    return api_add(request, "contexts", list);
+}
+
+int api_get_context(struct api_request *request) {
+    if (api_query_check(request, "")) return (int)request->err.code;
+    json_t *described = api_context_describe(request, request->name);
+    if (!described) return (int)request->err.code;
+    json_decref(request->answer.members);
+    request->answer.members = described;
+    return NN_OK;
+}
+
+int api_delete_context(struct api_request *request) {
+    if (api_query_check(request, "") || api_context_delete(request, request->name)) return (int)request->err.code;
+    return api_add(request, "deleted", json_string(request->name));
+}

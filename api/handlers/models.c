@@ -1,0 +1,165 @@
+/* models.c - /models: create, list, describe, change hyper-parameters, remove. */
+#include <stdio.h>
+
+#include "../model.h"
+#include "../service.h"
+
+static json_t *shape_json(const struct nn_shape *shape) {
+    json_t *list = json_array();
+    for (int i = 0; i < shape->rank; i++) json_array_append_new(list, json_integer(shape->dim[i]));
+    return list;
+}
+
+static json_t *parameters_json(const struct nn_graph *graph) {
+    json_t *list = json_array();
+    for (int i = 0; i < nn_graph_param_count(graph); i++) {
+        const struct nn_param *param = nn_graph_param(graph, i);
+        json_array_append_new(list, json_pack("{s:s, s:o, s:b}", "name", param->name, "shape",
+                                              shape_json(&param->shape), "trainable", param->trainable));
+    }
+    return list;
+}
+
+static json_t *nodes_json(const struct nn_graph *graph) {
+    json_t *list = json_array();
+    for (int i = 0; i < nn_graph_node_count(graph); i++) {
+        struct nn_node_info node = nn_graph_node(graph, i);
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:o}", "name", node.name, "op",
+                                              node.op ? node.op->name : "input", "dtype", nn_dtype_name(node.dtype),
+                                              "shape", shape_json(&node.shape)));
+    }
+    return list;
+}
+
+static json_t *outputs_json(const struct nn_graph *graph) {
+    json_t *list = json_array();
+    for (int i = 0; i < nn_graph_output_count(graph); i++)
+        json_array_append_new(list, json_string(nn_graph_node(graph, nn_graph_output(graph, i)).name));
+    return list;
+}
+
+static int64_t count_numbers(const struct nn_graph *graph) {
+    int64_t n = 0;
+    for (int i = 0; i < nn_graph_param_count(graph); i++) n += nn_graph_param(graph, i)->elements;
+    return n;
+}
+
+/* Everything that there is to know of request->model. */
+static int describe(struct api_request *request) {
+    const struct api_model *model = request->model;
+    struct api_model_state state = api_model_state(request);
+    int failed = 0;
+    failed |= api_add(request, "name", json_string(model->name));
+    failed |= api_add(request, "incarnation", json_string(model->incarnation));
+    failed |= api_add(request, "version", json_integer((json_int_t)nn_params_version(request->params)));
+    failed |= api_add(request, "seed", json_integer((json_int_t)model->seed));
+    failed |= api_add(request, "dtype", json_string(nn_dtype_name(nn_graph_dtype(model->graph))));
+    failed |= api_add(request, "numbers", json_integer(count_numbers(model->graph)));
+    failed |= api_add(request, "nodes", nodes_json(model->graph));
+    failed |= api_add(request, "outputs", outputs_json(model->graph));
+    failed |= api_add(request, "parameters", parameters_json(model->graph));
+    failed |= api_add(request, "steps", json_integer((json_int_t)state.steps));
+    failed |= api_add(request, "accumulated", json_integer((json_int_t)state.contributions));
+    failed |= api_add(request, "specification", state.spec);
+    return failed ? (int)request->err.code : NN_OK;
+}
+
+int api_get_models(struct api_request *request) {
+    json_t *list = json_array();
+    if (api_query_check(request, "") || api_models_list(request, list)) {
+        json_decref(list);
+        return (int)request->err.code;
+    }
+    return api_add(request, "models", list);
+}
+
+int api_post_models(struct api_request *request) {
+    struct api_spec spec;
+    const char *name = NULL;
+    if (api_get_string(request, "name", &name)) return (int)request->err.code;
+    if (!name || !api_model_name_valid(name)) {
+        nn_fail(&request->err, name ? NN_E_NAME : NN_E_VALUE,
+                "\"name\" must be given: 1 to %d characters of A-Z a-z 0-9 . _ -, the first a letter or digit",
+                API_MAX_MODEL_NAME);
+        return api_point(request, "name", NULL);
+    }
+    if (api_spec_read(request, request->doc.members, NULL, &spec)) return (int)request->err.code;
+    int code = api_model_create(request, name, &spec, request->doc.members);
+    api_spec_fini(&spec);
+    if (code != NN_OK) return code;
+    request->answer.status = 201;
+    snprintf(request->answer.location, sizeof request->answer.location, "/models/%s", name);
+    return describe(request);
+}
+
+int api_get_model(struct api_request *request) {
+    if (api_query_check(request, "") || api_model_find(request, request->name)) return (int)request->err.code;
+    return describe(request);
+}
+
+int api_delete_model(struct api_request *request) {
+    if (api_query_check(request, "") || api_model_delete(request, request->name)) return (int)request->err.code;
+    return api_add(request, "deleted", json_string(request->name));
+}
+
+/* --- changing hyper-parameters ----------------------------------------------------------------------- */
+
+/* JSON Merge Patch (RFC 7396, section 2): null removes, objects merge, all else replaces. NULL: no memory. */
+static json_t *merge_patch(const json_t *target, const json_t *patch) {
+    const char *name;
+    json_t *value;
+    if (!json_is_object(patch)) return json_deep_copy(patch);
+    json_t *merged = json_is_object(target) ? json_deep_copy(target) : json_object();
+    json_object_foreach((json_t *)patch, name, value) {
+        if (json_is_null(value)) {
+            json_object_del(merged, name);
+        } else if (json_object_set_new(merged, name, merge_patch(json_object_get(merged, name), value))) {
+            json_decref(merged);
+            return NULL;
+        }
+    }
+    return merged;
+}
+
+/* The optimizer that the patched specification asks for: none, the old one configured anew, or another. */
+static int make_optimizer(struct api_request *request, const json_t *json, struct nn_optimizer **out) {
+    struct api_model *model = request->model;
+    struct nn_error *err = &request->err;
+    const struct nn_def *def;
+    const struct nn_attrs *attrs;
+    *out = NULL;
+    if (!json) return NN_OK;
+    if (api_spec_optimizer(request, json, NULL, &def, &attrs)) return (int)err->code;
+    bool same = model->optimizer && nn_optimizer_definition(model->optimizer) == def;
+    size_t bytes = nn_optimizer_bytes(model->graph, def, attrs);
+    if (same && nn_optimizer_configure(model->optimizer, attrs, err) == NN_OK) *out = model->optimizer;
+    if (same || api_reserve(request, bytes)) goto out;
+    if ((*out = nn_optimizer_new(model->graph, def, attrs, err))) {
+        api_reserve_move(request, bytes);
+        model->reserved += bytes;
+    }
+out:
+    return err->code ? api_point(request, "optimizer", err->member[0] ? err->member : NULL, NULL) : NN_OK;
+}
+
+static int turn_patch(struct api_request *request) {
+    struct nn_optimizer *optimizer;
+    json_t *spec = merge_patch(request->model->spec, request->doc.members);
+    if (!spec) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    if (make_optimizer(request, json_object_get(spec, "optimizer"), &optimizer)) {
+        json_decref(spec);
+        return (int)request->err.code;
+    }
+    api_model_set_optimizer_take(request, optimizer, spec);
+    return describe(request);
+}
+
+int api_patch_model(struct api_request *request) {
+    const json_t *optimizer = json_object_get(request->doc.members, "optimizer");
+    if (api_query_check(request, "") || api_model_find(request, request->name)) return (int)request->err.code;
+    if (optimizer && !json_is_object(optimizer) && !json_is_null(optimizer)) {
+        nn_fail(&request->err, NN_E_VALUE, "\"optimizer\" must be an object, or null for none");
+        return api_point(request, "optimizer", NULL);
+    }
+    return api_model_turn(request, turn_patch);
+}

@@ -1,0 +1,281 @@
+/* model.c - models by name, their versions and their turns. */
+#include "model.h"
+
+#include <assert.h>
+#include <search.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "context.h"
+#include "service.h"
+
+bool api_model_name_valid(const char *name) {
+    static const char allowed[] = "-._0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    size_t length = strlen(name);
+    return length >= 1 && length <= API_MAX_MODEL_NAME && strspn(name, allowed) == length &&
+           !strchr("-._", name[0]);
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const struct api_model *)a)->name, ((const struct api_model *)b)->name);
+}
+
+/* --- life ------------------------------------------------------------------------------------------- */
+
+void api_model_unref(struct api *api, struct api_model *model) {
+    if (!model || atomic_fetch_sub(&model->refs, 1) != 1) return;
+    for (int i = 0; i < model->n_blocks; i++) nn_params_unref(model->blocks[i]);
+    nn_optimizer_free(model->optimizer);
+    nn_grads_free(model->sum);
+    nn_graph_unref(model->graph);
+    json_decref(model->spec);
+    api_release(api, model->reserved);
+    free(model);
+}
+
+/* Makes bytes of the request's reservation the model's own. */
+static void keep(struct api_request *request, struct api_model *model, size_t bytes) {
+    api_reserve_move(request, bytes);
+    model->reserved += bytes;
+}
+
+/* What a model holds beside its numbers: the graph, the specification. */
+static size_t overhead(const struct nn_graph *graph) {
+    return sizeof(struct api_model) + 4096 * (size_t)nn_graph_node_count(graph);
+}
+
+static struct api_model *model_new(struct api_request *request, const char *name, const struct api_spec *spec,
+                                   const json_t *json) {
+    struct nn_error *err = &request->err;
+    size_t bytes = overhead(spec->graph) + nn_graph_param_bytes(spec->graph);
+    if (spec->optimizer) bytes += nn_optimizer_bytes(spec->graph, spec->optimizer, spec->optimizer_attrs);
+    if (api_reserve(request, bytes)) return NULL;
+    struct api_model *model = calloc(1, sizeof *model);
+    if (!model) return nn_fail(err, NN_E_NOMEM, "memory is out"), NULL;
+    atomic_init(&model->refs, 1);
+    keep(request, model, bytes);
+    snprintf(model->name, sizeof model->name, "%s", name);
+    model->graph = nn_graph_ref(spec->graph);
+    model->seed = spec->seed;
+    uint64_t incarnation, seed;
+    if (api_random(request, &incarnation) || api_random(request, &seed)) goto fail;
+    snprintf(model->incarnation, sizeof model->incarnation, "%016llx", (unsigned long long)incarnation);
+    if (!spec->has_seed) model->seed = seed & (uint64_t)API_MAX_SEED;
+    model->spec = json_deep_copy(json);
+    if (json_object_set_new(model->spec, "seed", json_integer((json_int_t)model->seed))) {
+        nn_fail(err, NN_E_NOMEM, "memory is out");
+        goto fail;
+    }
+    if (!(model->blocks[0] = nn_params_new(model->graph, err))) goto fail;
+    model->n_blocks = 1;
+    model->params = model->blocks[0];
+    nn_params_init(model->params, model->seed);
+    if (spec->optimizer && !(model->optimizer = nn_optimizer_new(model->graph, spec->optimizer,
+                                                                 spec->optimizer_attrs, err)))
+        goto fail;
+    return model;
+fail:
+    api_model_unref(request->api, model);
+    return NULL;
+}
+
+/* The request's view of a model: a reference, and the current version. With the lock held. */
+static void hold(struct api_request *request, struct api_model *model) {
+    atomic_fetch_add(&model->refs, 1);
+    request->model = model;
+    request->params = nn_params_ref(model->params);
+}
+
+int api_model_create(struct api_request *request, const char *name, const struct api_spec *spec,
+                     const json_t *json) {
+    struct api *api = request->api;
+    struct api_model *model = model_new(request, name, spec, json);
+    if (!model) return (int)request->err.code;
+    pthread_mutex_lock(&api->lock);
+    void *node = NULL;
+    bool full = api->n_models >= api->settings.limits.models, ours = false;
+    bool taken = tfind(model, &api->models, by_name) != NULL;
+    if (!full && !taken) {
+        node = tsearch(model, &api->models, by_name);
+        ours = node && *(struct api_model **)node == model;
+        api->n_models += ours;
+        if (ours) hold(request, model);
+    }
+    pthread_mutex_unlock(&api->lock);
+    if (ours) return NN_OK;
+    api_model_unref(api, model);
+    if (taken) nn_fail(&request->err, NN_E_EXISTS, "a model named \"%s\" exists", name);
+    else if (full) nn_fail(&request->err, NN_E_BUSY, "there are %d models, and may be no more", api->settings.limits.models);
+    else nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    return taken ? api_point(request, "name", NULL) : (int)request->err.code;
+}
+
+/* A name to look up: `key` has the size of a model. */
+static struct api_model *lookup(struct api *api, const char *name, struct api_model *key) {
+    snprintf(key->name, sizeof key->name, "%s", name);
+    void *node = api_model_name_valid(name) ? tfind(key, &api->models, by_name) : NULL;
+    return node ? *(struct api_model **)node : NULL;
+}
+
+int api_model_find(struct api_request *request, const char *name) {
+    struct api *api = request->api;
+    struct api_model key;
+    pthread_mutex_lock(&api->lock);
+    struct api_model *model = lookup(api, name, &key);
+    if (model) hold(request, model);
+    pthread_mutex_unlock(&api->lock);
+    return model ? NN_OK : nn_fail(&request->err, NN_E_NOT_FOUND, "no model is named \"%.100s\"", name);
+}
+
+int api_model_delete(struct api_request *request, const char *name) {
+    struct api *api = request->api;
+    struct api_model key;
+    pthread_mutex_lock(&api->lock);
+    struct api_model *model = lookup(api, name, &key);
+    if (model) {
+        tdelete(model, &api->models, by_name);
+        api->n_models--;
+        model->dead = true;
+    }
+    pthread_mutex_unlock(&api->lock);
+    if (!model) return nn_fail(&request->err, NN_E_NOT_FOUND, "no model is named \"%.100s\"", name);
+    api_contexts_drop(api, model);
+    api_model_unref(api, model);
+    return NN_OK;
+}
+
+struct listing {
+    json_t *list;
+    bool failed;
+};
+
+static void list_one(const void *node, VISIT visit, void *closure) {
+    struct listing *listing = closure;
+    if (visit != postorder && visit != leaf) return;
+    const struct api_model *model = *(struct api_model *const *)node;
+    json_t *item = json_pack("{s:s, s:s, s:I}", "name", model->name, "incarnation", model->incarnation, "version",
+                             (json_int_t)nn_params_version(model->params));
+    listing->failed |= json_array_append_new(listing->list, item) != 0;
+}
+
+int api_models_list(struct api_request *request, json_t *list) {
+    struct api *api = request->api;
+    struct listing listing = {list, false};
+    pthread_mutex_lock(&api->lock);
+    twalk_r(api->models, list_one, &listing);
+    pthread_mutex_unlock(&api->lock);
+    return listing.failed ? nn_fail(&request->err, NN_E_NOMEM, "memory is out") : NN_OK;
+}
+
+void api_models_clear(struct api *api) {
+    while (api->models) {
+        struct api_model *model = *(struct api_model **)api->models;
+        tdelete(model, &api->models, by_name);
+        api_model_unref(api, model);
+    }
+    api->n_models = 0;
+}
+
+/* --- turns ------------------------------------------------------------------------------------------ */
+
+/* The next change, or NULL, which also ends the draining. */
+static struct api_request *pop(struct api *api, struct api_model *model, bool *dead) {
+    pthread_mutex_lock(&api->lock);
+    struct api_request *request = model->first;
+    if (request)
+        model->first = request->next;
+    else
+        model->draining = false;
+    *dead = model->dead;
+    pthread_mutex_unlock(&api->lock);
+    return request;
+}
+
+static void drain(struct api *api, struct api_model *model) {
+    struct api_request *request;
+    bool dead;
+    while ((request = pop(api, model, &dead))) {
+        int code = dead ? nn_fail(&request->err, NN_E_NOT_FOUND, "the model was deleted meanwhile")
+                        : request->turn(request);
+        api_finish(request, code);
+    }
+    api_model_unref(api, model);
+}
+
+int api_model_turn(struct api_request *request, int (*turn)(struct api_request *request)) {
+    struct api *api = request->api;
+    struct api_model *model = request->model;
+    request->turn = turn;
+    request->next = NULL;
+    pthread_mutex_lock(&api->lock);
+    if (model->first)
+        model->last->next = request;
+    else
+        model->first = request;
+    model->last = request;
+    bool idle = !model->draining;
+    if (idle) {
+        model->draining = true;
+        atomic_fetch_add(&model->refs, 1);
+    }
+    pthread_mutex_unlock(&api->lock);
+    if (idle) drain(api, model);
+    return API_LATER;
+}
+
+int api_model_next(struct api_request *request, struct nn_params **next) {
+    struct api_model *model = request->model;
+    for (int i = 0; i < model->n_blocks; i++)
+        if (model->blocks[i] != model->params && nn_params_unshared(model->blocks[i])) {
+            *next = model->blocks[i];
+            return NN_OK;
+        }
+    if (model->n_blocks == API_MAX_VERSIONS)
+        return nn_fail(&request->err, NN_E_BUSY, "%d versions of this model are being read", API_MAX_VERSIONS);
+    size_t bytes = nn_graph_param_bytes(model->graph);
+    if (api_reserve(request, bytes)) return (int)request->err.code;
+    if (!(*next = nn_params_new(model->graph, &request->err))) return (int)request->err.code;
+    keep(request, model, bytes);
+    model->blocks[model->n_blocks++] = *next;
+    return NN_OK;
+}
+
+void api_model_note(struct api_request *request) {
+    struct api_model *model = request->model;
+    pthread_mutex_lock(&request->api->lock);
+    model->steps = model->optimizer ? nn_optimizer_steps(model->optimizer) : 0;
+    model->contributions = model->sum_count;
+    pthread_mutex_unlock(&request->api->lock);
+}
+
+int api_model_publish(struct api_request *request, struct nn_params *next) {
+    struct api_model *model = request->model;
+    uint64_t version = nn_params_version(model->params) + 1;
+    nn_params_set_version(next, version);
+    pthread_mutex_lock(&request->api->lock);
+    model->params = next;
+    pthread_mutex_unlock(&request->api->lock);
+    api_model_note(request);
+    return api_add(request, "applied_version", json_integer((json_int_t)version));
+}
+
+void api_model_set_optimizer_take(struct api_request *request, struct nn_optimizer *optimizer, json_t *spec) {
+    struct api_model *model = request->model;
+    if (optimizer != model->optimizer) nn_optimizer_free(model->optimizer);
+    model->optimizer = optimizer;
+    pthread_mutex_lock(&request->api->lock);
+    json_t *old = model->spec;
+    model->spec = spec;
+    pthread_mutex_unlock(&request->api->lock);
+    json_decref(old);
+    api_model_note(request);
+}
+
+struct api_model_state api_model_state(struct api_request *request) {
+    struct api_model *model = request->model;
+    pthread_mutex_lock(&request->api->lock);
+    struct api_model_state state = {json_incref(model->spec), model->steps, model->contributions};
+    pthread_mutex_unlock(&request->api->lock);
+    return state;
+}

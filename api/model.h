@@ -1,0 +1,77 @@
+/* model.h - the registry of models; their versions, and the queue of their changes.
+ *
+ * A model's current version is read under the registry's lock and then belongs to its reader. Changes wait
+ * in a queue that one thread at a time drains: whoever adds to an idle queue drains it, and nobody blocks.
+ * A change builds the next version in a block that no reader holds, and swaps it in. */
+#ifndef API_MODEL_H
+#define API_MODEL_H
+
+#include <stdatomic.h>
+
+#include "request.h"
+#include "spec.h"
+
+#define API_MAX_MODEL_NAME 64
+#define API_MAX_VERSIONS 8 /* of one model's that live at once; beyond, a change gets 503 */
+
+struct api_model {
+    atomic_int refs;
+    char name[API_MAX_MODEL_NAME + 1];
+    char incarnation[17];
+    struct nn_graph *graph;
+    uint64_t seed;
+
+    /* Guarded by the registry's lock. */
+    struct nn_params *params; /* the current version; one of `blocks` */
+    json_t *spec;             /* as given, the seed included; replaced as a whole */
+    uint64_t steps, contributions;
+    struct api_request *first, *last; /* the queue */
+    bool draining, dead;
+
+    /* Belongs to whoever has the turn. */
+    struct nn_optimizer *optimizer; /* or NULL */
+    struct nn_grads *sum;           /* the accumulation buffer; NULL before the first contribution */
+    double sum_scale;
+    uint64_t sum_count;
+    struct nn_params *blocks[API_MAX_VERSIONS];
+    int n_blocks;
+    size_t reserved;
+};
+
+/* [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
+bool api_model_name_valid(const char *name);
+
+/* Makes a model of a specification's parts (the graph gets a reference) and registers it; the request gets
+ * a reference too. `json` is copied. NN_E_EXISTS, NN_E_BUSY, NN_E_TOO_LARGE, NN_E_NOMEM. */
+int api_model_create(struct api_request *request, const char *name, const struct api_spec *spec,
+                     const json_t *json);
+/* Finds a model and its current version: request->model and ->params. NN_E_NOT_FOUND. */
+int api_model_find(struct api_request *request, const char *name);
+/* Takes it out of the registry; changes that still wait get NN_E_NOT_FOUND. */
+int api_model_delete(struct api_request *request, const char *name);
+/* Calls fn with every model's reference held, in the order of names; false stops. */
+int api_models_list(struct api_request *request, json_t *list);
+void api_model_unref(struct api *api, struct api_model *model);
+void api_models_clear(struct api *api);
+
+/* Queues the request for its model; `turn` then runs once, alone among the model's changes, and its code
+ * ends the request. Always returns API_LATER. */
+int api_model_turn(struct api_request *request, int (*turn)(struct api_request *request));
+
+/* In a turn: a block to build the next version in. NN_E_BUSY when too many versions are being read. */
+int api_model_next(struct api_request *request, struct nn_params **next);
+/* In a turn: makes `next` the current version, one higher, and adds "applied_version". */
+int api_model_publish(struct api_request *request, struct nn_params *next);
+/* In a turn: tells readers what the optimizer and the accumulation buffer have come to. */
+void api_model_note(struct api_request *request);
+/* In a turn: replaces the optimizer (owned from here on) and the specification that says so. */
+void api_model_set_optimizer_take(struct api_request *request, struct nn_optimizer *optimizer, json_t *spec);
+
+/* A consistent copy of what GET shows. The specification is a reference. */
+struct api_model_state {
+    json_t *spec;
+    uint64_t steps, contributions;
+};
+struct api_model_state api_model_state(struct api_request *request);
+
+#endif

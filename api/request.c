@@ -1,0 +1,182 @@
+/* request.c - what handlers ask of a request: members, query, memory, clock. */
+#include "request.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "context.h"
+#include "model.h"
+#include "service.h"
+
+int api_point(struct api_request *request, ...) {
+    va_list args;
+    const char *token;
+    if (request->pointer.text[0]) return (int)request->err.code;
+    va_start(args, request);
+    while ((token = va_arg(args, const char *))) api_pointer_add(&request->pointer, token);
+    va_end(args);
+    return (int)request->err.code;
+}
+
+void api_request_free(struct api_request *request) {
+    if (!request) return;
+    nn_backward_free(request->backward);
+    nn_run_free(request->run);
+    nn_grads_free(request->grads);
+    nn_params_unref(request->params);
+    api_context_unclaim(request);
+    if (request->context) api_context_unref(request->api, request->context);
+    if (request->model) api_model_unref(request->api, request->model);
+    api_document_fini(&request->doc);
+    json_decref(request->answer.members);
+    api_release(request->api, request->reserved);
+    nn_arena_free(request->arena);
+    free(request->body);
+    free(request->query);
+    free(request);
+}
+
+/* --- memory ---------------------------------------------------------------------------------------- */
+
+int api_reserve(struct api_request *request, size_t bytes) {
+    struct api *api = request->api;
+    size_t limit = api->settings.limits.memory, held = atomic_load(&api->memory);
+    if (bytes > limit)
+        return nn_fail(&request->err, NN_E_TOO_LARGE, "this takes %zu bytes, and the service has %zu for all",
+                       bytes, limit);
+    do {
+        if (bytes > limit - held && api_contexts_expire(api)) held = atomic_load(&api->memory);
+        if (bytes > limit - held)
+            return nn_fail(&request->err, NN_E_BUSY, "this takes %zu bytes, and %zu of %zu are taken", bytes,
+                           held, limit);
+    } while (!atomic_compare_exchange_weak(&api->memory, &held, held + bytes));
+    request->reserved += bytes;
+    return NN_OK;
+}
+
+void api_release(struct api *api, size_t bytes) { atomic_fetch_sub(&api->memory, bytes); }
+
+void api_reserve_move(struct api_request *request, size_t bytes) { request->reserved -= bytes; }
+
+/* --- members --------------------------------------------------------------------------------------- */
+
+static int wrong(struct api_request *request, const char *name, const char *what) {
+    nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be %s", name, what);
+    return api_point(request, name, NULL);
+}
+
+int api_get_string(struct api_request *request, const char *name, const char **value) {
+    const json_t *json = json_object_get(request->doc.members, name);
+    if (!json) return NN_OK;
+    if (!json_is_string(json)) return wrong(request, name, "a string");
+    *value = json_string_value(json);
+    return NN_OK;
+}
+
+int api_get_bool(struct api_request *request, const char *name, bool *value) {
+    const json_t *json = json_object_get(request->doc.members, name);
+    if (!json) return NN_OK;
+    if (!json_is_boolean(json)) return wrong(request, name, "true or false");
+    *value = json_is_true(json);
+    return NN_OK;
+}
+
+int api_get_integer(struct api_request *request, const char *name, int64_t min, int64_t max, int64_t *value) {
+    const json_t *json = json_object_get(request->doc.members, name);
+    if (!json) return NN_OK;
+    int64_t i = json_integer_value(json);
+    if (!json_is_integer(json) || i < min || i > max) {
+        nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be an integer from %lld to %lld", name, (long long)min,
+                (long long)max);
+        return api_point(request, name, NULL);
+    }
+    *value = i;
+    return NN_OK;
+}
+
+int api_get_real(struct api_request *request, const char *name, double *value) {
+    const json_t *json = json_object_get(request->doc.members, name);
+    if (!json) return NN_OK;
+    if (!json_is_number(json) || !isfinite(json_number_value(json))) return wrong(request, name, "a number");
+    *value = json_number_value(json);
+    return NN_OK;
+}
+
+/* --- the query ------------------------------------------------------------------------------------- */
+
+/* The n-th name=value of the query: its name's length, and its value's; false past the end. */
+static bool query_part(const char *query, int n, const char **name, size_t *name_size, const char **value,
+                       size_t *value_size) {
+    for (const char *at = query; at && *at; n--) {
+        size_t size = strcspn(at, "&");
+        if (n == 0) {
+            const char *equals = memchr(at, '=', size);
+            *name = at;
+            *name_size = equals ? (size_t)(equals - at) : size;
+            *value = equals ? equals + 1 : at + size;
+            *value_size = size - (size_t)(*value - at);
+            return true;
+        }
+        at += size;
+        if (*at == '&') at++;
+    }
+    return false;
+}
+
+/* Whether a word of `length` is one of `words`, which are separated by spaces. */
+bool api_among(const char *words, const char *word, size_t length) {
+    while (*words) {
+        size_t size = strcspn(words, " ");
+        if (size == length && memcmp(words, word, size) == 0) return true;
+        words += size;
+        words += strspn(words, " ");
+    }
+    return false;
+}
+
+int api_query_check(struct api_request *request, const char *known) {
+    const char *name, *value;
+    size_t name_size, value_size;
+    for (int n = 0; query_part(request->query, n, &name, &name_size, &value, &value_size); n++)
+        if (!api_among(known, name, name_size))
+            return nn_fail(&request->err, NN_E_UNKNOWN_MEMBER, "the query has no \"%.*s\" here",
+                           (int)(name_size < 64 ? name_size : 64), name);
+    return NN_OK;
+}
+
+const char *api_query(struct api_request *request, const char *wanted) {
+    const char *name, *value;
+    size_t name_size, value_size;
+    for (int n = 0; query_part(request->query, n, &name, &name_size, &value, &value_size); n++) {
+        if (strlen(wanted) != name_size || memcmp(name, wanted, name_size) != 0) continue;
+        char *copy = nn_arena_alloc(request->arena, value_size + 1, 1);
+        return copy ? memcpy(copy, value, value_size) : NULL;
+    }
+    return NULL;
+}
+
+int api_result_dtype(struct api_request *request, enum nn_dtype dtype, enum api_dtype *out) {
+    const char *name = api_query(request, "dtype");
+    *out = api_dtype_of(dtype);
+    if (!name && api_get_string(request, "dtype", &name)) return (int)request->err.code;
+    if (!name) return NN_OK;
+    *out = api_dtype_find(name);
+    if (*out != API_DTYPES && api_dtype_is_float(*out)) return NN_OK;
+    nn_fail(&request->err, NN_E_VALUE, "results come as F32, F64, F16 or BF16");
+    return api_query(request, "dtype") ? (int)request->err.code : api_point(request, "dtype", NULL);
+}
+
+/* --- the world ------------------------------------------------------------------------------------- */
+
+int api_random(struct api_request *request, uint64_t *bits) {
+    struct api_env *env = &request->api->env;
+    if (!env->entropy(env->self, bits, sizeof *bits))
+        return nn_fail(&request->err, NN_E_INTERNAL, "the source of entropy failed");
+    return NN_OK;
+}
+
+int64_t api_now_ms(struct api *api) { return api->env.now_ms(api->env.self); }
+
+const struct nn_parallel *api_parallel(struct api *api) { return &api->env.parallel; }

@@ -1,0 +1,137 @@
+/* request.h - one request from its admission to its answer: what every handler works with.
+ *
+ * A handler reads `doc`, does its work, and adds to `answer`; it returns NN_OK, the code it recorded in
+ * `err`, or API_LATER once it has handed the request on. All that an answer shows (a parameter version, a
+ * tape, gradients) is held by the request, which lives until the response is freed. */
+#ifndef API_REQUEST_H
+#define API_REQUEST_H
+
+#include <jansson.h>
+
+#include "api.h"
+#include "document.h"
+#include "safetensors.h"
+
+#define API_LATER (-1)
+
+struct api_model;
+struct api_context;
+struct api_request;
+
+struct api_route {
+    const char *method, *path;
+    int (*handler)(struct api_request *request);
+    enum api_body body;
+    bool open; /* asks for no token */
+    const char *members;
+    const char *summary;
+};
+
+/* A tensor of an answer; its data are the request's. */
+struct api_result {
+    struct api_tensor_out tensor;
+    const void *data;
+    enum nn_dtype from;
+};
+
+struct api_answer {
+    int status;        /* 0: 200 */
+    json_t *members;   /* of the document, without its tensors */
+    const char *maps[8]; /* tensor maps, in order, perhaps empty */
+    int n_maps;
+    struct api_result *results;
+    size_t n_results, room;
+    char location[96]; /* "" for none */
+    bool plain_names;  /* the parameters resource: names without their map */
+};
+
+struct api_request {
+    struct api *api;
+    const struct api_route *route;
+    char name[80]; /* of the resource in the path */
+    char allow[48]; /* the methods of a path that has others than the one asked for */
+    char *query;
+    enum api_encoding in, out;
+    struct nn_arena *arena;
+    void *body;
+    size_t size;
+    api_reply_fn *reply;
+    void *reply_context;
+
+    struct api_document doc;
+    struct api_answer answer;
+    struct nn_error err;
+    struct api_pointer pointer; /* where err is, in the request */
+    size_t reserved;            /* bytes of the api's budget */
+
+    /* What the answer may show; let go with the request. */
+    struct api_model *model;
+    struct nn_params *params;
+    struct api_context *context;
+    enum { API_CLAIM_NONE, API_CLAIM_SHARED, API_CLAIM_EXCLUSIVE } claim; /* on the context */
+    struct nn_run *run;
+    struct nn_backward *backward;
+    struct nn_grads *grads;
+
+    /* While it waits for its turn at the model. */
+    struct api_request *next;
+    int (*turn)(struct api_request *request);
+    double lr, scale; /* of the change; see update.h */
+    bool mean, partial;
+};
+
+/* Says where `err` is, unless that is said: "/a/b" by tokens, each escaped; ends with NULL. Returns
+ * err.code. */
+int api_point(struct api_request *request, ...) __attribute__((sentinel));
+
+/* Takes `bytes` of the memory budget until the request ends. NN_E_BUSY, or NN_E_TOO_LARGE where no
+ * waiting would help. */
+int api_reserve(struct api_request *request, size_t bytes);
+void api_release(struct api *api, size_t bytes);
+/* Moves part of a request's reservation to something that outlives it, which calls api_release. */
+void api_reserve_move(struct api_request *request, size_t bytes);
+
+/* Members of the document, checked. Absent: NN_OK and *value untouched. NN_E_VALUE with the pointer. */
+int api_get_string(struct api_request *request, const char *name, const char **value);
+int api_get_bool(struct api_request *request, const char *name, bool *value);
+int api_get_integer(struct api_request *request, const char *name, int64_t min, int64_t max, int64_t *value);
+int api_get_real(struct api_request *request, const char *name, double *value);
+#define API_MAX_SEED ((INT64_C(1) << 53) - 1)
+
+/* The value of ?name= in the query, in the arena; NULL if absent. Names not in `known` (separated by
+ * spaces): NN_E_UNKNOWN_MEMBER. */
+int api_query_check(struct api_request *request, const char *known);
+const char *api_query(struct api_request *request, const char *name);
+/* The wire type that "dtype" or ?dtype= asks for; else that of `dtype`. */
+int api_result_dtype(struct api_request *request, enum nn_dtype dtype, enum api_dtype *out);
+
+/* Whether a word of `length` bytes is one of `words`, which are separated by spaces. */
+bool api_among(const char *words, const char *word, size_t length);
+
+int api_random(struct api_request *request, uint64_t *bits);
+int64_t api_now_ms(struct api *api);
+const struct nn_parallel *api_parallel(struct api *api);
+
+/* --- the answer --- */
+
+/* Adds a member; `value` is consumed. NULL: memory is out. */
+int api_add(struct api_request *request, const char *name, json_t *value);
+/* Opens a map of tensors, so that it is there even when it stays empty. */
+void api_add_map(struct api_request *request, const char *map);
+/* Adds a tensor to a map. `shape` is whole; `name` and `data` live as long as the request. */
+int api_add_tensor(struct api_request *request, const char *map, const char *name,
+                   const struct nn_shape *shape, enum nn_dtype from, const void *data, enum api_dtype as);
+/* Ends a request: encodes its answer or its error, and replies. */
+void api_finish(struct api_request *request, int code);
+
+/* Responses; NULL when memory is out, and the request is still the caller's. */
+struct api_response *api_encode(struct api_request *request);
+struct api_response *api_problem(struct api_request *request);
+/* Of a malloc'ed text. The response owns the text and the request; on failure (NULL) neither. */
+struct api_response *api_response_of_text(struct api_request *request, char *text);
+
+#define API_ROUTE(method, path, handler, ...) int handler(struct api_request *request);
+#include "routes.def"
+#undef API_ROUTE
+
+#endif

@@ -1,0 +1,25 @@
+/* service.h - what struct api is: settings, the budget, and the registry behind one lock. */
+#ifndef API_SERVICE_H
+#define API_SERVICE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "api.h"
+
+struct api {
+    struct api_settings settings;
+    char *token, *version; /* copies that settings points to */
+    struct api_env env;
+    atomic_size_t memory; /* reserved bytes */
+    atomic_int in_flight;
+    atomic_bool draining;
+
+    /* Guards the two trees, and of each model: params, the queue of changes, and `dead`. Held for a few
+     * instructions only, and never with another lock. */
+    pthread_mutex_t lock;
+    void *models, *contexts; /* trees of tsearch(3), by name and by id */
+    int n_models, n_contexts;
+};
+
+#endif

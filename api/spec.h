@@ -1,0 +1,24 @@
+/* spec.h - a model's specification: JSON into a sealed graph, an optimizer's definition and a seed. */
+#ifndef API_SPEC_H
+#define API_SPEC_H
+
+#include "request.h"
+
+struct api_spec {
+    struct nn_graph *graph; /* owned */
+    bool has_seed;
+    uint64_t seed;
+    const struct nn_def *optimizer;       /* NULL: none */
+    const struct nn_attrs *optimizer_attrs; /* in the request's arena */
+};
+
+/* Reads a specification that stands at `prefix` in the request ("model"), or is the request itself (NULL).
+ * A member "name" is left to the caller. Errors are the request's, pointer included. */
+int api_spec_read(struct api_request *request, const json_t *json, const char *prefix, struct api_spec *spec);
+void api_spec_fini(struct api_spec *spec);
+
+/* An optimizer's object {"op", ...} into its definition and attributes, which live in the request's arena. */
+int api_spec_optimizer(struct api_request *request, const json_t *json, const char *prefix,
+                       const struct nn_def **def, const struct nn_attrs **attrs);
+
+#endif
