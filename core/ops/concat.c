@@ -27,30 +27,31 @@ static int infer(struct nn_infer *infer, struct nn_error *err) {
     return NN_OK;
 }
 
-/* How far the copies of one input lie apart in y, and where in y each row's first begins, follow from the
- * runs: `run` contiguous elements of an input for each of `outer` places before the dimension. */
+/* Seen as [outer, length * inner], y holds one contiguous run of every input in each of its lines. */
 static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const struct nn_axis whole = nn_axis_at(pass->attrs[DIM].i, pass->out);
-    int64_t stride = whole.length * whole.inner, start = 0;
+    const int64_t line = whole.length * whole.inner;
+    int64_t start = 0; /* of this input's run in a line */
     for (int k = 0; k < pass->n_inputs; k++) {
         const int64_t run = nn_axis_at(pass->attrs[DIM].i, &pass->in[k]).length * whole.inner;
         const real *x = pass->x[k];
         real *y = (real *)pass->y + start;
         for (int64_t o = begin * whole.outer; o < end * whole.outer; o++)
-            memcpy(y + o * stride, x + o * run, (size_t)run * sizeof *y);
+            memcpy(y + o * line, x + o * run, (size_t)run * sizeof *y);
         start += run;
     }
 }
 
 static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const struct nn_axis whole = nn_axis_at(pass->attrs[DIM].i, pass->out);
-    int64_t stride = whole.length * whole.inner, start = 0;
+    const int64_t line = whole.length * whole.inner;
+    int64_t start = 0; /* of this input's run in a line */
     for (int k = 0; k < pass->n_inputs; k++) {
         const int64_t run = nn_axis_at(pass->attrs[DIM].i, &pass->in[k]).length * whole.inner;
         const real *d_y = (const real *)pass->d_y + start;
         real *d_x = pass->d_x[k];
         for (int64_t o = begin * whole.outer; d_x && o < end * whole.outer; o++)
-            for (int64_t j = 0; j < run; j++) d_x[o * run + j] += d_y[o * stride + j];
+            for (int64_t j = 0; j < run; j++) d_x[o * run + j] += d_y[o * line + j];
         start += run;
     }
 }

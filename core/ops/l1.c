@@ -13,7 +13,10 @@ static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const real *x = pass->x[0], *t = pass->target, *d_loss = pass->d_y;
     real *d_x = pass->d_x[0];
     if (!d_x) return;
-    for (int64_t i = begin; i < end; i++) d_x[i] += x[i] > t[i] ? d_loss[i] : x[i] < t[i] ? -d_loss[i] : 0;
+    for (int64_t i = begin; i < end; i++) {
+        real sign = (real)((x[i] > t[i]) - (x[i] < t[i]));
+        d_x[i] += sign * d_loss[i];
+    }
 }
 
 static const struct nn_example examples[] = {

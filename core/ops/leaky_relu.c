@@ -13,7 +13,7 @@ static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const real *x = pass->x[0];
     real *y = pass->y;
     const real slope = (real)pass->attrs[NEGATIVE_SLOPE].r;
-    for (int64_t i = begin; i < end; i++) y[i] = x[i] > 0 ? x[i] : slope * x[i];
+    for (int64_t i = begin; i < end; i++) y[i] = x[i] * (x[i] > 0 ? 1 : slope);
 }
 
 static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
@@ -21,7 +21,7 @@ static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     real *d_x = pass->d_x[0];
     if (!d_x) return;
     const real slope = (real)pass->attrs[NEGATIVE_SLOPE].r;
-    for (int64_t i = begin; i < end; i++) d_x[i] += x[i] > 0 ? d_y[i] : slope * d_y[i];
+    for (int64_t i = begin; i < end; i++) d_x[i] += d_y[i] * (x[i] > 0 ? 1 : slope);
 }
 
 static const struct nn_example examples[] = {

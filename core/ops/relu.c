@@ -14,7 +14,10 @@ static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const real *y = pass->y, *d_y = pass->d_y;
     real *d_x = pass->d_x[0];
     if (!d_x) return;
-    for (int64_t i = begin; i < end; i++) d_x[i] += y[i] <= 0 ? 0 : d_y[i];
+    for (int64_t i = begin; i < end; i++) {
+        real upstream = d_y[i]; /* read in any case, so that the loop vectorises */
+        d_x[i] += y[i] <= 0 ? 0 : upstream;
+    }
 }
 
 static const struct nn_example examples[] = {
