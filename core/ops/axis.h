@@ -50,4 +50,11 @@ static inline real nn_axis_max(const real *x, int64_t n, int64_t stride) {
     return max;
 }
 
+/* y_j = e^(x_j - max), which cannot overflow; returns the sum. */
+static inline double nn_axis_exp(const real *x, real max, real *y, int64_t n, int64_t stride) {
+    double sum = 0;
+    for (int64_t j = 0; j < n * stride; j += stride) sum += (double)(y[j] = exp(x[j] - max));
+    return sum;
+}
+
 #endif

@@ -43,8 +43,7 @@ static double loss_of(const struct nn_pass *pass, const struct nn_axis *classes,
     const real *x = (const real *)pass->x[0] + first;
     real *p = (real *)pass->saved + first;
     real max = nn_axis_max(x, n, stride);
-    double sum = 0, loss = 0;
-    for (int64_t c = 0; c < n; c++) sum += (double)(p[c * stride] = exp(x[c * stride] - max));
+    double sum = nn_axis_exp(x, max, p, n, stride), loss = 0;
     double log_sum = log(sum), factor = 1 / sum;
     for (int64_t c = 0; c < n; c++) {
         double q = wanted(pass, classes, v, c);

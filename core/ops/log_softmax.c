@@ -18,9 +18,7 @@ static int infer(struct nn_infer *infer, struct nn_error *err) {
 
 static void log_softmax(const real *x, real *y, int64_t n, int64_t stride) {
     real max = nn_axis_max(x, n, stride);
-    double sum = 0;
-    for (int64_t j = 0; j < n * stride; j += stride) sum += (double)exp(x[j] - max);
-    real log_sum = (real)log(sum);
+    real log_sum = (real)log(nn_axis_exp(x, max, y, n, stride));
     for (int64_t j = 0; j < n * stride; j += stride) y[j] = x[j] - max - log_sum;
 }
 

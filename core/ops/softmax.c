@@ -17,10 +17,7 @@ static int infer(struct nn_infer *infer, struct nn_error *err) {
 }
 
 static void softmax(const real *x, real *y, int64_t n, int64_t stride) {
-    real max = nn_axis_max(x, n, stride);
-    double sum = 0;
-    for (int64_t j = 0; j < n * stride; j += stride) sum += (double)(y[j] = exp(x[j] - max));
-    real factor = (real)(1 / sum);
+    real factor = (real)(1 / nn_axis_exp(x, nn_axis_max(x, n, stride), y, n, stride));
     for (int64_t j = 0; j < n * stride; j += stride) y[j] *= factor;
 }
 

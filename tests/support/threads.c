@@ -5,6 +5,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+/* A pool is a place in here: its index is the number of threads. */
+static char pools[TEST_MAX_THREADS + 1];
+
 struct job {
     void (*task)(void *arg, size_t i);
     void *arg;
@@ -21,7 +24,7 @@ static void *work(void *p) {
 }
 
 static void run(void *pool, size_t n, void (*task)(void *arg, size_t i), void *arg) {
-    const unsigned threads = (unsigned)(uintptr_t)pool;
+    const unsigned threads = (unsigned)((char *)pool - pools);
     struct job job = {.task = task, .arg = arg, .n = n};
     pthread_t thread[TEST_MAX_THREADS];
     atomic_init(&job.next, 0);
@@ -36,5 +39,5 @@ static void run(void *pool, size_t n, void (*task)(void *arg, size_t i), void *a
 
 struct nn_parallel test_parallel(int threads) {
     assert(threads >= 1 && threads <= TEST_MAX_THREADS);
-    return (struct nn_parallel){.run = run, .pool = (void *)(uintptr_t)threads};
+    return (struct nn_parallel){.run = run, .pool = &pools[threads]};
 }

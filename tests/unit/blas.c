@@ -128,7 +128,9 @@ static void column_sums_add(void **state) {
 }
 
 /* Wide enough that the work is in fact cut into several tasks. */
-enum { ROWS = 1000, WIDE = 300, DEEP = 200 };
+#define ROWS ((size_t)1000)
+#define WIDE ((size_t)300)
+#define DEEP ((size_t)200)
 
 static void all_of_it(const struct nn_parallel *par, const float *x, const float *w, float *y, float *d_w,
                       float *sum) {
@@ -145,28 +147,28 @@ static void counted(void *pool, size_t n, void (*task)(void *arg, size_t i), voi
 
 static void threads_do_not_show(void **state) {
     (void)state;
-    enum { Y = ROWS * WIDE, D_W = WIDE * DEEP, ALL = Y + D_W + WIDE };
-    float *x = calloc(ROWS * DEEP, sizeof *x), *w = calloc(D_W, sizeof *w);
-    float *one = calloc(ALL, sizeof *one), *many = calloc(ALL, sizeof *many);
+    const size_t n_y = ROWS * WIDE, n_w = WIDE * DEEP, all = n_y + n_w + WIDE;
+    float *x = calloc(ROWS * DEEP, sizeof *x), *w = calloc(n_w, sizeof *w);
+    float *one = calloc(all, sizeof *one), *many = calloc(all, sizeof *many);
     assert_true(x && w && one && many);
     const struct nn_init normal = {NN_INIT_NORMAL, 1};
-    nn_kernels_of(NN_F32)->init(x, ROWS * DEEP, &normal, (struct nn_rng_key){1, 0});
-    nn_kernels_of(NN_F32)->init(w, D_W, &normal, (struct nn_rng_key){2, 0});
+    nn_kernels_of(NN_F32)->init(x, (int64_t)(ROWS * DEEP), &normal, (struct nn_rng_key){1, 0});
+    nn_kernels_of(NN_F32)->init(w, (int64_t)n_w, &normal, (struct nn_rng_key){2, 0});
 
-    all_of_it(NULL, x, w, one, one + Y, one + Y + D_W);
+    all_of_it(NULL, x, w, one, one + n_y, one + n_y + n_w);
     static const int threads[] = {1, 2, 3, 8};
     for (size_t t = 0; t < sizeof threads / sizeof threads[0]; t++) {
         const struct nn_parallel par = test_parallel(threads[t]);
-        memset(many, 0, ALL * sizeof *many);
-        all_of_it(&par, x, w, many, many + Y, many + Y + D_W);
-        assert_memory_equal(one, many, ALL * sizeof *one);
+        memset(many, 0, all * sizeof *many);
+        all_of_it(&par, x, w, many, many + n_y, many + n_y + n_w);
+        assert_memory_equal(one, many, all * sizeof *one);
     }
 
     size_t tasks = 0;
     const struct nn_parallel par = {counted, &tasks};
-    memset(many, 0, ALL * sizeof *many);
-    all_of_it(&par, x, w, many, many + Y, many + Y + D_W);
-    assert_memory_equal(one, many, ALL * sizeof *one);
+    memset(many, 0, all * sizeof *many);
+    all_of_it(&par, x, w, many, many + n_y, many + n_y + n_w);
+    assert_memory_equal(one, many, all * sizeof *one);
     assert_true(tasks > 1);
     free(x), free(w), free(one), free(many);
 }
