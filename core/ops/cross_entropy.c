@@ -66,10 +66,11 @@ static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     real *d_x = pass->d_x[0];
     if (!d_x) return;
     for (int64_t v = begin * classes.inner; v < end * classes.inner; v++) {
+        const int64_t first = nn_axis_vector(&classes, v);
         double total = 0;
         for (int64_t c = 0; c < classes.length; c++) total += wanted(pass, &classes, v, c);
         for (int64_t c = 0; c < classes.length; c++) {
-            int64_t i = nn_axis_vector(&classes, v) + c * classes.inner;
+            int64_t i = first + c * classes.inner;
             d_x[i] += d_loss[v] * (real)((double)p[i] * total - wanted(pass, &classes, v, c));
         }
     }
