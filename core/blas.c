@@ -83,8 +83,8 @@ static void sum_columns(void *arg, int64_t begin, int64_t end) {
 }
 
 void nn_column_sums(const struct nn_parallel *par, int64_t m, int64_t n, const real *a, real *sum) {
-    struct sums sums = {m, n, a, sum};
-    nn_parallel_ranges(par, n, worthwhile(COLUMNS, COLUMNS * m, TASK_SUMS), sum_columns, &sums);
+    nn_parallel_ranges(par, n, worthwhile(COLUMNS, COLUMNS * m, TASK_SUMS), sum_columns,
+                       &(struct sums){m, n, a, sum});
 }
 
 /* --- the self-test ---------------------------------------------------------------------------------- */

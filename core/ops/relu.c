@@ -1,4 +1,5 @@
-/* relu - y = max(x, 0);  dx = dy where y > 0, else 0 (the subgradient at 0 is 0, as in PyTorch). */
+/* relu - y = max(x, 0);  dx = dy where y > 0, else 0 (the subgradient at 0 is 0, as in PyTorch).
+ * Both are written so that a NaN passes. */
 #include "../op.h"
 #include "../real.h"
 #include "same_shape.h"
@@ -6,13 +7,17 @@
 static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const real *x = pass->x[0];
     real *y = pass->y;
-    for (int64_t i = begin; i < end; i++) y[i] = x[i] > 0 ? x[i] : (x[i] != x[i] ? x[i] : 0);
+    for (int64_t i = begin; i < end; i++) y[i] = x[i] <= 0 ? 0 : x[i];
 }
 
 static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const real *y = pass->y, *d_y = pass->d_y;
     real *d_x = pass->d_x[0];
-    for (int64_t i = begin; i < end; i++) d_x[i] += y[i] > 0 ? d_y[i] : 0;
+    if (!d_x) return;
+    for (int64_t i = begin; i < end; i++) {
+        real upstream = d_y[i]; /* read in any case, so that the loop vectorises */
+        d_x[i] += y[i] <= 0 ? 0 : upstream;
+    }
 }
 
 static const struct nn_example examples[] = {

@@ -13,4 +13,11 @@ static inline int nn_infer_same_shape(struct nn_infer *infer, struct nn_error *e
     return NN_OK;
 }
 
+/* Of a loss whose target has the shape of its input. */
+static inline int nn_infer_like_target(struct nn_infer *infer, struct nn_error *err) {
+    infer->n_forms = 1;
+    infer->form[0] = (struct nn_target_form){.ids = false, .shape = infer->in[0]};
+    return nn_infer_same_shape(infer, err);
+}
+
 #endif

@@ -1,0 +1,83 @@
+/* dropout - in train mode y = x mask, each element of the mask 0 with probability p, else 1 / (1 - p), so
+ * that the mean of y is x; in eval mode y = x.  dx = dy mask.
+ * An element's draw depends on the seed, the node, the row of the whole batch and the column. */
+#include <string.h>
+
+#include "../op.h"
+#include "../real.h"
+
+enum { P };
+static const struct nn_attr_def attrs[] = {
+    {.name = "p", .type = NN_REAL, .min = 0, .max = 1, .by_default = 0.5, .text = "probability of a 0"},
+    {0},
+};
+
+static int infer(struct nn_infer *infer, struct nn_error *err) {
+    (void)err;
+    infer->out = infer->in[0];
+    infer->saved = nn_shape_elements(&infer->out); /* the mask */
+    return NN_OK;
+}
+
+static void draw_mask(const struct nn_pass *pass, int64_t row, int64_t columns, real *mask) {
+    const double p = pass->attrs[P].r;
+    const real kept = (real)(p < 1 ? 1 / (1 - p) : 0);
+    uint32_t word[4];
+    for (int64_t j = 0; j < columns; j++) {
+        if (j % 4 == 0) nn_rng_draw(pass->rng, (uint64_t)(pass->first_row + row), (uint32_t)(j / 4), word);
+        mask[j] = nn_rng_unit(word[j % 4]) < p ? 0 : kept;
+    }
+}
+
+static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
+    const int64_t columns = nn_shape_elements(pass->out);
+    const real *x = pass->x[0];
+    real *y = pass->y, *mask = pass->saved;
+    if (pass->mode == NN_EVAL) {
+        memcpy(y + begin * columns, x + begin * columns, (size_t)((end - begin) * columns) * sizeof *y);
+        return;
+    }
+    for (int64_t row = begin; row < end; row++) draw_mask(pass, row, columns, mask + row * columns);
+    for (int64_t i = begin * columns; i < end * columns; i++) y[i] = x[i] * mask[i];
+}
+
+static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
+    const int64_t columns = nn_shape_elements(pass->out);
+    const real *d_y = pass->d_y, *mask = pass->saved;
+    real *d_x = pass->d_x[0];
+    if (!d_x) return;
+    if (pass->mode == NN_EVAL) {
+        for (int64_t i = begin * columns; i < end * columns; i++) d_x[i] += d_y[i];
+        return;
+    }
+    for (int64_t i = begin * columns; i < end * columns; i++) d_x[i] += d_y[i] * mask[i];
+}
+
+static const struct nn_example examples[] = {
+    {.attrs = "", .n_inputs = 1, .inputs = {{1, {6}}}},
+    {.attrs = "\"p\": 0.2", .n_inputs = 1, .inputs = {{2, {2, 3}}}},
+    {.attrs = "\"p\": 0", .n_inputs = 1, .inputs = {{1, {3}}}},
+    {.attrs = "\"p\": 1", .n_inputs = 1, .inputs = {{1, {3}}}},
+};
+
+const struct nn_op NN_OP(dropout) = {
+    .def =
+        {
+            .name = "dropout",
+            .summary = "Elements dropped at random while training.",
+            .forward = "train: y = x mask, mask 0 or 1 / (1 - p); eval: y = x",
+            .backward = "dx = dy mask",
+            .source = "Srivastava et al., \"Dropout\", 2014, section 10 (inverted: scaled while training)",
+            .min_inputs = 1,
+            .max_inputs = 1,
+            .flags = NN_USES_RNG,
+            .attrs = attrs,
+            .examples = examples,
+            .n_examples = sizeof examples / sizeof examples[0],
+        },
+    .forward_split = NN_BY_ROW,
+    .backward_split = NN_BY_ROW,
+    .infer = infer,
+    .forward = forward,
+    .backward = backward,
+};

@@ -1,0 +1,43 @@
+/* sigmoid - y = 1 / (1 + e⁻ˣ);  dx = dy y (1 - y). */
+#include "../op.h"
+#include "../real.h"
+#include "logistic.h"
+#include "same_shape.h"
+
+static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
+    const real *x = pass->x[0];
+    real *y = pass->y;
+    for (int64_t i = begin; i < end; i++) y[i] = nn_logistic(x[i]);
+}
+
+static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
+    const real *y = pass->y, *d_y = pass->d_y;
+    real *d_x = pass->d_x[0];
+    if (!d_x) return;
+    for (int64_t i = begin; i < end; i++) d_x[i] += d_y[i] * y[i] * (1 - y[i]);
+}
+
+static const struct nn_example examples[] = {
+    {.attrs = "", .n_inputs = 1, .inputs = {{1, {5}}}},
+    {.attrs = "", .n_inputs = 1, .inputs = {{2, {2, 3}}}},
+};
+
+const struct nn_op NN_OP(sigmoid) = {
+    .def =
+        {
+            .name = "sigmoid",
+            .summary = "Logistic function.",
+            .forward = "y = 1 / (1 + e⁻ˣ)",
+            .backward = "dx = dy y (1 - y)",
+            .min_inputs = 1,
+            .max_inputs = 1,
+            .examples = examples,
+            .n_examples = sizeof examples / sizeof examples[0],
+        },
+    .forward_split = NN_BY_ELEMENT,
+    .backward_split = NN_BY_ELEMENT,
+    .reads = NN_READS_Y,
+    .infer = nn_infer_same_shape,
+    .forward = forward,
+    .backward = backward,
+};

@@ -1,0 +1,65 @@
+/* adagrad - the gradient over the root of the sum of its squares, as torch.optim.Adagrad:
+ *   g ← g + weight_decay w,  s ← s + g²
+ *   w ← w - lr / (1 + (t - 1) lr_decay) · g / (√s + eps), t counting the steps from 1 */
+#include "../op.h"
+#include "../real.h"
+
+enum { LR_DECAY = NN_OPTIMIZER_ATTRS, WEIGHT_DECAY, INITIAL_ACCUMULATOR_VALUE, EPS };
+static const struct nn_attr_def attrs[] = {
+    NN_OPTIMIZER_ROWS(0.01),
+    {.name = "lr_decay",
+     .type = NN_REAL,
+     .min = 0,
+     .max = 1e30,
+     .text = "how fast the learning rate falls with the steps"},
+    {.name = "weight_decay",
+     .type = NN_REAL,
+     .min = 0,
+     .max = 1e30,
+     .text = "factor of the weights that is added to the gradient"},
+    {.name = "initial_accumulator_value",
+     .type = NN_REAL,
+     .min = 0,
+     .max = 1e30,
+     .text = "what the sums start at"},
+    {.name = "eps",
+     .type = NN_REAL,
+     .min = 0,
+     .max = 1e30,
+     .by_default = 1e-10,
+     .text = "added to the denominator"},
+    {0},
+};
+enum { SUM };
+
+static double start(const union nn_attr_value *a, int slot) {
+    (void)slot;
+    return a[INITIAL_ACCUMULATOR_VALUE].r;
+}
+
+static void update(const struct nn_update *u, int64_t begin, int64_t end) {
+    const union nn_attr_value *a = u->attrs;
+    const real lr = (real)(a[NN_LR].r / (1 + (double)(u->step - 1) * a[LR_DECAY].r)), eps = (real)a[EPS].r,
+               decay = (real)a[WEIGHT_DECAY].r, scale = (real)u->scale;
+    const real *w = u->w, *gradient = u->g;
+    real *next = u->w_next, *sum = u->slot[SUM];
+    for (int64_t i = begin; i < end; i++) {
+        real g = scale * gradient[i] + decay * w[i];
+        sum[i] += g * g;
+        next[i] = w[i] - lr * g / (sqrt(sum[i]) + eps);
+    }
+}
+
+const struct nn_optimizer_op NN_OPTIMIZER(adagrad) = {
+    .def =
+        {
+            .name = "adagrad",
+            .summary = "The gradient over the root of the sum of its squares.",
+            .forward = "s ← s + g²; w ← w - lr g / (√s + eps)",
+            .source = "Duchi et al., \"Adaptive subgradient methods\", 2011",
+            .attrs = attrs,
+        },
+    .slots = {"sum"},
+    .start = start,
+    .update = update,
+};

@@ -1,0 +1,25 @@
+/* adam - adaptive moments, as torch.optim.Adam: g ← g + weight_decay w first, then as in adam.h. */
+#include "adam.h"
+
+static const struct nn_attr_def attrs[] = {
+    NN_ADAM_ROWS(0, "factor of the weights that is added to the gradient"),
+    {0},
+};
+
+static void update(const struct nn_update *u, int64_t begin, int64_t end) {
+    nn_adam_update(u, u->attrs[NN_ADAM_DECAY].r, 0, begin, end);
+}
+
+const struct nn_optimizer_op NN_OPTIMIZER(adam) = {
+    .def =
+        {
+            .name = "adam",
+            .summary = "Adaptive moments; weight decay goes through the gradient.",
+            .forward = "m ← β₁ m + (1 - β₁) g; v ← β₂ v + (1 - β₂) g²; w ← w - lr m̂ / (√v̂ + eps)",
+            .source = "Kingma and Ba, \"Adam: a method for stochastic optimization\", 2015, algorithm 1",
+            .attrs = attrs,
+        },
+    .slots = NN_ADAM_SLOTS,
+    .uses = nn_adam_uses,
+    .update = update,
+};

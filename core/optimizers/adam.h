@@ -1,0 +1,72 @@
+/* adam.h - the update of adam and adamw, which differ in where the weight decay goes. As torch.optim:
+ *   m ← m + (1 - β₁) (g - m),  v ← β₂ v + (1 - β₂) g²
+ *   w ← w - lr / (1 - β₁ᵗ) · m / (√(v / (1 - β₂ᵗ)) + eps);  amsgrad: the greatest v so far for v */
+#ifndef NN_ADAM_H
+#define NN_ADAM_H
+
+#include "../op.h"
+#include "../real.h"
+
+enum { NN_ADAM_BETAS = NN_OPTIMIZER_ATTRS, NN_ADAM_EPS, NN_ADAM_DECAY, NN_ADAM_AMSGRAD };
+
+static const double nn_adam_betas[] = {0.9, 0.999};
+
+#define NN_ADAM_ROWS(decay, decay_text)                                                                      \
+    NN_OPTIMIZER_ROWS(0.001),                                                                                \
+        {.name = "betas",                                                                                    \
+         .type = NN_REALS,                                                                                   \
+         .min = 0,                                                                                           \
+         .max = 1,                                                                                           \
+         .max_open = true,                                                                                   \
+         .list_default = nn_adam_betas,                                                                      \
+         .list_min = 2,                                                                                      \
+         .list_max = 2,                                                                                      \
+         .text = "decay rates of the two averages"},                                                         \
+        {.name = "eps",                                                                                      \
+         .type = NN_REAL,                                                                                    \
+         .min = 0,                                                                                           \
+         .max = 1e30,                                                                                        \
+         .by_default = 1e-8,                                                                                 \
+         .text = "added to the denominator"},                                                                \
+        {.name = "weight_decay",                                                                             \
+         .type = NN_REAL,                                                                                    \
+         .min = 0,                                                                                           \
+         .max = 1e30,                                                                                        \
+         .by_default = (decay),                                                                              \
+         .text = (decay_text)},                                                                              \
+    {                                                                                                        \
+        .name = "amsgrad", .type = NN_BOOL, .text = "divide by the greatest second moment so far"            \
+    }
+
+enum { NN_ADAM_M, NN_ADAM_V, NN_ADAM_MAX_V };
+#define NN_ADAM_SLOTS                                                                                        \
+    { "exp_avg", "exp_avg_sq", "max_exp_avg_sq" }
+
+static inline bool nn_adam_uses(const union nn_attr_value *a, int slot) {
+    return slot != NN_ADAM_MAX_V || a[NN_ADAM_AMSGRAD].b;
+}
+
+/* `coupled` adds coupled * w to the gradient; `decoupled` takes decoupled * w off the weights. */
+static inline void nn_adam_update(const struct nn_update *u, double coupled, double decoupled, int64_t begin,
+                                  int64_t end) {
+    const union nn_attr_value *a = u->attrs;
+    const double beta1 = a[NN_ADAM_BETAS].list.reals[0], beta2 = a[NN_ADAM_BETAS].list.reals[1];
+    const double correction1 = 1 - pow(beta1, (double)u->step), correction2 = 1 - pow(beta2, (double)u->step);
+    const real step = (real)(a[NN_LR].r / correction1), root = (real)sqrt(correction2);
+    const real new1 = (real)(1 - beta1), keep2 = (real)beta2, new2 = (real)(1 - beta2),
+               eps = (real)a[NN_ADAM_EPS].r, scale = (real)u->scale, add = (real)coupled,
+               keep_w = (real)(1 - decoupled);
+    const real *w = u->w, *gradient = u->g;
+    real *next = u->w_next, *m = u->slot[NN_ADAM_M], *v = u->slot[NN_ADAM_V];
+    real *max_v = a[NN_ADAM_AMSGRAD].b ? u->slot[NN_ADAM_MAX_V] : NULL;
+    for (int64_t i = begin; i < end; i++) {
+        real g = scale * gradient[i] + add * w[i];
+        m[i] += new1 * (g - m[i]);
+        v[i] = keep2 * v[i] + new2 * g * g;
+        real second = v[i];
+        if (max_v) second = max_v[i] = v[i] > max_v[i] ? v[i] : max_v[i];
+        next[i] = keep_w * w[i] - step * m[i] / (sqrt(second) / root + eps);
+    }
+}
+
+#endif

@@ -1,0 +1,78 @@
+/* rmsprop - the gradient over the root of its mean square, as torch.optim.RMSprop:
+ *   g ← g + weight_decay w,  v ← alpha v + (1 - alpha) g²
+ *   centered: a ← a + (1 - alpha) (g - a), and v - a² for v below
+ *   s = g / (√v + eps);  with momentum: b ← momentum b + s, and b for s
+ *   w ← w - lr s */
+#include "../op.h"
+#include "../real.h"
+
+enum { ALPHA = NN_OPTIMIZER_ATTRS, EPS, WEIGHT_DECAY, MOMENTUM, CENTERED };
+static const struct nn_attr_def attrs[] = {
+    NN_OPTIMIZER_ROWS(0.01),
+    {.name = "alpha",
+     .type = NN_REAL,
+     .min = 0,
+     .max = 1,
+     .by_default = 0.99,
+     .text = "decay rate of the averages"},
+    {.name = "eps",
+     .type = NN_REAL,
+     .min = 0,
+     .max = 1e30,
+     .by_default = 1e-8,
+     .text = "added to the denominator"},
+    {.name = "weight_decay",
+     .type = NN_REAL,
+     .min = 0,
+     .max = 1e30,
+     .text = "factor of the weights that is added to the gradient"},
+    {.name = "momentum", .type = NN_REAL, .min = 0, .max = 1e30, .text = "how much of the last step stays"},
+    {.name = "centered",
+     .type = NN_BOOL,
+     .text = "divide by the variance of the gradient, not its mean square"},
+    {0},
+};
+enum { SQUARE_AVG, MOMENTUM_BUFFER, GRAD_AVG };
+
+static bool uses(const union nn_attr_value *a, int slot) {
+    return slot == SQUARE_AVG || (slot == MOMENTUM_BUFFER ? a[MOMENTUM].r > 0 : a[CENTERED].b);
+}
+
+static void update(const struct nn_update *u, int64_t begin, int64_t end) {
+    const union nn_attr_value *a = u->attrs;
+    const real lr = (real)a[NN_LR].r, keep = (real)a[ALPHA].r, new = (real)(1 - a[ALPHA].r),
+               eps = (real)a[EPS].r, decay = (real)a[WEIGHT_DECAY].r, momentum = (real)a[MOMENTUM].r,
+               scale = (real)u->scale;
+    const real *w = u->w, *gradient = u->g;
+    real *next = u->w_next, *square = u->slot[SQUARE_AVG];
+    real *buffer = momentum > 0 ? u->slot[MOMENTUM_BUFFER] : NULL;
+    real *mean = a[CENTERED].b ? u->slot[GRAD_AVG] : NULL;
+    for (int64_t i = begin; i < end; i++) {
+        real g = scale * gradient[i] + decay * w[i];
+        real v = square[i] = keep * square[i] + new *g *g;
+        if (mean) {
+            mean[i] += new *(g - mean[i]);
+            v -= mean[i] * mean[i];
+            v = v < 0 ? 0 : v; /* a steady gradient leaves nothing but the rounding, of either sign */
+        }
+        real step = g / (sqrt(v) + eps);
+        if (buffer) step = buffer[i] = momentum * buffer[i] + step;
+        next[i] = w[i] - lr * step;
+    }
+}
+
+const struct nn_optimizer_op NN_OPTIMIZER(rmsprop) = {
+    .def =
+        {
+            .name = "rmsprop",
+            .summary = "The gradient over the root of its mean square.",
+            .forward = "v ← alpha v + (1 - alpha) g²; w ← w - lr g / (√v + eps)",
+            .source =
+                "Tieleman and Hinton, lecture 6.5 of \"Neural networks for machine learning\", 2012; "
+                "centered: Graves, \"Generating sequences with recurrent neural networks\", 2013, eq. 38",
+            .attrs = attrs,
+        },
+    .slots = {"square_avg", "momentum_buffer", "grad_avg"},
+    .uses = uses,
+    .update = update,
+};
