@@ -80,7 +80,7 @@ static struct scaled scale(uint64_t digits, int exponent) {
     wide dividend = (wide)digits << 63; /* below five * 2^64, so that the quotient has 64 bits at most */
     uint64_t quotient = (uint64_t)(dividend / five);
     bool exact = (wide)quotient * five == dividend;
-    return (struct scaled){quotient | !exact, exponent - digits_shift + five_shift - 63};
+    return (struct scaled){quotient | (exact ? 0 : 1), exponent - digits_shift + five_shift - 63};
 }
 
 static double power_of_two(int n) {
@@ -236,7 +236,7 @@ static size_t print(bool negative, struct decimal x, char out[API_DECIMAL_MAX]) 
     if (negative) *p++ = '-';
     if (!plain) point = 1;
     if (point <= 0) *p++ = '0';
-    for (int i = 0; i < point; i++) *p++ = n ? digits[--n] : '0';
+    for (int i = 0; i < point; i++) *p++ = (char)(n ? digits[--n] : '0');
     if (plain || n) *p++ = '.';
     if (plain && !n) *p++ = '0';
     for (int i = point; i < 0; i++) *p++ = '0';

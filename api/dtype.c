@@ -176,11 +176,12 @@ static struct refusal put_f32(const double *from, bool exact, float *to, size_t 
 }
 
 static struct refusal put_i64(const double *from, bool exact, int64_t *to, size_t n, size_t *at) {
+    static const double limit = 0x1p63;
     (void)exact;
     for (size_t i = 0; i < n; i++) {
         *at = i;
         if (!isfinite(from[i])) return (struct refusal){NN_E_NOT_FINITE, "is not finite"};
-        if (!(from[i] >= -0x1p63 && from[i] < 0x1p63))
+        if (from[i] < -limit || from[i] >= limit)
             return (struct refusal){NN_E_VALUE, "is beyond the range of I64"};
         to[i] = (int64_t)from[i];
         if ((double)to[i] != from[i]) return (struct refusal){NN_E_VALUE, "is not an integer"};

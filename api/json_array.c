@@ -1,6 +1,6 @@
 /* json_array.c - nested arrays of numbers in JSON: one pass checks and measures, one converts. */
 #include <assert.h>
-#include <locale.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,11 +9,12 @@
 
 /* --- numbers ----------------------------------------------------------------------------------- */
 
-/* +-digits * 10^exponent. `inexact`: more than 19 digits, so that this is a truncation. */
+/* +-digits * 10^exponent. `inexact`: there are more than 19 digits, and these are the first 19. */
 struct number {
     uint64_t digits;
     int64_t exponent;
     bool negative, inexact;
+    const char *first; /* where inexact: the text's digits */
 };
 
 #define MAX_DIGITS 19 /* any so many fit 64 bits */
@@ -27,6 +28,7 @@ static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c ==
 static void read_long(const char *p, const char *end, struct number *out) {
     int kept = 0;
     bool fraction = false;
+    out->first = p;
     out->digits = 0;
     out->exponent = 0;
     for (; p < end; p++) {
@@ -202,47 +204,62 @@ size_t api_json_array_scan(const char *text, size_t size, struct nn_shape *shape
 
 /* --- converting -------------------------------------------------------------------------------- */
 
-/* Stores a number; returns NULL, or what is wrong with it. `text` is its beginning. */
-typedef const char *store(const struct number *x, const char *text, void *out, int64_t index);
+/* Stores a number; returns NULL, or what is wrong with it. */
+typedef const char *store(const struct number *x, void *out, int64_t index);
 
-/* libc's conversion, whatever the process's locale. In glibc and musl the C locale is static, so that
- * asking for it neither allocates nor fails. */
-static double slow_f64(const char *text) {
-    locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    double value = strtod_l(text, NULL, c);
-    freelocale(c);
-    return value;
+#define MANY_DIGITS 768 /* no value half-way between two doubles has more */
+
+/* The number for strtod, without a point, so that the locale does not matter. Nonzero digits beyond
+ * MANY_DIGITS can only say that the value is above what is before them: one 1 does that. */
+static void plain_text(const struct number *x, char *out, size_t room) {
+    if (!x->inexact) {
+        snprintf(out, room, "%s%llue%lld", x->negative ? "-" : "", (unsigned long long)x->digits,
+                 (long long)x->exponent);
+        return;
+    }
+    const char *p = x->first;
+    int n = 0;
+    bool more = false;
+    out[0] = x->negative ? '-' : '+';
+    while (*p == '0' || *p == '.') p++;
+    for (; is_digit(*p) || *p == '.'; p++) {
+        if (*p == '.') continue;
+        if (n < MANY_DIGITS)
+            out[++n] = *p;
+        else
+            more |= *p != '0';
+    }
+    if (more) out[++n] = '1';
+    snprintf(out + n + 1, room - (size_t)n - 1, "e%lld", (long long)(x->exponent - (n - MAX_DIGITS)));
 }
 
-static float slow_f32(const char *text) {
-    locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    float value = strtof_l(text, NULL, c);
-    freelocale(c);
-    return value;
-}
-
-static const char *store_f64(const struct number *x, const char *text, void *out, int64_t index) {
+static const char *store_f64(const struct number *x, void *out, int64_t index) {
     double value;
-    if (x->inexact || !api_decimal_to_f64(x->digits, x->exponent, &value))
-        value = slow_f64(text);
-    else if (x->negative)
+    if (x->inexact || !api_decimal_to_f64(x->digits, x->exponent, &value)) {
+        char text[MANY_DIGITS + 32];
+        plain_text(x, text, sizeof text);
+        value = strtod(text, NULL);
+    } else if (x->negative) {
         value = -value;
+    }
     ((double *)out)[index] = value;
     return __builtin_isinf(value) ? "is beyond the range of F64" : NULL;
 }
 
-static const char *store_f32(const struct number *x, const char *text, void *out, int64_t index) {
+static const char *store_f32(const struct number *x, void *out, int64_t index) {
     float value;
-    if (x->inexact || !api_decimal_to_f32(x->digits, x->exponent, &value))
-        value = slow_f32(text);
-    else if (x->negative)
+    if (x->inexact || !api_decimal_to_f32(x->digits, x->exponent, &value)) {
+        char text[MANY_DIGITS + 32];
+        plain_text(x, text, sizeof text);
+        value = strtof(text, NULL);
+    } else if (x->negative) {
         value = -value;
+    }
     ((float *)out)[index] = value;
     return __builtin_isinf(value) ? "is beyond the range of F32" : NULL;
 }
 
-static const char *store_i64(const struct number *x, const char *text, void *out, int64_t index) {
-    (void)text;
+static const char *store_i64(const struct number *x, void *out, int64_t index) {
     uint64_t value = x->digits;
     int64_t exponent = value ? x->exponent : 0;
     for (; exponent < 0 && value % 10 == 0; exponent++) value /= 10;
@@ -264,7 +281,7 @@ int api_json_array_convert(const struct api_tensor *tensor, enum nn_dtype to, vo
         struct number x;
         const char *after = *p == 't' || *p == 'f' ? read_boolean(p, end, &x) : read_number(p, end, &x);
         assert(after); /* the scan has seen to that */
-        const char *wrong = stores[to](&x, p, out, i);
+        const char *wrong = stores[to](&x, out, i);
         if (wrong) return api_element_fail(err, NN_E_VALUE, &tensor->shape, i, wrong);
         p = after;
     }

@@ -22,7 +22,7 @@ static char *write_utf8(char *out, uint32_t code) {
         return out;
     }
     int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
-    *out++ = (char)((0xf00 >> more & 0xff) | code >> 6 * more);
+    *out++ = (char)((0xff00 >> (more + 1) & 0xff) | code >> 6 * more);
     while (more--) *out++ = (char)(0x80 | (code >> 6 * more & 0x3f));
     return out;
 }

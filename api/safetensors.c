@@ -50,11 +50,14 @@ static bool accept(struct reader *r, char c) {
     return true;
 }
 
-static int read_string(struct reader *r, const char **out) {
-    if (!accept(r, '"')) return malformed(r, "something else than a string");
-    r->p--;
-    *out = api_json_string_read(&r->p, r->end, r->arena, r->err);
-    return *out ? NN_OK : (int)r->err->code;
+/* NULL with the error set. */
+static char *read_string(struct reader *r) {
+    if (accept(r, '"')) {
+        r->p--;
+        return api_json_string_read(&r->p, r->end, r->arena, r->err);
+    }
+    malformed(r, "something else than a string");
+    return NULL;
 }
 
 /* Calls member() for each member of an object, with the reader at its value. */
@@ -63,11 +66,11 @@ static int read_object(struct reader *r, int (*member)(struct reader *r, const c
     if (!accept(r, '{')) return malformed(r, "something else than an object");
     if (accept(r, '}')) return NN_OK;
     do {
-        const char *name;
-        int code = read_string(r, &name);
-        if (code) return code;
+        const char *name = read_string(r);
+        if (!name) return (int)r->err->code;
         if (!accept(r, ':')) return malformed(r, "a member without a value");
-        if ((code = member(r, name, arg))) return code;
+        int code = member(r, name, arg);
+        if (code) return code;
     } while (accept(r, ','));
     return accept(r, '}') ? NN_OK : malformed(r, "an object that does not end");
 }
@@ -103,9 +106,8 @@ static int read_sizes(struct reader *r, uint64_t *out, int room, enum nn_code ex
 
 static int read_metadata(struct reader *r, const char *name, void *arg) {
     (void)arg;
-    const char *value;
-    int code = read_string(r, &value);
-    if (code) return code;
+    const char *value = read_string(r);
+    if (!value) return (int)r->err->code;
     if (json_object_get(r->metadata, name)) return malformed(r, "a duplicate member of " METADATA);
     return json_object_set_new(r->metadata, name, json_string(value)) ? no_memory(r) : NN_OK;
 }
@@ -128,8 +130,8 @@ static int read_member(struct reader *r, const char *name, void *arg) {
     uint64_t sizes[NN_MAX_RANK];
     int n, code;
     if (met == &seen->dtype) {
-        const char *type;
-        if ((code = read_string(r, &type))) return code;
+        const char *type = read_string(r);
+        if (!type) return (int)r->err->code;
         tensor->dtype = api_dtype_find(type);
         return tensor->dtype < API_DTYPES ? NN_OK : nn_fail(r->err, NN_E_DTYPE, "unknown dtype %.32s", type);
     }
@@ -189,41 +191,41 @@ static int read_entry(struct reader *r, const char *name, void *arg) {
 /* --- the whole --------------------------------------------------------------------------------- */
 
 static int by_offset(const void *a, const void *b) {
-    const struct entry *x = *(struct entry *const *)a, *y = *(struct entry *const *)b;
+    const struct entry *x = a, *y = b;
     if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
     return (x->end > y->end) - (x->end < y->end); /* empty ones first */
 }
 
 static int by_name(const void *a, const void *b) {
-    return strcmp((*(struct entry *const *)a)->tensor.name, (*(struct entry *const *)b)->tensor.name);
+    return strcmp(((const struct entry *)a)->tensor.name, ((const struct entry *)b)->tensor.name);
 }
 
-/* Names are unique, and data are tiled. */
-static int check_entries(struct entry **entries, size_t n, uint64_t data_size, struct nn_error *err) {
+/* Names are unique, and data are tiled. Changes the order. */
+static int check_entries(struct entry *entries, size_t n, uint64_t data_size, struct nn_error *err) {
     qsort(entries, n, sizeof *entries, by_name);
     for (size_t i = 1; i < n; i++)
         if (by_name(&entries[i - 1], &entries[i]) == 0)
-            return nn_fail(err, NN_E_MALFORMED, "two tensors are named \"%.64s\"", entries[i]->tensor.name);
+            return nn_fail(err, NN_E_MALFORMED, "two tensors are named \"%.64s\"", entries[i].tensor.name);
     qsort(entries, n, sizeof *entries, by_offset);
     uint64_t at = 0;
-    for (size_t i = 0; i < n; at = entries[i++]->end)
-        if (entries[i]->begin != at)
-            return nn_fail(err, NN_E_MALFORMED, "tensor \"%.64s\" %s before it", entries[i]->tensor.name,
-                           entries[i]->begin < at ? "overlaps the one" : "leaves a gap");
+    for (size_t i = 0; i < n; at = entries[i++].end)
+        if (entries[i].begin != at)
+            return nn_fail(err, NN_E_MALFORMED, "tensor \"%.64s\" %s before it", entries[i].tensor.name,
+                           entries[i].begin < at ? "overlaps the one" : "leaves a gap");
     if (at != data_size)
         return nn_fail(err, NN_E_MALFORMED, "the tensors take %llu bytes, and there are %llu",
                        (unsigned long long)at, (unsigned long long)data_size);
     return NN_OK;
 }
 
-static int take_entries(struct reader *r, struct entry *first, const char *data, uint64_t data_size,
+static int take_entries(struct reader *r, const struct entry *first, const char *data, uint64_t data_size,
                         struct api_safetensors *out) {
-    struct entry **sorted = nn_arena_alloc(r->arena, r->n, sizeof *sorted);
+    struct entry *entries = nn_arena_alloc(r->arena, r->n, sizeof *entries);
     struct api_tensor *tensors = nn_arena_alloc(r->arena, r->n, sizeof *tensors);
-    if (!sorted || !tensors) return no_memory(r);
+    if (!entries || !tensors) return no_memory(r);
     size_t n = 0;
-    for (struct entry *entry = first; entry; entry = entry->next) sorted[n++] = entry;
-    int code = check_entries(sorted, n, data_size, r->err);
+    for (const struct entry *entry = first; entry; entry = entry->next) entries[n++] = *entry;
+    int code = check_entries(entries, n, data_size, r->err);
     if (code) return code;
     n = 0;
     for (const struct entry *entry = first; entry; entry = entry->next, n++) {

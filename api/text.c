@@ -81,9 +81,7 @@ static size_t print_f64(const void *data, int64_t index, char *out) {
     double x = ((const double *)data)[index];
     if (__builtin_isfinite(x)) return api_decimal_from_f64(x, out);
     const char *name = __builtin_isnan(x) ? "\"NaN\"" : x > 0 ? "\"Infinity\"" : "\"-Infinity\"";
-    size_t size = strlen(name);
-    memcpy(out, name, size);
-    return size;
+    return (size_t)snprintf(out, MAX_NUMBER, "%s", name);
 }
 
 static size_t print_f32(const void *data, int64_t index, char *out) {
@@ -110,29 +108,33 @@ static void add_numbers(struct api_text *text, print *element, const void *data,
     }
 }
 
-/* Empty arrays too, where a dimension is 0. */
-static void add_level(struct api_text *text, print *element, const void *data, const struct nn_shape *shape,
-                      int level, int64_t *next) {
-    bool innermost = level == shape->rank - 1;
-    int64_t n = shape->dim[level];
-    api_text_puts(text, "[");
-    if (innermost) {
-        add_numbers(text, element, data, *next, n);
-        *next += n;
+/* How many arrays begin before (or end behind) a row of the innermost dimension. */
+static int brackets(const struct nn_shape *shape, int rank, int64_t row) {
+    int64_t rows = 1;
+    int n = 1;
+    for (int i = rank - 2; i >= 0 && row % (rows *= shape->dim[i]) == 0; i--) n++;
+    return n;
+}
+
+static void add_nested(struct api_text *text, print *element, const void *data,
+                       const struct nn_shape *shape) {
+    int rank = 1; /* below a dimension of 0 there is nothing */
+    int64_t rows = 1;
+    for (; rank < shape->rank && shape->dim[rank - 1]; rank++) rows *= shape->dim[rank - 1];
+    int64_t n = shape->dim[rank - 1];
+    for (int64_t row = 0; row < rows && !text->failed; row++) {
+        if (row) api_text_puts(text, ",");
+        for (int i = brackets(shape, rank, row); i > 0; i--) api_text_puts(text, "[");
+        add_numbers(text, element, data, row * n, n);
+        for (int i = brackets(shape, rank, row + 1); i > 0; i--) api_text_puts(text, "]");
     }
-    for (int64_t i = 0; i < n && !innermost && !text->failed; i++) {
-        if (i) api_text_puts(text, ",");
-        add_level(text, element, data, shape, level + 1, next);
-    }
-    api_text_puts(text, "]");
 }
 
 void api_text_array(struct api_text *text, const void *data, enum nn_dtype dtype,
                     const struct nn_shape *shape) {
     static print *const prints[] = {[NN_F32] = print_f32, [NN_F64] = print_f64, [NN_I64] = print_i64};
-    int64_t next = 0;
     if (shape->rank)
-        add_level(text, prints[dtype], data, shape, 0, &next);
+        add_nested(text, prints[dtype], data, shape);
     else
         add_numbers(text, prints[dtype], data, 0, 1);
 }
