@@ -2,7 +2,7 @@
  *
  * Layout: 8 bytes little-endian header size N, N bytes of JSON, then the data. The header maps each
  * tensor's name to {"dtype", "shape", "data_offsets": [begin, end)}, and "__metadata__" to strings.
- * Offsets are relative to the data, in ascending order without gaps or overlaps, and cover it all. */
+ * Offsets are relative to the data and cover all of it without gaps or overlaps, in any order. */
 #ifndef API_SAFETENSORS_H
 #define API_SAFETENSORS_H
 
@@ -16,8 +16,10 @@ struct api_safetensors {
     size_t n_tensors;
 };
 
-/* Reads a whole file; data stays in `body`. NN_E_MALFORMED (truncated, overlapping, gaps, not JSON,
- * duplicate names), NN_E_DTYPE (a type that gradd does not know), NN_E_SIZE, NN_E_NOMEM. */
+/* Reads a whole file; data stays in `body`, tensors in the header's order. Dimensions of 0 are let through.
+ * NN_E_MALFORMED (truncated, overlapping, gaps, not JSON, duplicate names, unknown members), NN_E_DTYPE (a
+ * type that gradd does not know), NN_E_SHAPE (rank above NN_MAX_RANK), NN_E_SIZE, NN_E_NOMEM. On failure
+ * there is nothing to free. */
 int api_safetensors_read(const void *body, size_t size, struct nn_arena *arena, struct api_safetensors *out,
                          struct nn_error *err);
 void api_safetensors_fini(struct api_safetensors *file);

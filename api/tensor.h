@@ -32,7 +32,7 @@ struct api_tensor {
 /* Walks one nested JSON array of numbers at text[0], which is '['. Finds its shape and its end, checking
  * JSON's grammar of numbers strictly. Returns the bytes it spans, or 0 with `err` set: NN_E_MALFORMED
  * (not JSON, truncated), NN_E_SHAPE (ragged, too deep), NN_E_VALUE (something else than a number in it),
- * NN_E_SIZE. Booleans stand for 0 and 1. An empty array has a dimension of 0. */
+ * NN_E_NOT_FINITE ("NaN", "Infinity", "-Infinity"), NN_E_SIZE; the first fault is the one reported. Booleans stand for 0 and 1. An empty array has a dimension of 0. */
 size_t api_json_array_scan(const char *text, size_t size, struct nn_shape *shape, struct nn_error *err);
 
 /* Converts all elements into `out`: reals of F32 or F64, or I64. NN_E_NOT_FINITE, NN_E_VALUE with the
@@ -54,11 +54,11 @@ struct api_text {
 };
 void api_text_add(struct api_text *text, const char *bytes, size_t size);
 void api_text_puts(struct api_text *text, const char *string);
-/* A JSON string with its quotes, escaped. */
+/* A JSON string with its quotes, escaped; bytes that are not UTF-8 become U+FFFD. */
 void api_text_quote(struct api_text *text, const char *string);
 void api_text_free(struct api_text *text);
-/* A nested array; numbers are the shortest decimals that read back as the same value of that type;
- * "NaN", "Infinity" and "-Infinity" are strings. Rank 0 gives a bare number. */
+/* A nested array; numbers are the shortest decimals that read back as the same value of that type, reals
+ * always with a point or an exponent (3.0), so that readers do not take them for integers; "NaN", "Infinity" and "-Infinity" are strings. Rank 0 gives a bare number. */
 void api_text_array(struct api_text *text, const void *data, enum nn_dtype dtype,
                     const struct nn_shape *shape);
 

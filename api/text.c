@@ -1,0 +1,140 @@
+/* text.c - text that grows, and JSON written into it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "decimal.h"
+#include "json_string.h"
+#include "tensor.h"
+
+/* Room for `size` bytes more; NULL, and nothing is added any more, when memory is out. */
+static char *grow(struct api_text *text, size_t size) {
+    if (text->failed) return NULL;
+    if (text->room - text->size < size) {
+        size_t room;
+        if (__builtin_add_overflow(text->size, size, &room))
+            room = SIZE_MAX;
+        else if (room < 2 * text->room)
+            room = 2 * text->room;
+        if (room < 256) room = 256;
+        char *data = room < SIZE_MAX / 2 ? realloc(text->data, room) : NULL;
+        if (!data) {
+            text->failed = true;
+            return NULL;
+        }
+        text->data = data;
+        text->room = room;
+    }
+    return text->data + text->size;
+}
+
+void api_text_add(struct api_text *text, const char *bytes, size_t size) {
+    char *p = size ? grow(text, size) : NULL;
+    if (!p) return;
+    memcpy(p, bytes, size);
+    text->size += size;
+}
+
+void api_text_puts(struct api_text *text, const char *string) { api_text_add(text, string, strlen(string)); }
+
+void api_text_free(struct api_text *text) {
+    free(text->data);
+    *text = (struct api_text){0};
+}
+
+/* --- strings ----------------------------------------------------------------------------------- */
+
+static void add_escape(struct api_text *text, unsigned char c) {
+    static const char letters[] = "\"\\bfnrt", meanings[] = "\"\\\b\f\n\r\t";
+    const char *meaning = c ? strchr(meanings, c) : NULL;
+    char escape[8];
+    int size = meaning ? snprintf(escape, sizeof escape, "\\%c", letters[meaning - meanings])
+                       : snprintf(escape, sizeof escape, "\\u%04x", (unsigned)c);
+    api_text_add(text, escape, (size_t)size);
+}
+
+void api_text_quote(struct api_text *text, const char *string) {
+    const char *p = string, *end = p + strlen(p);
+    api_text_puts(text, "\"");
+    while (p < end) {
+        const char *plain = p;
+        size_t size = 1;
+        while (p < end && (unsigned char)*p >= 0x20 && *p != '"' && *p != '\\' &&
+               (size = api_utf8_size(p, end)))
+            p += size;
+        api_text_add(text, plain, (size_t)(p - plain));
+        if (p == end) break;
+        if (size)
+            add_escape(text, (unsigned char)*p);
+        else
+            api_text_puts(text, "\\ufffd");
+        p++;
+    }
+    api_text_puts(text, "\"");
+}
+
+/* --- numbers ----------------------------------------------------------------------------------- */
+
+#define MAX_NUMBER API_DECIMAL_MAX /* also above "-Infinity" with quotes, and any int64 */
+
+static size_t print_f64(const void *data, int64_t index, char *out) {
+    double x = ((const double *)data)[index];
+    if (__builtin_isfinite(x)) return api_decimal_from_f64(x, out);
+    const char *name = __builtin_isnan(x) ? "\"NaN\"" : x > 0 ? "\"Infinity\"" : "\"-Infinity\"";
+    return (size_t)snprintf(out, MAX_NUMBER, "%s", name);
+}
+
+static size_t print_f32(const void *data, int64_t index, char *out) {
+    float x = ((const float *)data)[index];
+    if (__builtin_isfinite(x)) return api_decimal_from_f32(x, out);
+    double same = (double)x;
+    return print_f64(&same, 0, out);
+}
+
+static size_t print_i64(const void *data, int64_t index, char *out) {
+    return (size_t)snprintf(out, MAX_NUMBER, "%lld", (long long)((const int64_t *)data)[index]);
+}
+
+/* --- arrays ------------------------------------------------------------------------------------ */
+
+typedef size_t print(const void *data, int64_t index, char *out);
+
+static void add_numbers(struct api_text *text, print *element, const void *data, int64_t first, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        char *p = grow(text, MAX_NUMBER + 1);
+        if (!p) return;
+        if (i) *p++ = ',';
+        text->size += (i > 0) + element(data, first + i, p);
+    }
+}
+
+/* How many arrays begin before (or end behind) a row of the innermost dimension. */
+static int brackets(const struct nn_shape *shape, int rank, int64_t row) {
+    int64_t rows = 1;
+    int n = 1;
+    for (int i = rank - 2; i >= 0 && row % (rows *= shape->dim[i]) == 0; i--) n++;
+    return n;
+}
+
+static void add_nested(struct api_text *text, print *element, const void *data,
+                       const struct nn_shape *shape) {
+    int rank = 1; /* below a dimension of 0 there is nothing */
+    int64_t rows = 1;
+    for (; rank < shape->rank && shape->dim[rank - 1]; rank++) rows *= shape->dim[rank - 1];
+    int64_t n = shape->dim[rank - 1];
+    for (int64_t row = 0; row < rows && !text->failed; row++) {
+        if (row) api_text_puts(text, ",");
+        for (int i = brackets(shape, rank, row); i > 0; i--) api_text_puts(text, "[");
+        add_numbers(text, element, data, row * n, n);
+        for (int i = brackets(shape, rank, row + 1); i > 0; i--) api_text_puts(text, "]");
+    }
+}
+
+void api_text_array(struct api_text *text, const void *data, enum nn_dtype dtype,
+                    const struct nn_shape *shape) {
+    static print *const prints[] = {[NN_F32] = print_f32, [NN_F64] = print_f64, [NN_I64] = print_i64};
+    if (shape->rank)
+        add_nested(text, prints[dtype], data, shape);
+    else
+        add_numbers(text, prints[dtype], data, 0, 1);
+}
