@@ -94,7 +94,8 @@ static double quality(const char *entry, size_t size) {
     for (size_t i = 0; i + 2 < size; i++)
         if (entry[i] == ';')
             for (size_t k = i + 1; k + 1 < size && entry[k] != ';'; k++)
-                if ((entry[k] == 'q' || entry[k] == 'Q') && entry[k + 1] == '=') return strtod(entry + k + 2, NULL);
+                if ((entry[k] == 'q' || entry[k] == 'Q') && entry[k + 1] == '=')
+                    return strtod(entry + k + 2, NULL);
     return 1;
 }
 
@@ -127,7 +128,8 @@ static int choose_encodings(struct api_request *request, const struct api_head *
     if (request->route->body != API_NO_BODY && head->content_type) {
         if (!find_encoding(head->content_type, &request->in))
             return nn_fail(&request->err, NN_E_MEDIA_TYPE,
-                           "a body is application/json or application/safetensors, not %.100s", head->content_type);
+                           "a body is application/json or application/safetensors, not %.100s",
+                           head->content_type);
         request->out = request->in;
     }
     return choose_output(request, head->accept);
@@ -149,13 +151,15 @@ static int check_length(struct api_request *request, const struct api_head *head
 
 static int admit(struct api_request *request, const struct api_head *head) {
     struct nn_error *err = &request->err;
-    if (find_route(request, head) && err->code != NN_E_NOT_FOUND && err->code != NN_E_METHOD) return err->code;
+    if (find_route(request, head) && err->code != NN_E_NOT_FOUND && err->code != NN_E_METHOD)
+        return err->code;
     struct nn_error no_route = *err; /* a stranger is not told what there is */
     *err = (struct nn_error){0};
     if (check_token(request, head)) return (int)err->code;
     *err = no_route;
     if (err->code || choose_encodings(request, head) || check_length(request, head)) return (int)err->code;
-    if (head->query && !(request->query = strdup(head->query))) return nn_fail(err, NN_E_NOMEM, "memory is out");
+    if (head->query && !(request->query = strdup(head->query)))
+        return nn_fail(err, NN_E_NOMEM, "memory is out");
     return NN_OK;
 }
 

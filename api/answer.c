@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json_text.h"
 #include "request.h"
 #include "safetensors.h"
 
@@ -69,7 +70,7 @@ static json_t *metadata_of(const struct api_answer *answer) {
     json_t *metadata = json_object(), *value;
     const char *name;
     json_object_foreach(answer->members, name, value) {
-        char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+        char *text = json_is_string(value) ? NULL : api_json_text(value);
         int failed = json_object_set_new(metadata, name, text ? json_string(text) : json_incref(value));
         free(text);
         if (failed || (!json_is_string(value) && !text)) {
@@ -155,13 +156,10 @@ static void add_result(struct api_text *text, const struct api_result *result) {
 }
 
 static void add_member(struct api_text *text, const char *name, const json_t *value) {
-    char *dumped = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-    if (!dumped) text->failed = true;
     if (text->size > 1) api_text_puts(text, ",");
     api_text_quote(text, name);
     api_text_puts(text, ":");
-    api_text_puts(text, dumped ? dumped : "");
-    free(dumped);
+    api_text_json(text, value);
 }
 
 static void add_map(struct api_text *text, const struct api_answer *answer, const char *map) {

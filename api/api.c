@@ -114,7 +114,8 @@ static void serve(void *arg) {
  * part in some hundreds of products. */
 static uint64_t guess_cost(size_t body) { return (uint64_t)body / 4 * 512; }
 
-void api_submit_take(struct api_request *request, void *body, size_t size, api_reply_fn *reply, void *context) {
+void api_submit_take(struct api_request *request, void *body, size_t size, api_reply_fn *reply,
+                     void *context) {
     struct api *api = request->api;
     request->body = body;
     request->size = size;

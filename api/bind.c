@@ -7,7 +7,8 @@ static int point_tensor(struct api_request *request, const struct api_tensor *te
     return api_point(request, tensor->member, tensor->name, NULL);
 }
 
-int api_bind_shape(struct api_request *request, const struct api_tensor *tensor, const struct nn_shape *shape) {
+int api_bind_shape(struct api_request *request, const struct api_tensor *tensor,
+                   const struct nn_shape *shape) {
     bool same = tensor->shape.rank == shape->rank;
     for (int i = 0; same && i < shape->rank; i++)
         same = shape->dim[i] < 0 || tensor->shape.dim[i] == shape->dim[i];
@@ -28,11 +29,13 @@ int api_bind(struct api_request *request, const struct api_tensor *tensor, const
 }
 
 int api_bind_names(struct api_request *request, const char *map,
-                   int (*find)(const struct nn_graph *graph, const char *name), const struct nn_graph *graph) {
+                   int (*find)(const struct nn_graph *graph, const char *name),
+                   const struct nn_graph *graph) {
     for (size_t i = 0; i < request->doc.n_tensors; i++) {
         const struct api_tensor *tensor = &request->doc.tensors[i];
         if (strcmp(tensor->member, map) != 0 || find(graph, tensor->name) >= 0) continue;
-        nn_fail(&request->err, NN_E_UNKNOWN_NAME, "nothing in \"%s\" is named \"%.100s\" here", map, tensor->name);
+        nn_fail(&request->err, NN_E_UNKNOWN_NAME, "nothing in \"%s\" is named \"%.100s\" here", map,
+                tensor->name);
         return point_tensor(request, tensor);
     }
     return NN_OK;

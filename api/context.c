@@ -100,8 +100,8 @@ void api_contexts_clear(struct api *api) {
 }
 
 static int not_found(struct api_request *request, const char *id) {
-    return nn_fail(&request->err, NN_E_NOT_FOUND, "no context is named \"%.40s\"; used up, expired, or never there",
-                   id);
+    return nn_fail(&request->err, NN_E_NOT_FOUND,
+                   "no context is named \"%.40s\"; used up, expired, or never there", id);
 }
 
 int api_context_delete(struct api_request *request, const char *id) {
@@ -127,7 +127,8 @@ int api_context_keep(struct api_request *request, size_t bytes, const char **id)
     struct api_context *context = calloc(1, sizeof *context);
     if (!context) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     atomic_init(&context->refs, 2); /* the table's and the request's */
-    snprintf(context->id, sizeof context->id, "%016llx%016llx", (unsigned long long)high, (unsigned long long)low);
+    snprintf(context->id, sizeof context->id, "%016llx%016llx", (unsigned long long)high,
+             (unsigned long long)low);
     context->used_ms = api_now_ms(api);
     atomic_fetch_add(&request->model->refs, 1);
     context->model = request->model;
@@ -144,7 +145,9 @@ int api_context_keep(struct api_request *request, size_t bytes, const char **id)
     *id = context->id;
     if (context->listed) return NN_OK;
     api_context_unref(api, context);
-    if (full) return nn_fail(&request->err, NN_E_BUSY, "%d contexts are kept, and may be no more", api->settings.limits.contexts);
+    if (full)
+        return nn_fail(&request->err, NN_E_BUSY, "%d contexts are kept, and may be no more",
+                       api->settings.limits.contexts);
     return nn_fail(&request->err, NN_E_NOT_FOUND, "the model was deleted meanwhile");
 }
 
@@ -201,9 +204,10 @@ static json_t *describe(struct api *api, const struct api_context *context) {
     int64_t left = context->used_ms + api->settings.limits.context_ttl_ms - api_now_ms(api);
     return json_pack("{s:s, s:s, s:s, s:I, s:I, s:s, s:I, s:I, s:I}", "context", context->id, "model",
                      context->model->name, "incarnation", context->model->incarnation, "version",
-                     (json_int_t)nn_params_version(nn_run_params(context->run)), "rows", (json_int_t)run->rows,
-                     "mode", run->mode == NN_TRAIN ? "train" : "eval", "seed", (json_int_t)run->seed, "bytes",
-                     (json_int_t)context->reserved, "expires_in_ms", (json_int_t)(left > 0 ? left : 0));
+                     (json_int_t)nn_params_version(nn_run_params(context->run)), "rows",
+                     (json_int_t)run->rows, "mode", run->mode == NN_TRAIN ? "train" : "eval", "seed",
+                     (json_int_t)run->seed, "bytes", (json_int_t)context->reserved, "expires_in_ms",
+                     (json_int_t)(left > 0 ? left : 0));
 }
 
 struct listing {
@@ -236,7 +240,9 @@ json_t *api_context_describe(struct api_request *request, const char *id) {
     const struct api_context *context = lookup(api, id);
     json_t *described = context ? describe(api, context) : NULL;
     pthread_mutex_unlock(&api->lock);
-    if (!context) not_found(request, id);
-    else if (!described) nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    if (!context)
+        not_found(request, id);
+    else if (!described)
+        nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     return described;
 }

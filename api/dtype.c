@@ -265,3 +265,13 @@ void api_elements_convert(const void *from, enum nn_dtype from_type, void *to, e
         dtypes[to_type].narrow(block, target + done * to_size, part);
     }
 }
+
+void api_elements_widen(const void *from, enum api_dtype from_type, float *to, int64_t n) {
+    double wide[BLOCK];
+    const unsigned char *bytes = from;
+    for (int64_t done = 0; done < n; done += BLOCK) {
+        size_t count = (size_t)(n - done < BLOCK ? n - done : BLOCK);
+        dtypes[from_type].widen(bytes + (size_t)done * dtypes[from_type].size, wide, count);
+        for (size_t i = 0; i < count; i++) to[done + (int64_t)i] = (float)wide[i];
+    }
+}

@@ -71,8 +71,8 @@ static struct api_model *model_new(struct api_request *request, const char *name
     model->n_blocks = 1;
     model->params = model->blocks[0];
     nn_params_init(model->params, model->seed);
-    if (spec->optimizer && !(model->optimizer = nn_optimizer_new(model->graph, spec->optimizer,
-                                                                 spec->optimizer_attrs, err)))
+    if (spec->optimizer &&
+        !(model->optimizer = nn_optimizer_new(model->graph, spec->optimizer, spec->optimizer_attrs, err)))
         goto fail;
     return model;
 fail:
@@ -105,9 +105,13 @@ int api_model_create(struct api_request *request, const char *name, const struct
     pthread_mutex_unlock(&api->lock);
     if (ours) return NN_OK;
     api_model_unref(api, model);
-    if (taken) nn_fail(&request->err, NN_E_EXISTS, "a model named \"%s\" exists", name);
-    else if (full) nn_fail(&request->err, NN_E_BUSY, "there are %d models, and may be no more", api->settings.limits.models);
-    else nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    if (taken)
+        nn_fail(&request->err, NN_E_EXISTS, "a model named \"%s\" exists", name);
+    else if (full)
+        nn_fail(&request->err, NN_E_BUSY, "there are %d models, and may be no more",
+                api->settings.limits.models);
+    else
+        nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     return taken ? api_point(request, "name", NULL) : (int)request->err.code;
 }
 
@@ -154,8 +158,8 @@ static void list_one(const void *node, VISIT visit, void *closure) {
     struct listing *listing = closure;
     if (visit != postorder && visit != leaf) return;
     const struct api_model *model = *(struct api_model *const *)node;
-    json_t *item = json_pack("{s:s, s:s, s:I}", "name", model->name, "incarnation", model->incarnation, "version",
-                             (json_int_t)nn_params_version(model->params));
+    json_t *item = json_pack("{s:s, s:s, s:I}", "name", model->name, "incarnation", model->incarnation,
+                             "version", (json_int_t)nn_params_version(model->params));
     listing->failed |= json_array_append_new(listing->list, item) != 0;
 }
 
@@ -232,7 +236,8 @@ int api_model_next(struct api_request *request, struct nn_params **next) {
             return NN_OK;
         }
     if (model->n_blocks == API_MAX_VERSIONS)
-        return nn_fail(&request->err, NN_E_BUSY, "%d versions of this model are being read", API_MAX_VERSIONS);
+        return nn_fail(&request->err, NN_E_BUSY, "%d versions of this model are being read",
+                       API_MAX_VERSIONS);
     size_t bytes = nn_graph_param_bytes(model->graph);
     if (api_reserve(request, bytes)) return (int)request->err.code;
     if (!(*next = nn_params_new(model->graph, &request->err))) return (int)request->err.code;

@@ -12,7 +12,7 @@
 #include "spec.h"
 
 #define API_MAX_MODEL_NAME 64
-#define API_MAX_VERSIONS 8 /* of one model's that live at once; beyond, a change gets 503 */
+#define API_MAX_VERSIONS   8 /* of one model's that live at once; beyond, a change gets 503 */
 
 struct api_model {
     atomic_int refs;

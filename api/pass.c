@@ -6,7 +6,9 @@
 
 #include "model.h"
 
-struct nn_graph *api_pass_graph(const struct api_request *request) { return nn_params_graph(request->params); }
+struct nn_graph *api_pass_graph(const struct api_request *request) {
+    return nn_params_graph(request->params);
+}
 
 static int wrong(struct api_request *request, const char *member, const char *what) {
     nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be %s", member, what);
@@ -30,7 +32,8 @@ static int stateless_params(struct api_request *request, const struct api_spec *
 int api_pass_model(struct api_request *request) {
     const json_t *model = json_object_get(request->doc.members, "model");
     if (json_is_string(model)) {
-        if (!api_document_has(&request->doc, "parameters")) return api_model_find(request, json_string_value(model));
+        if (!api_document_has(&request->doc, "parameters"))
+            return api_model_find(request, json_string_value(model));
         return wrong(request, "parameters", "left out: the model has its own");
     }
     if (!json_is_object(model)) return wrong(request, "model", "a model's name, or a specification");
@@ -126,7 +129,8 @@ static int fill_inputs(struct api_request *request, int64_t rows) {
     return api_point(request, "inputs", nn_graph_node(graph, request->err.index).name, NULL);
 }
 
-int api_pass_run(struct api_request *request, bool tape, enum nn_mode mode, const bool *wanted, size_t *bytes) {
+int api_pass_run(struct api_request *request, bool tape, enum nn_mode mode, const bool *wanted,
+                 size_t *bytes) {
     struct nn_run_options options = {.mode = mode, .tape = tape, .wanted = wanted};
     struct nn_error *err = &request->err;
     if (read_run_options(request, &options)) return (int)err->code;
@@ -191,7 +195,8 @@ static int read_normalizers(struct api_request *request, struct nn_loss_options 
     for (int i = 0; i < n; i++) {
         const json_t *number = json_is_array(given) ? json_array_get(given, (size_t)i) : given;
         options[i].normalizer = number ? json_number_value(number) : (double)NAN;
-        if (number && (!json_is_number(number) || options[i].normalizer == 0 || !isfinite(options[i].normalizer)))
+        if (number &&
+            (!json_is_number(number) || options[i].normalizer == 0 || !isfinite(options[i].normalizer)))
             return wrong(request, "normalizer", "a number that is not 0, or a list of one for each loss");
     }
     if (json_is_array(given) && json_array_size(given) != (size_t)n)
@@ -266,8 +271,8 @@ static int fill_losses(struct api_request *request, const struct nn_loss_options
     return api_point(request, "targets", nn_graph_loss(graph, request->err.index).target, NULL);
 }
 
-int api_pass_backward(struct api_request *request, const struct nn_run *run, const bool *nodes, bool parameters,
-                      bool *has_losses) {
+int api_pass_backward(struct api_request *request, const struct nn_run *run, const bool *nodes,
+                      bool parameters, bool *has_losses) {
     const struct nn_run_options *made = nn_run_options(run);
     struct nn_error *err = &request->err;
     struct nn_loss_options *losses;

@@ -15,7 +15,8 @@ int api_pass_nodes(struct api_request *request, const char *member, bool **flags
 
 /* A run over request->params: "inputs", "mode" (default `mode`), "seed", "first_row". It is planned,
  * reserved (*bytes), allocated, filled and checked, but not yet run. `wanted` as in nn_run_options. */
-int api_pass_run(struct api_request *request, bool tape, enum nn_mode mode, const bool *wanted, size_t *bytes);
+int api_pass_run(struct api_request *request, bool tape, enum nn_mode mode, const bool *wanted,
+                 size_t *bytes);
 
 /* A backward pass over `run`: losses if "targets" are given, "upstream", "normalizer"; planned, reserved,
  * allocated, filled and checked. `nodes` and `parameters` as in nn_backward_options. */
@@ -25,7 +26,8 @@ int api_pass_backward(struct api_request *request, const struct nn_run *run, con
 /* Checks a tensor's shape (a dimension of -1 in `shape` is the batch's, and may be any) and converts it. */
 int api_bind(struct api_request *request, const struct api_tensor *tensor, const struct nn_shape *shape,
              enum nn_dtype dtype, void *out);
-int api_bind_shape(struct api_request *request, const struct api_tensor *tensor, const struct nn_shape *shape);
+int api_bind_shape(struct api_request *request, const struct api_tensor *tensor,
+                   const struct nn_shape *shape);
 /* Every tensor of a map bears a name that `find` knows (0 or more). NN_E_UNKNOWN_NAME. */
 int api_bind_names(struct api_request *request, const char *map,
                    int (*find)(const struct nn_graph *graph, const char *name), const struct nn_graph *graph);

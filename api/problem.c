@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json_text.h"
 #include "request.h"
 
 /* A shape as a list; a dimension that may be any is null. */
@@ -36,7 +37,9 @@ static void add_headers(struct api_response *response, const struct api_request 
     static const struct {
         int status;
         const char *name, *value;
-    } table[] = {{401, "WWW-Authenticate", "Bearer realm=\"gradd\""}, {429, "Retry-After", "1"}, {503, "Retry-After", "1"}};
+    } table[] = {{401, "WWW-Authenticate", "Bearer realm=\"gradd\""},
+                 {429, "Retry-After", "1"},
+                 {503, "Retry-After", "1"}};
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         if (table[i].status != response->status) continue;
         struct api_header *header = &response->headers[response->n_headers++];
@@ -52,7 +55,7 @@ static void add_headers(struct api_response *response, const struct api_request 
 
 struct api_response *api_problem(struct api_request *request) {
     json_t *problem = problem_json(request);
-    char *text = problem ? json_dumps(problem, JSON_COMPACT) : NULL;
+    char *text = problem ? api_json_text(problem) : NULL;
     json_decref(problem);
     struct api_response *response = text ? api_response_of_text(request, text) : NULL;
     if (!response) {

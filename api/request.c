@@ -88,8 +88,8 @@ int api_get_integer(struct api_request *request, const char *name, int64_t min, 
     if (!json) return NN_OK;
     int64_t i = json_integer_value(json);
     if (!json_is_integer(json) || i < min || i > max) {
-        nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be an integer from %lld to %lld", name, (long long)min,
-                (long long)max);
+        nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be an integer from %lld to %lld", name,
+                (long long)min, (long long)max);
         return api_point(request, name, NULL);
     }
     *value = i;

@@ -35,8 +35,8 @@ struct api_result {
 };
 
 struct api_answer {
-    int status;        /* 0: 200 */
-    json_t *members;   /* of the document, without its tensors */
+    int status;          /* 0: 200 */
+    json_t *members;     /* of the document, without its tensors */
     const char *maps[8]; /* tensor maps, in order, perhaps empty */
     int n_maps;
     struct api_result *results;
@@ -48,7 +48,7 @@ struct api_answer {
 struct api_request {
     struct api *api;
     const struct api_route *route;
-    char name[80]; /* of the resource in the path */
+    char name[80];  /* of the resource in the path */
     char allow[48]; /* the methods of a path that has others than the one asked for */
     char *query;
     enum api_encoding in, out;

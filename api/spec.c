@@ -36,7 +36,8 @@ static int fail_at(const struct place *place, const char *member) {
 }
 
 static int wrong(const struct place *place, const char *member, const char *what) {
-    nn_fail(&place->request->err, NN_E_VALUE, "%s%smust be %s", member ? member : "this", member ? " " : " ", what);
+    nn_fail(&place->request->err, NN_E_VALUE, "%s%smust be %s", member ? member : "this", member ? " " : " ",
+            what);
     return fail_at(place, member);
 }
 
@@ -66,7 +67,8 @@ static int get_string(const struct place *place, const json_t *object, const cha
 
 /* --- attributes ------------------------------------------------------------------------------------ */
 
-static int read_list(const struct place *place, const char *name, const json_t *list, struct nn_given *given) {
+static int read_list(const struct place *place, const char *name, const json_t *list,
+                     struct nn_given *given) {
     size_t i, n = json_array_size(list);
     json_t *item;
     double *numbers = nn_arena_alloc(place->request->arena, n, sizeof *numbers);
@@ -79,7 +81,8 @@ static int read_list(const struct place *place, const char *name, const json_t *
     return NN_OK;
 }
 
-static int read_given(const struct place *place, const char *name, const json_t *value, struct nn_given *given) {
+static int read_given(const struct place *place, const char *name, const json_t *value,
+                      struct nn_given *given) {
     switch (json_typeof(value)) {
     case JSON_INTEGER:
         *given = (struct nn_given){
@@ -129,7 +132,8 @@ static int read_op(const struct place *place, const json_t *object, const char *
     if (get_string(place, object, "op", &op)) return (int)place->request->err.code;
     if (!op) return wrong(place, "op", "given");
     if ((*def = find(op))) return NN_OK;
-    nn_fail(&place->request->err, NN_E_UNKNOWN_NAME, "no %s is named \"%.100s\"; GET /ops lists them", what, op);
+    nn_fail(&place->request->err, NN_E_UNKNOWN_NAME, "no %s is named \"%.100s\"; GET /ops lists them", what,
+            op);
     return fail_at(place, "op");
 }
 
@@ -138,7 +142,8 @@ static int read_op(const struct place *place, const json_t *object, const char *
 static int read_shape(const struct place *place, const json_t *list, struct nn_shape *shape) {
     size_t i;
     json_t *dim;
-    if (!json_is_array(list)) return wrong(place, "shape", "a list of integers: of one sample, without the batch");
+    if (!json_is_array(list))
+        return wrong(place, "shape", "a list of integers: of one sample, without the batch");
     if (json_array_size(list) >= NN_MAX_RANK) {
         nn_fail(&place->request->err, NN_E_SIZE, "a sample has at most %d dimensions", NN_MAX_RANK - 1);
         return fail_at(place, "shape");
@@ -151,7 +156,8 @@ static int read_shape(const struct place *place, const json_t *list, struct nn_s
     return NN_OK;
 }
 
-static int read_input(const struct place *place, const char *name, const json_t *object, struct nn_graph *graph) {
+static int read_input(const struct place *place, const char *name, const json_t *object,
+                      struct nn_graph *graph) {
     struct nn_error *err = &place->request->err;
     struct nn_shape shape;
     const char *dtype = NULL, *own = nn_dtype_name(nn_graph_dtype(graph));
@@ -203,7 +209,8 @@ static int read_layer(const struct place *place, const json_t *object, struct nn
     size_t n = 0;
     if (read_op(place, object, "operator", nn_op_find, &layer.op)) return (int)err->code;
     if (get_string(place, object, "name", &layer.name)) return (int)err->code;
-    const json_t *inputs = json_object_get(object, "inputs"), *trainable = json_object_get(object, "trainable");
+    const json_t *inputs = json_object_get(object, "inputs"),
+                 *trainable = json_object_get(object, "trainable");
     if (inputs && read_names(place, "inputs", inputs, &names, &n)) return (int)err->code;
     if (trainable && !json_is_boolean(trainable)) return wrong(place, "trainable", "true or false");
     layer.inputs = names;
@@ -235,7 +242,8 @@ static int read_loss(const struct place *place, const json_t *object, struct nn_
     struct nn_loss loss = {.scale = 1};
     const char *reduction = "mean";
     if (read_op(place, object, "loss", nn_op_find, &loss.op)) return (int)err->code;
-    if (get_string(place, object, "input", &loss.input) || get_string(place, object, "target", &loss.target) ||
+    if (get_string(place, object, "input", &loss.input) ||
+        get_string(place, object, "target", &loss.target) ||
         get_string(place, object, "sample_weight", &loss.sample_weight) ||
         get_string(place, object, "reduction", &reduction))
         return (int)err->code;
@@ -325,13 +333,15 @@ int api_spec_optimizer(struct api_request *request, const json_t *json, const ch
     return read_attrs(&place, json, "op", *def, request->arena, attrs);
 }
 
-int api_spec_read(struct api_request *request, const json_t *json, const char *prefix, struct api_spec *spec) {
+int api_spec_read(struct api_request *request, const json_t *json, const char *prefix,
+                  struct api_spec *spec) {
     struct nn_error *err = &request->err;
     struct place root = {.request = request};
     if (prefix) root = within(&root, prefix);
     const char *dtype = nn_dtype_name(NN_F32);
     *spec = (struct api_spec){0};
-    if (check_known(&root, json, "name seed dtype inputs layers outputs loss optimizer")) return (int)err->code;
+    if (check_known(&root, json, "name seed dtype inputs layers outputs loss optimizer"))
+        return (int)err->code;
     if (read_seed(&root, json, spec) || get_string(&root, json, "dtype", &dtype)) return (int)err->code;
     bool is_double = strcmp(dtype, nn_dtype_name(NN_F64)) == 0;
     if (!is_double && strcmp(dtype, nn_dtype_name(NN_F32)) != 0)

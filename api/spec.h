@@ -8,7 +8,7 @@ struct api_spec {
     struct nn_graph *graph; /* owned */
     bool has_seed;
     uint64_t seed;
-    const struct nn_def *optimizer;       /* NULL: none */
+    const struct nn_def *optimizer;         /* NULL: none */
     const struct nn_attrs *optimizer_attrs; /* in the request's arena */
 };
 

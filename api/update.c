@@ -5,8 +5,8 @@
 #include "pass.h"
 
 static int no_optimizer(struct api_request *request) {
-    return nn_fail(&request->err, NN_E_NO_OPTIMIZER,
-                   "the model has no optimizer; PATCH /models/%s with one", request->model->name);
+    return nn_fail(&request->err, NN_E_NO_OPTIMIZER, "the model has no optimizer; PATCH /models/%s with one",
+                   request->model->name);
 }
 
 int api_check_optimizer(struct api_request *request) {
@@ -22,7 +22,8 @@ static int step(struct api_request *request, const struct nn_grads *grads, doubl
     struct nn_params *next;
     if (!model->optimizer) return no_optimizer(request);
     if (api_model_next(request, &next)) return (int)request->err.code;
-    nn_optimizer_step(model->optimizer, model->params, grads, scale, request->lr, next, api_parallel(request->api));
+    nn_optimizer_step(model->optimizer, model->params, grads, scale, request->lr, next,
+                      api_parallel(request->api));
     return api_model_publish(request, next);
 }
 
@@ -46,8 +47,9 @@ int api_turn_accumulate(struct api_request *request) {
     model->sum_scale += request->scale;
     model->sum_count++;
     api_model_note(request);
-    return api_add(request, "accumulated",
-                   json_pack("{s:I, s:f}", "contributions", (json_int_t)model->sum_count, "scale", model->sum_scale));
+    return api_add(
+        request, "accumulated",
+        json_pack("{s:I, s:f}", "contributions", (json_int_t)model->sum_count, "scale", model->sum_scale));
 }
 
 int api_turn_step(struct api_request *request) {
@@ -55,7 +57,8 @@ int api_turn_step(struct api_request *request) {
     uint64_t count = model->sum_count;
     if (!count) return nn_fail(&request->err, NN_E_NOTHING_ACCUMULATED, "no gradient was accumulated");
     if (request->mean && model->sum_scale == 0)
-        return nn_fail(&request->err, NN_E_VALUE, "the scales of what was accumulated sum to 0: there is no mean");
+        return nn_fail(&request->err, NN_E_VALUE,
+                       "the scales of what was accumulated sum to 0: there is no mean");
     if (nn_grads_first_nonfinite(model->sum, api_parallel(request->api)) >= 0)
         return nn_fail(&request->err, NN_E_NOT_FINITE, "the accumulated sum has overflowed");
     if (api_add(request, "version", json_integer((json_int_t)nn_params_version(model->params))))

@@ -41,7 +41,8 @@ static int read_switch(struct api_request *request, const char *member, const ch
     }
     number = json_object_get(json, option);
     if (json_object_size(json) != 1 || !json_is_number(number) || !isfinite(json_number_value(number))) {
-        nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be true, false, or {\"%s\": a number}", member, option);
+        nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be true, false, or {\"%s\": a number}", member,
+                option);
         return api_point(request, member, NULL);
     }
     *on = true;
@@ -60,7 +61,8 @@ static int read_returns(struct api_request *request, struct wish *wish) {
         item = json_array_get(list, i);
         for (size_t k = 0; k < sizeof returns / sizeof returns[0] && json_is_string(item); k++)
             if (strcmp(json_string_value(item), returns[k].name) == 0) bit = returns[k].bit;
-        if (!bit) return wrong(request, "return", "a list of \"parameters\", \"inputs\", \"nodes\", \"outputs\"");
+        if (!bit)
+            return wrong(request, "return", "a list of \"parameters\", \"inputs\", \"nodes\", \"outputs\"");
         wish->returns |= bit;
     }
     return NN_OK;
@@ -74,7 +76,8 @@ static int read_wish(struct api_request *request, struct wish *wish) {
         api_get_bool(request, "retain", &wish->retain))
         return (int)request->err.code;
     if (request->lr < 0) return wrong(request, "apply", "a learning rate of 0 or more");
-    if (wish->apply && wish->accumulate) return wrong(request, "accumulate", "left out: the gradient is applied");
+    if (wish->apply && wish->accumulate)
+        return wrong(request, "accumulate", "left out: the gradient is applied");
     return read_returns(request, wish);
 }
 
@@ -100,7 +103,8 @@ static int use_inputs(struct api_request *request, struct wish *wish) {
     if (wish->retain) return wrong(request, "retain", "left out: only a context can be retained");
     if (api_pass_model(request)) return (int)request->err.code;
     if (!request->model && (wish->apply || wish->accumulate))
-        return wrong(request, wish->apply ? "apply" : "accumulate", "left out: nothing is kept of this model");
+        return wrong(request, wish->apply ? "apply" : "accumulate",
+                     "left out: nothing is kept of this model");
     if (wish->apply && api_check_optimizer(request)) return (int)request->err.code;
     if (api_pass_run(request, true, NN_TRAIN, NULL, &bytes)) return (int)request->err.code;
     wish->run = request->run;
@@ -149,7 +153,8 @@ static int check_finite(struct api_request *request, const struct wish *wish) {
             return nn_fail(&request->err, NN_E_NOT_FINITE, "the loss is not finite; the model is unchanged");
     int bad = nn_grads_first_nonfinite(request->grads, api_parallel(request->api));
     if (bad < 0) return NN_OK;
-    return nn_fail(&request->err, NN_E_NOT_FINITE, "the gradient of \"%s\" is not finite; the model is unchanged",
+    return nn_fail(&request->err, NN_E_NOT_FINITE,
+                   "the gradient of \"%s\" is not finite; the model is unchanged",
                    nn_graph_param(graph, bad)->name);
 }
 
@@ -189,7 +194,8 @@ static int add_members(struct api_request *request, const struct wish *wish) {
                   api_add(request, "incarnation", json_string(model->incarnation)) ||
                   api_add(request, "version", json_integer((json_int_t)nn_params_version(request->params)))))
         return (int)request->err.code;
-    if (add_losses(request, wish) || api_add(request, "samples", json_integer(run->rows))) return (int)request->err.code;
+    if (add_losses(request, wish) || api_add(request, "samples", json_integer(run->rows)))
+        return (int)request->err.code;
     return api_add(request, "seed", json_integer((json_int_t)run->seed));
 }
 
@@ -198,15 +204,17 @@ static int add_parameters(struct api_request *request, const struct wish *wish) 
     api_add_map(request, "gradients");
     for (int i = 0; i < nn_graph_param_count(graph); i++) {
         const struct nn_param *param = nn_graph_param(graph, i);
-        if (param->trainable && api_add_tensor(request, "gradients", param->name, &param->shape, nn_graph_dtype(graph),
-                                               nn_grads_data(request->grads, i), wish->as))
+        if (param->trainable &&
+            api_add_tensor(request, "gradients", param->name, &param->shape, nn_graph_dtype(graph),
+                           nn_grads_data(request->grads, i), wish->as))
             return (int)request->err.code;
     }
     return NN_OK;
 }
 
 /* Gradients of nodes first..last-1 that were kept. */
-static int add_nodes(struct api_request *request, const struct wish *wish, const char *map, int first, int last) {
+static int add_nodes(struct api_request *request, const struct wish *wish, const char *map, int first,
+                     int last) {
     const struct nn_graph *graph = api_pass_graph(request);
     api_add_map(request, map);
     for (int i = first; i < last; i++) {
@@ -237,15 +245,18 @@ static int add_returns(struct api_request *request, const struct wish *wish) {
     const struct nn_graph *graph = api_pass_graph(request);
     int inputs = nn_graph_input_count(graph), nodes = nn_graph_node_count(graph);
     if (wish->returns & PARAMETERS && add_parameters(request, wish)) return (int)request->err.code;
-    if (wish->returns & INPUTS && add_nodes(request, wish, "input_gradients", 0, inputs)) return (int)request->err.code;
-    if (wish->returns & NODES && add_nodes(request, wish, "node_gradients", 0, nodes)) return (int)request->err.code;
+    if (wish->returns & INPUTS && add_nodes(request, wish, "input_gradients", 0, inputs))
+        return (int)request->err.code;
+    if (wish->returns & NODES && add_nodes(request, wish, "node_gradients", 0, nodes))
+        return (int)request->err.code;
     if (wish->returns & OUTPUTS && add_outputs(request, wish)) return (int)request->err.code;
     return NN_OK;
 }
 
 int api_post_backward(struct api_request *request) {
     struct wish wish = {0};
-    if (read_wish(request, &wish) || begin(request, &wish) || prepare(request, &wish)) return (int)request->err.code;
+    if (read_wish(request, &wish) || begin(request, &wish) || prepare(request, &wish))
+        return (int)request->err.code;
     if (!request->context) nn_run_forward(request->run, api_parallel(request->api));
     nn_backward_run(request->backward, request->grads, api_parallel(request->api));
     bool change = wish.apply || wish.accumulate;

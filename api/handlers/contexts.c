@@ -20,6 +20,7 @@ int api_get_context(struct api_request *request) {
 }
 
 int api_delete_context(struct api_request *request) {
-    if (api_query_check(request, "") || api_context_delete(request, request->name)) return (int)request->err.code;
+    if (api_query_check(request, "") || api_context_delete(request, request->name))
+        return (int)request->err.code;
     return api_add(request, "deleted", json_string(request->name));
 }

@@ -47,7 +47,8 @@ int api_post_forward(struct api_request *request) {
         nn_fail(&request->err, NN_E_VALUE, "a tape is kept for a model that has a name only");
         return api_point(request, "retain", NULL);
     }
-    if (api_result_dtype(request, nn_graph_dtype(api_pass_graph(request)), &as)) return (int)request->err.code;
+    if (api_result_dtype(request, nn_graph_dtype(api_pass_graph(request)), &as))
+        return (int)request->err.code;
     if (api_pass_nodes(request, "outputs", &wanted) || default_outputs(request, &wanted) ||
         api_pass_run(request, retain, retain ? NN_TRAIN : NN_EVAL, wanted, &bytes))
         return (int)request->err.code;

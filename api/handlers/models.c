@@ -25,8 +25,8 @@ static json_t *nodes_json(const struct nn_graph *graph) {
     for (int i = 0; i < nn_graph_node_count(graph); i++) {
         struct nn_node_info node = nn_graph_node(graph, i);
         json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:o}", "name", node.name, "op",
-                                              node.op ? node.op->name : "input", "dtype", nn_dtype_name(node.dtype),
-                                              "shape", shape_json(&node.shape)));
+                                              node.op ? node.op->name : "input", "dtype",
+                                              nn_dtype_name(node.dtype), "shape", shape_json(&node.shape)));
     }
     return list;
 }
@@ -78,9 +78,10 @@ int api_post_models(struct api_request *request) {
     const char *name = NULL;
     if (api_get_string(request, "name", &name)) return (int)request->err.code;
     if (!name || !api_model_name_valid(name)) {
-        nn_fail(&request->err, name ? NN_E_NAME : NN_E_VALUE,
-                "\"name\" must be given: 1 to %d characters of A-Z a-z 0-9 . _ -, the first a letter or digit",
-                API_MAX_MODEL_NAME);
+        nn_fail(
+            &request->err, name ? NN_E_NAME : NN_E_VALUE,
+            "\"name\" must be given: 1 to %d characters of A-Z a-z 0-9 . _ -, the first a letter or digit",
+            API_MAX_MODEL_NAME);
         return api_point(request, "name", NULL);
     }
     if (api_spec_read(request, request->doc.members, NULL, &spec)) return (int)request->err.code;
@@ -98,7 +99,8 @@ int api_get_model(struct api_request *request) {
 }
 
 int api_delete_model(struct api_request *request) {
-    if (api_query_check(request, "") || api_model_delete(request, request->name)) return (int)request->err.code;
+    if (api_query_check(request, "") || api_model_delete(request, request->name))
+        return (int)request->err.code;
     return api_add(request, "deleted", json_string(request->name));
 }
 

@@ -23,14 +23,16 @@ static int check(struct api_request *request) {
 
 /* Calls fn for every tensor of the state, by name; stops at the first error. */
 static int each_tensor(struct api_request *request,
-                       int (*fn)(struct api_request *request, const char *name, int param, void *data, void *arg),
+                       int (*fn)(struct api_request *request, const char *name, int param, void *data,
+                                 void *arg),
                        void *arg) {
     const struct api_model *model = request->model;
     for (int slot = 0; slot < nn_optimizer_slot_count(model->optimizer); slot++)
         for (int i = 0; i < nn_graph_param_count(model->graph); i++) {
             const struct nn_param *param = nn_graph_param(model->graph, i);
             if (!param->trainable) continue;
-            const char *name = state_name(request, nn_optimizer_slot_name(model->optimizer, slot), param->name);
+            const char *name =
+                state_name(request, nn_optimizer_slot_name(model->optimizer, slot), param->name);
             if (!name || fn(request, name, i, nn_optimizer_slot(model->optimizer, slot, i), arg))
                 return (int)request->err.code;
         }
@@ -52,7 +54,8 @@ static int add_copy(struct api_request *request, const char *name, int index, vo
 static int turn_get(struct api_request *request) {
     const struct api_model *model = request->model;
     enum api_dtype as;
-    if (check(request) || api_result_dtype(request, nn_graph_dtype(model->graph), &as)) return (int)request->err.code;
+    if (check(request) || api_result_dtype(request, nn_graph_dtype(model->graph), &as))
+        return (int)request->err.code;
     api_add_map(request, "state");
     if (api_add(request, "model", json_string(model->name)) ||
         api_add(request, "incarnation", json_string(model->incarnation)) ||
@@ -64,7 +67,8 @@ static int turn_get(struct api_request *request) {
 }
 
 int api_get_optimizer(struct api_request *request) {
-    if (api_query_check(request, "dtype") || api_model_find(request, request->name)) return (int)request->err.code;
+    if (api_query_check(request, "dtype") || api_model_find(request, request->name))
+        return (int)request->err.code;
     return api_model_turn(request, turn_get);
 }
 
@@ -88,7 +92,8 @@ static int check_tensor(struct api_request *request, const char *name, int index
 static int write_tensor(struct api_request *request, const char *name, int index, void *data, void *arg) {
     (void)arg;
     return api_bind(request, api_document_tensor(&request->doc, "state", name),
-                    &nn_graph_param(request->model->graph, index)->shape, nn_graph_dtype(request->model->graph), data);
+                    &nn_graph_param(request->model->graph, index)->shape,
+                    nn_graph_dtype(request->model->graph), data);
 }
 
 static int turn_put(struct api_request *request) {
@@ -100,7 +105,8 @@ static int turn_put(struct api_request *request) {
         api_get_string(request, "op", &op))
         return (int)request->err.code;
     if (op && strcmp(op, nn_optimizer_definition(model->optimizer)->name) != 0) {
-        nn_fail(&request->err, NN_E_VALUE, "the model's optimizer is %s", nn_optimizer_definition(model->optimizer)->name);
+        nn_fail(&request->err, NN_E_VALUE, "the model's optimizer is %s",
+                nn_optimizer_definition(model->optimizer)->name);
         return api_point(request, "op", NULL);
     }
     if (steps < 0) {
@@ -109,8 +115,9 @@ static int turn_put(struct api_request *request) {
     }
     if (each_tensor(request, check_tensor, &count)) return (int)request->err.code;
     if (count != request->doc.n_tensors)
-        return nn_fail(&request->err, NN_E_UNKNOWN_NAME, "the optimizer's state has %zu tensors, and %zu were sent",
-                       count, request->doc.n_tensors);
+        return nn_fail(&request->err, NN_E_UNKNOWN_NAME,
+                       "the optimizer's state has %zu tensors, and %zu were sent", count,
+                       request->doc.n_tensors);
     if (each_tensor(request, write_tensor, NULL)) return (int)request->err.code;
     nn_optimizer_set_steps(model->optimizer, (uint64_t)steps);
     api_model_note(request);

@@ -6,7 +6,8 @@
 
 int api_get_parameters(struct api_request *request) {
     enum api_dtype as;
-    if (api_query_check(request, "dtype") || api_model_find(request, request->name)) return (int)request->err.code;
+    if (api_query_check(request, "dtype") || api_model_find(request, request->name))
+        return (int)request->err.code;
     const struct nn_graph *graph = request->model->graph;
     if (api_result_dtype(request, nn_graph_dtype(graph), &as)) return (int)request->err.code;
     request->answer.plain_names = true;
@@ -17,12 +18,14 @@ int api_get_parameters(struct api_request *request) {
                            nn_params_view(request->params, i), as))
             return (int)request->err.code;
     }
-    if (api_add(request, "incarnation", json_string(request->model->incarnation))) return (int)request->err.code;
+    if (api_add(request, "incarnation", json_string(request->model->incarnation)))
+        return (int)request->err.code;
     return api_add(request, "version", json_integer((json_int_t)nn_params_version(request->params)));
 }
 
 int api_put_parameters(struct api_request *request) {
-    if (api_query_check(request, "partial") || api_model_find(request, request->name)) return (int)request->err.code;
+    if (api_query_check(request, "partial") || api_model_find(request, request->name))
+        return (int)request->err.code;
     const char *partial = api_query(request, "partial");
     request->partial = partial && strcmp(partial, "true") == 0;
     if (partial && !request->partial && strcmp(partial, "false") != 0)
