@@ -182,7 +182,7 @@ static struct api_response *encode_json(struct api_request *request) {
     const char *name;
     json_t *value;
     api_text_puts(&text, "{");
-    json_object_foreach(answer->members, name, value) add_member(&text, name, value);
+    json_object_foreach(answer->members, name, value) { add_member(&text, name, value); }
     for (int i = 0; i < answer->n_maps; i++) add_map(&text, answer, answer->maps[i]);
     api_text_add(&text, "}\n", 3); /* with the end of a C string */
     struct api_response *response = text.failed ? NULL : api_response_of_text(request, text.data);

@@ -15,7 +15,7 @@ const struct api_limits api_default_limits = {
     .body = (size_t)256 << 20,
     .models = 1024,
     .contexts = 256,
-    .context_ttl_ms = 600 * 1000,
+    .context_ttl_ms = (int64_t)600 * 1000,
     .layers = 1024,
 };
 

@@ -4,7 +4,7 @@
 #include "pass.h"
 
 static int point_tensor(struct api_request *request, const struct api_tensor *tensor) {
-    return api_point(request, tensor->member, tensor->name, NULL);
+    return api_point(request, tensor->member, tensor->name);
 }
 
 int api_bind_shape(struct api_request *request, const struct api_tensor *tensor,
@@ -50,7 +50,7 @@ int api_bind_parameters(struct api_request *request, struct nn_params *params, b
         if (!tensor && partial) continue;
         if (!tensor) {
             nn_fail(&request->err, NN_E_VALUE, "parameter \"%s\" is missing", param->name);
-            return api_point(request, "parameters", param->name, NULL);
+            return api_point(request, "parameters", param->name);
         }
         if (api_bind(request, tensor, &param->shape, nn_graph_dtype(graph), nn_params_data(params, i)))
             return (int)request->err.code;

@@ -45,7 +45,7 @@ static void unlist(struct api *api, struct api_context *context) {
 }
 
 static struct api_context *lookup(struct api *api, const char *id) {
-    struct api_context key;
+    struct api_context key = {0};
     snprintf(key.id, sizeof key.id, "%s", id);
     void *node = strlen(id) < sizeof key.id ? tfind(&key, &api->contexts, by_id) : NULL;
     return node ? *(struct api_context **)node : NULL;

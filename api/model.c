@@ -124,7 +124,7 @@ static struct api_model *lookup(struct api *api, const char *name, struct api_mo
 
 int api_model_find(struct api_request *request, const char *name) {
     struct api *api = request->api;
-    struct api_model key;
+    struct api_model key = {0};
     pthread_mutex_lock(&api->lock);
     struct api_model *model = lookup(api, name, &key);
     if (model) hold(request, model);
@@ -134,7 +134,7 @@ int api_model_find(struct api_request *request, const char *name) {
 
 int api_model_delete(struct api_request *request, const char *name) {
     struct api *api = request->api;
-    struct api_model key;
+    struct api_model key = {0};
     pthread_mutex_lock(&api->lock);
     struct api_model *model = lookup(api, name, &key);
     if (model) {

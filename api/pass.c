@@ -120,13 +120,13 @@ static int fill_inputs(struct api_request *request, int64_t rows) {
         if (!nn_run_reads(request->run, i)) continue;
         if (!tensor) {
             nn_fail(&request->err, NN_E_VALUE, "input \"%s\" is missing", input.name);
-            return api_point(request, "inputs", input.name, NULL);
+            return api_point(request, "inputs", input.name);
         }
         if (api_bind(request, tensor, &shape, input.dtype, nn_run_input(request->run, i)))
             return (int)request->err.code;
     }
     if (nn_run_check(request->run, &request->err) == NN_OK) return NN_OK;
-    return api_point(request, "inputs", nn_graph_node(graph, request->err.index).name, NULL);
+    return api_point(request, "inputs", nn_graph_node(graph, request->err.index).name);
 }
 
 int api_pass_run(struct api_request *request, bool tape, enum nn_mode mode, const bool *wanted,
@@ -160,7 +160,7 @@ static const struct api_tensor *target_of(struct api_request *request, const cha
     const struct api_tensor *tensor = api_document_tensor(&request->doc, "targets", name);
     if (tensor) return tensor;
     nn_fail(&request->err, NN_E_VALUE, "target \"%s\" is missing", name);
-    api_point(request, "targets", name, NULL);
+    api_point(request, "targets", name);
     return NULL;
 }
 
@@ -268,7 +268,7 @@ static int fill_losses(struct api_request *request, const struct nn_loss_options
     for (int i = 0; options && i < nn_graph_loss_count(graph); i++)
         if (fill_loss(request, i, &options[i])) return (int)request->err.code;
     if (nn_backward_check(request->backward, &request->err) == NN_OK) return NN_OK;
-    return api_point(request, "targets", nn_graph_loss(graph, request->err.index).target, NULL);
+    return api_point(request, "targets", nn_graph_loss(graph, request->err.index).target);
 }
 
 int api_pass_backward(struct api_request *request, const struct nn_run *run, const bool *nodes,

@@ -2,7 +2,6 @@
 #include "request.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,13 +9,11 @@
 #include "model.h"
 #include "service.h"
 
-int api_point(struct api_request *request, ...) {
-    va_list args;
-    const char *token;
-    if (request->pointer.text[0]) return (int)request->err.code;
-    va_start(args, request);
-    while ((token = va_arg(args, const char *))) api_pointer_add(&request->pointer, token);
-    va_end(args);
+int api_point(struct api_request *request, const char *member, const char *name) {
+    if (!request->pointer.text[0]) {
+        api_pointer_add(&request->pointer, member);
+        if (name) api_pointer_add(&request->pointer, name);
+    }
     return (int)request->err.code;
 }
 

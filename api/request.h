@@ -80,9 +80,8 @@ struct api_request {
     bool mean, partial;
 };
 
-/* Says where `err` is, unless that is said: "/a/b" by tokens, each escaped; ends with NULL. Returns
- * err.code. */
-int api_point(struct api_request *request, ...) __attribute__((sentinel));
+/* Says where `err` is, unless that is said: "/member" or, with a name, "/member/name". Returns err.code. */
+int api_point(struct api_request *request, const char *member, const char *name);
 
 /* Takes `bytes` of the memory budget until the request ends. NN_E_BUSY, or NN_E_TOO_LARGE where no
  * waiting would help. */
@@ -98,10 +97,10 @@ int api_get_integer(struct api_request *request, const char *name, int64_t min, 
 int api_get_real(struct api_request *request, const char *name, double *value);
 #define API_MAX_SEED ((INT64_C(1) << 53) - 1)
 
-/* The value of ?name= in the query, in the arena; NULL if absent. Names not in `known` (separated by
+/* The value of ?wanted= in the query, in the arena; NULL if absent. Names not in `known` (separated by
  * spaces): NN_E_UNKNOWN_MEMBER. */
 int api_query_check(struct api_request *request, const char *known);
-const char *api_query(struct api_request *request, const char *name);
+const char *api_query(struct api_request *request, const char *wanted);
 /* The wire type that "dtype" or ?dtype= asks for; else that of `dtype`. */
 int api_result_dtype(struct api_request *request, enum nn_dtype dtype, enum api_dtype *out);
 

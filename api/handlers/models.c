@@ -141,7 +141,7 @@ static int make_optimizer(struct api_request *request, const json_t *json, struc
         model->reserved += bytes;
     }
 out:
-    return err->code ? api_point(request, "optimizer", err->member[0] ? err->member : NULL, NULL) : NN_OK;
+    return err->code ? api_point(request, "optimizer", err->member[0] ? err->member : NULL) : NN_OK;
 }
 
 static int turn_patch(struct api_request *request) {

@@ -80,7 +80,7 @@ static int check_tensor(struct api_request *request, const char *name, int index
     (void)data;
     if (!tensor) {
         nn_fail(&request->err, NN_E_VALUE, "\"%s\" is missing", name);
-        return api_point(request, "state", name, NULL);
+        return api_point(request, "state", name);
     }
     ++*(size_t *)arg;
     if (api_reserve(request, (size_t)param->elements * nn_dtype_size(dtype))) return (int)request->err.code;
