@@ -36,8 +36,7 @@ static int fail_at(const struct place *place, const char *member) {
 }
 
 static int wrong(const struct place *place, const char *member, const char *what) {
-    nn_fail(&place->request->err, NN_E_VALUE, "%s%smust be %s", member ? member : "this", member ? " " : " ",
-            what);
+    nn_fail(&place->request->err, NN_E_VALUE, "%s must be %s", member ? member : "this", what);
     return fail_at(place, member);
 }
 
