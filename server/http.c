@@ -1,0 +1,501 @@
+/* http.c - see http.h.
+ *
+ * libmicrohttpd calls `handle` at the head of a request, for each piece of its body, at its end, and again
+ * when the connection has been resumed. The exchange remembers which of these is due:
+ *
+ *     HEAD     is the head sound, is the request admitted?
+ *     BODY     copied into one buffer; of a refused request thrown away
+ *     WAITING  the connection is suspended, the request is the API's
+ *     DONE     the answer is queued
+ *
+ * The connection is suspended before the request is submitted, because the reply may come at once. */
+#include "http.h"
+
+#include <arpa/inet.h>
+#include <inttypes.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "target.h"
+
+/* Half of it is the buffer that bodies are read through; more than this is slower, as it is cleared. */
+#define CONNECTION_MEMORY ((size_t)128 * 1024)
+
+/* A refused request's body is read and thrown away up to here, so that the peer reads the answer rather
+ * than losing it to a reset connection; beyond, the connection is closed. */
+#define MOST_DISCARDED (UINT64_C(16) << 20)
+
+#define FIRST_CHUNKED_BUFFER ((size_t)64 * 1024)
+
+struct srv_http {
+    struct api *api;
+    struct srv_listener *listener;
+    struct srv_http_options options;
+    struct MHD_Daemon *daemon;
+    atomic_uint_fast64_t next_id;
+    atomic_bool draining;
+    pthread_mutex_t mutex;
+    int open;    /* exchanges; under the mutex */
+    bool closed; /* no more of them; under the mutex */
+};
+
+struct exchange {
+    struct srv_http *http;
+    struct MHD_Connection *connection;
+    enum { HEAD, BODY, WAITING, DONE } stage;
+
+    char *raw_target; /* owned; `target` points into it */
+    struct srv_target target;
+
+    struct api_request *request;   /* until it is submitted or refused */
+    struct api_response *response; /* until it is queued; NULL then means that memory is out */
+    char *body;
+    size_t size, capacity, limit;
+    uint64_t discarded;
+
+    uint64_t id;
+    char method[32];
+    int status;
+    uint64_t bytes_in, bytes_out;
+    struct timespec began, began_monotonic;
+};
+
+/* --- an exchange's life -------------------------------------------------------------------------- */
+
+static bool enter(struct srv_http *http) {
+    pthread_mutex_lock(&http->mutex);
+    bool entered = !http->closed;
+    if (entered) http->open++;
+    pthread_mutex_unlock(&http->mutex);
+    return entered;
+}
+
+static void leave(struct srv_http *http) {
+    pthread_mutex_lock(&http->mutex);
+    http->open--;
+    pthread_mutex_unlock(&http->mutex);
+}
+
+static void drop_body(struct exchange *x) {
+    free(x->body);
+    x->body = NULL;
+    x->capacity = 0;
+}
+
+static void exchange_free(struct exchange *x) {
+    api_request_free(x->request);
+    api_response_free(x->response);
+    free(x->body);
+    free(x->raw_target);
+    free(x);
+}
+
+/* At a request line, before libmicrohttpd takes its target apart. NULL, and `handle` closes the connection. */
+static void *begin(void *self, const char *target, struct MHD_Connection *connection) {
+    struct srv_http *http = self;
+    if (!enter(http)) return NULL;
+    struct exchange *x = calloc(1, sizeof *x);
+    char *copy = strdup(target);
+    if (!x || !copy) {
+        free(x);
+        free(copy);
+        leave(http);
+        return NULL;
+    }
+    x->http = http;
+    x->connection = connection;
+    x->raw_target = copy;
+    x->id = atomic_fetch_add(&http->next_id, 1);
+    clock_gettime(CLOCK_REALTIME, &x->began);
+    clock_gettime(CLOCK_MONOTONIC, &x->began_monotonic);
+    return x;
+}
+
+static void peer_name(struct MHD_Connection *connection, char name[80]) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *address = info ? info->client_addr : NULL;
+    char host[INET6_ADDRSTRLEN] = "", port[8] = "";
+    socklen_t length = 0;
+    if (address && address->sa_family == AF_INET) length = sizeof(struct sockaddr_in);
+    if (address && address->sa_family == AF_INET6) length = sizeof(struct sockaddr_in6);
+    bool named = length > 0 && getnameinfo(address, length, host, sizeof host, port, sizeof port,
+                                           NI_NUMERICHOST | NI_NUMERICSERV) == 0;
+    snprintf(name, 80,
+             !named                                 ? "unix"
+             : length == sizeof(struct sockaddr_in) ? "%s:%s"
+                                                    : "[%s]:%s",
+             host, port);
+}
+
+static void log_exchange(const struct exchange *x, bool whole) {
+    char peer[80];
+    struct timespec now;
+    peer_name(x->connection, peer);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t us = (now.tv_sec - x->began_monotonic.tv_sec) * INT64_C(1000000) +
+                 (now.tv_nsec - x->began_monotonic.tv_nsec) / 1000;
+    int status = whole ? x->status : 0;
+    if (whole && !status) { /* libmicrohttpd refused by itself, and `handle` never knew */
+        const union MHD_ConnectionInfo *queued =
+            MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_HTTP_STATUS);
+        if (queued) status = (int)queued->http_status;
+    }
+    srv_log_write(&(struct srv_log_entry){
+        .time = x->began,
+        .id = x->id,
+        .method = x->method,
+        .path = x->target.path ? x->target.path : x->raw_target,
+        .peer = peer,
+        .status = status,
+        .bytes_in = x->bytes_in,
+        .bytes_out = x->bytes_out,
+        .microseconds = (uint64_t)us,
+    });
+}
+
+static void completed(void *self, struct MHD_Connection *connection, void **context,
+                      enum MHD_RequestTerminationCode how) {
+    (void)connection;
+    struct srv_http *http = self;
+    struct exchange *x = *context;
+    if (!x) return;
+    *context = NULL;
+    if (http->options.log) log_exchange(x, how == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+    exchange_free(x);
+    leave(http);
+}
+
+/* --- answers ------------------------------------------------------------------------------------- */
+
+static void free_response(void *response) { api_response_free(response); }
+
+/* Without a copy: the segments are sent from where they lie, and let go when they have been. */
+static struct MHD_Response *wrap_take(struct api_response *response) {
+    struct MHD_IoVec *pieces = calloc(response->n_segments + 1, sizeof *pieces);
+    struct MHD_Response *wrapped = NULL;
+    if (pieces) {
+        for (size_t i = 0; i < response->n_segments; i++)
+            pieces[i] = (struct MHD_IoVec){response->segments[i].data, response->segments[i].size};
+        wrapped =
+            MHD_create_response_from_iovec(pieces, (unsigned)response->n_segments, free_response, response);
+        free(pieces);
+    }
+    if (!wrapped) {
+        api_response_free(response);
+        return NULL;
+    }
+    for (int i = 0; i < response->n_headers; i++)
+        MHD_add_response_header(wrapped, response->headers[i].name, response->headers[i].value);
+    return wrapped;
+}
+
+/* A problem document of our own, for what the API cannot answer. `detail` needs no escapes. */
+static struct MHD_Response *problem(enum nn_code code, const char *detail, int *status, uint64_t *size) {
+    const struct nn_code_info *info = nn_code_info(code);
+    char text[512];
+    int length = snprintf(text, sizeof text,
+                          "{\"type\": \"%s\", \"title\": \"%s\", \"status\": %d, \"detail\": \"%s\"}\n",
+                          info->slug, info->title, info->status, detail);
+    *status = info->status;
+    *size = (uint64_t)length;
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer((size_t)length, text, MHD_RESPMEM_MUST_COPY);
+    if (!response) return NULL;
+    MHD_add_response_header(response, "Content-Type", "application/problem+json");
+    if (info->status == 503) MHD_add_response_header(response, "Retry-After", "1");
+    return response;
+}
+
+static enum MHD_Result queue_take(struct exchange *x, struct MHD_Response *response) {
+    if (!response) return MHD_NO;
+    char id[24];
+    snprintf(id, sizeof id, "%016" PRIx64, x->id);
+    MHD_add_response_header(response, "X-Request-Id", id);
+    if (atomic_load(&x->http->draining)) MHD_add_response_header(response, "Connection", "close");
+    x->stage = DONE;
+    enum MHD_Result queued = MHD_queue_response(x->connection, (unsigned)x->status, response);
+    MHD_destroy_response(response);
+    return queued;
+}
+
+static enum MHD_Result refuse_head(struct exchange *x, const char *detail) {
+    return queue_take(x, problem(NN_E_MALFORMED, detail, &x->status, &x->bytes_out));
+}
+
+/* With what the API said; before the body is whole, this closes the connection behind it. */
+static enum MHD_Result answer(struct exchange *x) {
+    struct api_response *response = x->response;
+    struct MHD_Response *wrapped = NULL;
+    x->response = NULL;
+    if (response) {
+        x->status = response->status;
+        x->bytes_out = response->size;
+        wrapped = wrap_take(response);
+    }
+    if (!wrapped)
+        wrapped = problem(NN_E_NOMEM, "There is no memory for this request now.", &x->status, &x->bytes_out);
+    return queue_take(x, wrapped);
+}
+
+/* --- the head ------------------------------------------------------------------------------------ */
+
+struct head_count {
+    int hosts, lengths, codings;
+    bool chunked;   /* the last coding is */
+    bool bad_name;  /* a header's name is not a token */
+    bool continues; /* Expect: 100-continue */
+    const char *length;
+};
+
+static bool is_token(const char *name) {
+    static const char characters[] = "!#$%&'*+-.^_`|~0123456789"
+                                     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    return *name && !name[strspn(name, characters)];
+}
+
+static enum MHD_Result count_header(void *self, enum MHD_ValueKind kind, const char *name,
+                                    const char *value) {
+    (void)kind;
+    struct head_count *count = self;
+    if (!value) value = "";
+    if (!is_token(name)) count->bad_name = true;
+    if (strcasecmp(name, "Host") == 0) count->hosts++;
+    if (strcasecmp(name, "Content-Length") == 0) count->lengths++, count->length = value;
+    if (strcasecmp(name, "Transfer-Encoding") == 0)
+        count->codings++, count->chunked = strcasecmp(value, "chunked") == 0;
+    if (strcasecmp(name, "Expect") == 0 && strcasecmp(value, "100-continue") == 0) count->continues = true;
+    return MHD_YES;
+}
+
+/* What libmicrohttpd lets pass, and another server on the way may read differently (RFC 9112, sections
+ * 3.2, 5.1, 6.1 and 6.3): whoever disagrees where a request ends can be made to see another request there.
+ * NULL: nothing of the kind. */
+static const char *head_fault(const struct head_count *count, const char *version) {
+    bool is_1_1 = strcmp(version, "HTTP/1.1") == 0;
+    if (count->bad_name) return "The name of a header is not a token.";
+    if (count->lengths > 1) return "There is more than one Content-Length.";
+    if (count->lengths && count->codings) return "Content-Length and Transfer-Encoding exclude each other.";
+    if (count->codings > 1 || (count->codings && !count->chunked))
+        return "The only transfer coding understood is chunked.";
+    if (count->codings && !is_1_1) return "Transfer codings need HTTP/1.1.";
+    if (count->hosts > 1 || (is_1_1 && count->hosts == 0)) return "There must be one Host header.";
+    return NULL;
+}
+
+static const char *header(const struct exchange *x, const char *name) {
+    return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
+}
+
+static void admit(struct exchange *x, int64_t length) {
+    struct api_head head = {
+        /* Of an answer to HEAD, libmicrohttpd sends the head alone. */
+        .method = strcmp(x->method, "HEAD") == 0 ? "GET" : x->method,
+        .path = x->target.path,
+        .query = x->target.query,
+        .authorization = header(x, "Authorization"),
+        .content_type = header(x, "Content-Type"),
+        .accept = header(x, "Accept"),
+        .content_length = length,
+    };
+    struct api_admission admission = api_admit(x->http->api, &head);
+    x->request = admission.request;
+    x->response = admission.refusal;
+    x->limit = admission.body_limit;
+}
+
+static void refuse_body(struct exchange *x) {
+    x->response = api_refuse_body_take(x->request);
+    x->request = NULL;
+    drop_body(x);
+}
+
+static void give_up_for_memory(struct exchange *x) {
+    api_request_free(x->request);
+    x->request = NULL;
+    drop_body(x);
+}
+
+static enum MHD_Result take_head(struct exchange *x, const char *method, const char *version) {
+    struct head_count count = {0};
+    snprintf(x->method, sizeof x->method, "%s", method);
+    MHD_get_connection_values(x->connection, MHD_HEADER_KIND, count_header, &count);
+    const char *fault = head_fault(&count, version);
+    if (fault) return refuse_head(x, fault);
+    if (!srv_target_parse(x->raw_target, &x->target))
+        return refuse_head(x, "The target of the request is not a path.");
+
+    /* libmicrohttpd has seen that it is a number; one too large saturates. */
+    int64_t length = count.codings ? -1 : count.length ? strtoll(count.length, NULL, 10) : 0;
+    x->stage = BODY;
+    admit(x, length);
+    if (x->request && length > 0 && (uint64_t)length > x->limit) refuse_body(x);
+    if (x->request && length > 0) {
+        x->capacity = (size_t)length;
+        x->body = malloc(x->capacity);
+        if (!x->body) give_up_for_memory(x);
+    }
+    bool has_body = length != 0;
+    bool answers_now = has_body && (count.continues || length > (int64_t)MOST_DISCARDED);
+    return !x->request && answers_now ? answer(x) : MHD_YES;
+}
+
+/* --- the body ------------------------------------------------------------------------------------ */
+
+/* Only a chunked body outgrows the buffer that its head had made. */
+static bool grow(struct exchange *x, size_t need) {
+    size_t capacity = x->capacity < FIRST_CHUNKED_BUFFER ? FIRST_CHUNKED_BUFFER : x->capacity;
+    while (capacity < need) capacity = capacity > x->limit / 2 ? x->limit : capacity * 2;
+    char *body = realloc(x->body, capacity);
+    if (!body) return false;
+    x->body = body;
+    x->capacity = capacity;
+    return true;
+}
+
+/* libmicrohttpd queues no answer in the middle of a body, so a refused one is read on. False: enough. */
+static bool discard(struct exchange *x, size_t size) {
+    x->discarded += size;
+    return x->discarded <= MOST_DISCARDED;
+}
+
+static bool take_body(struct exchange *x, const char *data, size_t size) {
+    x->bytes_in += size;
+    if (x->request && size > x->limit - x->size) refuse_body(x);
+    if (x->request && size > x->capacity - x->size && !grow(x, x->size + size)) give_up_for_memory(x);
+    if (!x->request) return discard(x, size);
+    memcpy(x->body + x->size, data, size);
+    x->size += size;
+    return true;
+}
+
+/* --- the request as a whole ---------------------------------------------------------------------- */
+
+/* From any thread, perhaps within api_submit_take. Once resumed, the exchange is another thread's. */
+static void reply(void *self, struct api_response *response) {
+    struct exchange *x = self;
+    x->response = response;
+    MHD_resume_connection(x->connection);
+}
+
+static void submit(struct exchange *x) {
+    struct api_request *request = x->request;
+    void *body = x->body;
+    if (x->size == 0) {
+        free(body);
+        body = NULL;
+    }
+    x->stage = WAITING;
+    x->request = NULL;
+    x->body = NULL;
+    MHD_suspend_connection(x->connection);
+    api_submit_take(request, body, x->size, reply, x);
+}
+
+static enum MHD_Result handle(void *self, struct MHD_Connection *connection, const char *url,
+                              const char *method, const char *version, const char *data, size_t *size,
+                              void **context) {
+    (void)self, (void)connection, (void)url;
+    struct exchange *x = *context;
+    if (!x) return MHD_NO;
+    if (x->stage == HEAD) return take_head(x, method, version);
+    if (*size > 0) {
+        bool going_on = take_body(x, data, *size);
+        *size = 0;
+        return going_on ? MHD_YES : MHD_NO;
+    }
+    if (x->stage == BODY && x->request) {
+        submit(x);
+        return MHD_YES;
+    }
+    return answer(x);
+}
+
+/* --- connections --------------------------------------------------------------------------------- */
+
+/* libmicrohttpd closes the socket if it cannot take it. */
+static void accepted(void *self, int fd, const struct sockaddr *address, socklen_t length) {
+    struct srv_http *http = self;
+    MHD_add_connection(http->daemon, fd, address, length);
+}
+
+static void connection_changed(void *self, struct MHD_Connection *connection, void **context,
+                               enum MHD_ConnectionNotificationCode what) {
+    (void)connection, (void)context;
+    struct srv_http *http = self;
+    if (what == MHD_CONNECTION_NOTIFY_STARTED)
+        srv_listener_opened(http->listener);
+    else
+        srv_listener_closed(http->listener);
+}
+
+static struct MHD_Daemon *start_daemon(struct srv_http *http) {
+    const struct srv_http_options *options = &http->options;
+    /* The listener holds connections back at the limit; libmicrohttpd would close them, so its own limit
+     * lies beyond. */
+    unsigned limit = 2 * (unsigned)options->connections + 64;
+    return MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC |
+                                MHD_USE_NO_LISTEN_SOCKET,
+                            0, NULL, NULL, handle, http,                            //
+                            MHD_OPTION_URI_LOG_CALLBACK, begin, http,               //
+                            MHD_OPTION_NOTIFY_COMPLETED, completed, http,           //
+                            MHD_OPTION_NOTIFY_CONNECTION, connection_changed, http, //
+                            MHD_OPTION_THREAD_POOL_SIZE, options->io_threads,       //
+                            MHD_OPTION_CONNECTION_LIMIT, limit,                     //
+                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY,  //
+                            MHD_OPTION_CONNECTION_TIMEOUT, options->idle_timeout,   //
+                            MHD_OPTION_END);
+}
+
+struct srv_http *srv_http_new(struct api *api, struct srv_listener *listener,
+                              const struct srv_http_options *options, struct nn_error *err) {
+    struct srv_http *http = calloc(1, sizeof *http);
+    uint64_t first_id = 0;
+    if (!http) {
+        nn_fail(err, NN_E_NOMEM, "no memory to serve HTTP");
+        return NULL;
+    }
+    http->api = api;
+    http->listener = listener;
+    http->options = *options;
+    pthread_mutex_init(&http->mutex, NULL);
+    if (getrandom(&first_id, sizeof first_id, 0) < 0) first_id = 0;
+    atomic_init(&http->next_id, first_id);
+    http->daemon = start_daemon(http);
+    if (!http->daemon)
+        nn_fail(err, NN_E_INTERNAL, "the threads that serve HTTP cannot be started");
+    else if (!srv_listener_start(listener, options->connections, accepted, http, err))
+        return http;
+    srv_http_free(http);
+    return NULL;
+}
+
+void srv_http_drain(struct srv_http *http) {
+    atomic_store(&http->draining, true);
+    srv_listener_stop(http->listener);
+}
+
+bool srv_http_finished(struct srv_http *http) {
+    pthread_mutex_lock(&http->mutex);
+    http->closed = http->open == 0;
+    bool finished = http->closed;
+    pthread_mutex_unlock(&http->mutex);
+    return finished;
+}
+
+void srv_http_free(struct srv_http *http) {
+    if (!http) return;
+    srv_listener_stop(http->listener);
+    if (http->daemon) MHD_stop_daemon(http->daemon);
+    pthread_mutex_destroy(&http->mutex);
+    free(http);
+}

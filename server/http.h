@@ -1,0 +1,31 @@
+/* http.h - HTTP around the API: the sole user of libmicrohttpd. */
+#ifndef SRV_HTTP_H
+#define SRV_HTTP_H
+
+#include <stdbool.h>
+
+#include "../api/api.h"
+#include "listen.h"
+
+struct srv_http;
+
+struct srv_http_options {
+    unsigned io_threads;
+    int connections;
+    unsigned idle_timeout; /* seconds */
+    bool log;
+};
+
+/* Serves `api` on `listener`; both are borrowed. NN_E_INTERNAL, NN_E_NOMEM. */
+struct srv_http *srv_http_new(struct api *api, struct srv_listener *listener,
+                              const struct srv_http_options *options, struct nn_error *err);
+
+/* A graceful stop has four steps. Stops accepting connections, and has those that are open close behind
+ * their next answer; */
+void srv_http_drain(struct srv_http *http);
+/* true as soon as no request is open, and none is taken from then on; */
+bool srv_http_finished(struct srv_http *http);
+/* the threads that reply are to be ended; and at last the connections. */
+void srv_http_free(struct srv_http *http);
+
+#endif

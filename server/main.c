@@ -1,0 +1,168 @@
+/* main.c - gradd, from its settings to its end. */
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../api/api.h"
+#include "config.h"
+#include "http.h"
+#include "listen.h"
+#include "pool.h"
+
+#define VERSION "0.1.0"
+
+/* Exit statuses: what is wrong with the settings is told from what is wrong with the machine. */
+enum { SERVED = 0, FAILED = 1, MISUSED = 2 };
+
+/* --- what the API sees of the world -------------------------------------------------------------- */
+
+static int64_t now_ms(void *self) {
+    (void)self;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+}
+
+static bool entropy(void *self, void *buffer, size_t size) {
+    (void)self;
+    for (char *at = buffer; size > 0;) {
+        ssize_t got = getrandom(at, size, 0);
+        if (got < 0) return false;
+        at += got;
+        size -= (size_t)got;
+    }
+    return true;
+}
+
+static bool execute(void *self, void (*job)(void *arg), void *arg, uint64_t cost) {
+    return srv_pool_execute(self, job, arg, cost);
+}
+
+static struct api *new_api(const struct srv_settings *settings, struct srv_pool *pool, struct nn_error *err) {
+    struct api_settings api = {
+        .limits = api_default_limits,
+        .token = settings->token,
+        .version = VERSION,
+    };
+    api.limits.memory = (size_t)settings->memory;
+    api.limits.body = (size_t)settings->max_body;
+    api.limits.models = (int)settings->max_models;
+    api.limits.contexts = (int)settings->max_contexts;
+    api.limits.context_ttl_ms = settings->context_ttl * 1000;
+    struct api_env env = {
+        .self = pool,
+        .now_ms = now_ms,
+        .entropy = entropy,
+        .execute = execute,
+        .parallel = {.run = srv_pool_parallel, .pool = pool},
+    };
+    return api_new(&api, &env, err);
+}
+
+/* --- a daemon's life ----------------------------------------------------------------------------- */
+
+/* Raised by every signal that asks us to stop. Handlers and not sigwait, because the BLAS library begins
+ * threads of its own when it is loaded, and they block no signals. */
+static sem_t stops;
+
+static void on_stop(int signal_number) {
+    (void)signal_number;
+    sem_post(&stops);
+}
+
+static void handle_signals(void) {
+    struct sigaction stop = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+    sem_init(&stops, 0, 0);
+    sigaction(SIGTERM, &stop, NULL);
+    sigaction(SIGINT, &stop, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static void wait_for_stop(void) {
+    while (sem_wait(&stops) != 0) continue;
+}
+
+static void raise_file_limit(void) {
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+}
+
+/* Whether all requests in flight came to their end: within the time, and before a second signal. */
+static bool drain(struct srv_http *http, int64_t seconds) {
+    static const struct timespec tick = {.tv_nsec = 10 * 1000 * 1000};
+    int64_t deadline = now_ms(NULL) + seconds * 1000;
+    srv_http_drain(http);
+    while (!srv_http_finished(http)) {
+        if (now_ms(NULL) >= deadline || sem_trywait(&stops) == 0) return false;
+        nanosleep(&tick, NULL);
+    }
+    return true;
+}
+
+static int serve(const struct srv_settings *settings, struct nn_error *err) {
+    handle_signals();
+    raise_file_limit();
+    nn_blas_init();
+    int code = nn_blas_check(err);
+    struct srv_listener *listener = NULL;
+    struct srv_pool *pool = NULL;
+    struct api *api = NULL;
+    struct srv_http *http = NULL;
+    if (code) goto out;
+
+    listener = srv_listener_new(settings->listen, settings->token != NULL, err);
+    if (!listener) goto out;
+    pool = srv_pool_new((int)settings->compute_threads, (size_t)settings->queue, err);
+    if (!pool) goto out;
+    api = new_api(settings, pool, err);
+    if (!api) goto out;
+    struct srv_http_options options = {
+        .io_threads = (unsigned)settings->io_threads,
+        .connections = (int)settings->connections,
+        .idle_timeout = (unsigned)settings->idle_timeout,
+        .log = settings->log == SRV_LOG_REQUESTS,
+    };
+    http = srv_http_new(api, listener, &options, err);
+    if (!http) goto out;
+    printf("listening on %s\n", srv_listener_url(listener));
+    fflush(stdout);
+
+    wait_for_stop();
+    api_set_draining(api, true);
+    if (!drain(http, settings->drain_timeout)) {
+        /* Jobs cannot be broken off, so what is still in flight ends with the process. */
+        fputs("gradd: stopped with requests in flight\n", stderr);
+        _exit(SERVED);
+    }
+
+out:
+    srv_pool_free(pool);
+    srv_http_free(http);
+    api_free(api);
+    srv_listener_free(listener);
+    return (int)err->code;
+}
+
+int main(int argc, char **argv) {
+    struct srv_settings settings;
+    struct nn_error err = {0};
+    enum srv_wish wish;
+    int code = srv_settings_load(&settings, argc, argv, environ, &wish, &err);
+    if (!code && wish == SRV_HELP)
+        srv_settings_help(stdout);
+    else if (!code && wish == SRV_VERSION)
+        printf("gradd %s\n%s\n", VERSION, nn_blas_name());
+    else if (!code)
+        code = serve(&settings, &err);
+    srv_settings_fini(&settings);
+    if (!code) return SERVED;
+    fprintf(stderr, "gradd: %s\n", err.text);
+    return code == NN_E_INTERNAL || code == NN_E_NOMEM || code == NN_E_BUSY ? FAILED : MISUSED;
+}

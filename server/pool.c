@@ -1,0 +1,251 @@
+/* pool.c - see pool.h.
+ *
+ * One mutex guards it all but the claiming of a loop's turns, which is one atomic addition. Every worker
+ * sleeps on a condition of its own: whoever brings work picks a sleeper who may do it, and marks it awake
+ * at once, so that two pieces of work never wake the same one. */
+#include "pool.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum { SHORT, LONG, LENGTHS };
+
+struct job {
+    void (*run)(void *arg);
+    void *arg;
+    uint64_t order; /* of arrival, over both lengths */
+};
+
+struct ring {
+    struct job *jobs;
+    size_t first;
+    atomic_size_t count; /* written under the mutex; helpers peek at it without */
+};
+
+/* A loop that is being spread; it lives on its caller's stack, and in the pool's list while help may
+ * still begin. */
+struct loop {
+    struct loop *next;
+    void (*task)(void *arg, size_t i);
+    void *arg;
+    size_t n;
+    atomic_size_t claimed;
+    int helpers; /* at it now */
+    pthread_cond_t alone;
+};
+
+struct worker {
+    struct srv_pool *pool;
+    pthread_t thread;
+    pthread_cond_t wake;
+    bool asleep;
+    bool short_only; /* starts no long jobs */
+};
+
+struct srv_pool {
+    pthread_mutex_t mutex;
+    struct ring ring[LENGTHS];
+    size_t room; /* jobs that may wait, of both lengths together */
+    uint64_t arrivals;
+    struct loop *loops;
+    bool stopping;
+    int n_workers;
+    struct worker *workers;
+};
+
+/* --- who does what; the mutex is held ----------------------------------------------------------- */
+
+static bool may_start(const struct worker *worker, int length) {
+    /* The last to leave takes whatever is left. */
+    return length == SHORT || !worker->short_only || worker->pool->stopping;
+}
+
+/* Wakes one sleeper who may start such a job. The one for short jobs comes first in the array, so that
+ * it is taken before those who could do more. */
+static bool wake_for(struct srv_pool *pool, int length) {
+    for (int i = 0; i < pool->n_workers; i++) {
+        struct worker *worker = &pool->workers[i];
+        if (!worker->asleep || !may_start(worker, length)) continue;
+        worker->asleep = false;
+        pthread_cond_signal(&worker->wake);
+        return true;
+    }
+    return false;
+}
+
+static bool take_job(struct worker *worker, struct job *job) {
+    struct srv_pool *pool = worker->pool;
+    struct ring *oldest = NULL;
+    for (int length = 0; length < LENGTHS; length++) {
+        struct ring *ring = &pool->ring[length];
+        if (atomic_load_explicit(&ring->count, memory_order_relaxed) == 0 || !may_start(worker, length))
+            continue;
+        if (!oldest || ring->jobs[ring->first].order < oldest->jobs[oldest->first].order) oldest = ring;
+    }
+    if (!oldest) return false;
+    *job = oldest->jobs[oldest->first];
+    oldest->first = (oldest->first + 1) % pool->room;
+    atomic_fetch_sub_explicit(&oldest->count, 1, memory_order_relaxed);
+    /* Whoever was woken for this job finds it gone, and may be barred from the next one. */
+    for (int length = 0; length < LENGTHS; length++)
+        if (atomic_load_explicit(&pool->ring[length].count, memory_order_relaxed) > 0) wake_for(pool, length);
+    return true;
+}
+
+static struct loop *find_loop(const struct srv_pool *pool) {
+    struct loop *loop = pool->loops;
+    while (loop && atomic_load_explicit(&loop->claimed, memory_order_relaxed) >= loop->n) loop = loop->next;
+    return loop;
+}
+
+static void unlist(struct srv_pool *pool, const struct loop *loop) {
+    struct loop **link = &pool->loops;
+    while (*link != loop) link = &(*link)->next;
+    *link = loop->next;
+}
+
+/* --- workers ------------------------------------------------------------------------------------ */
+
+/* New requests come before helping, so a helper leaves when there is a job that it may start. */
+static bool job_waits(const struct worker *worker) {
+    const struct ring *ring = worker->pool->ring;
+    return atomic_load_explicit(&ring[SHORT].count, memory_order_relaxed) > 0 ||
+           (!worker->short_only && atomic_load_explicit(&ring[LONG].count, memory_order_relaxed) > 0);
+}
+
+static void help(struct worker *worker, struct loop *loop) {
+    struct srv_pool *pool = worker->pool;
+    loop->helpers++;
+    pthread_mutex_unlock(&pool->mutex);
+    while (!job_waits(worker)) {
+        size_t i = atomic_fetch_add_explicit(&loop->claimed, 1, memory_order_relaxed);
+        if (i >= loop->n) break;
+        loop->task(loop->arg, i);
+    }
+    pthread_mutex_lock(&pool->mutex);
+    if (--loop->helpers == 0) pthread_cond_signal(&loop->alone);
+}
+
+static void *work(void *self) {
+    struct worker *worker = self;
+    struct srv_pool *pool = worker->pool;
+    struct job job;
+    struct loop *loop;
+    pthread_setname_np(pthread_self(), "gradd-compute");
+    pthread_mutex_lock(&pool->mutex);
+    for (;;) {
+        if (take_job(worker, &job)) {
+            pthread_mutex_unlock(&pool->mutex);
+            job.run(job.arg);
+            pthread_mutex_lock(&pool->mutex);
+        } else if ((loop = find_loop(pool))) {
+            help(worker, loop);
+        } else if (pool->stopping) {
+            break;
+        } else {
+            worker->asleep = true;
+            while (worker->asleep) pthread_cond_wait(&worker->wake, &pool->mutex);
+        }
+    }
+    pthread_mutex_unlock(&pool->mutex);
+    return NULL;
+}
+
+/* --- from outside ------------------------------------------------------------------------------- */
+
+bool srv_pool_execute(struct srv_pool *pool, void (*job)(void *arg), void *arg, uint64_t cost) {
+    int length = cost > SRV_POOL_LONG_JOB ? LONG : SHORT;
+    struct ring *ring = &pool->ring[length];
+    pthread_mutex_lock(&pool->mutex);
+    size_t count = atomic_load_explicit(&ring->count, memory_order_relaxed);
+    size_t others = atomic_load_explicit(&pool->ring[LONG - length].count, memory_order_relaxed);
+    bool fits = count + others < pool->room;
+    if (fits) {
+        ring->jobs[(ring->first + count) % pool->room] = (struct job){job, arg, pool->arrivals++};
+        atomic_store_explicit(&ring->count, count + 1, memory_order_relaxed);
+        wake_for(pool, length);
+    }
+    pthread_mutex_unlock(&pool->mutex);
+    return fits;
+}
+
+void srv_pool_parallel(void *self, size_t n, void (*task)(void *arg, size_t i), void *arg) {
+    struct srv_pool *pool = self;
+    struct loop loop = {.task = task, .arg = arg, .n = n, .alone = PTHREAD_COND_INITIALIZER};
+    if (n > 1) {
+        pthread_mutex_lock(&pool->mutex);
+        loop.next = pool->loops;
+        pool->loops = &loop;
+        for (size_t i = 1; i < n && wake_for(pool, SHORT); i++) continue;
+        pthread_mutex_unlock(&pool->mutex);
+    }
+    for (size_t i; (i = atomic_fetch_add_explicit(&loop.claimed, 1, memory_order_relaxed)) < n;) task(arg, i);
+    if (n > 1) {
+        pthread_mutex_lock(&pool->mutex);
+        unlist(pool, &loop);
+        while (loop.helpers > 0) pthread_cond_wait(&loop.alone, &pool->mutex);
+        pthread_mutex_unlock(&pool->mutex);
+    }
+    pthread_cond_destroy(&loop.alone);
+}
+
+/* --- birth and death ---------------------------------------------------------------------------- */
+
+static void stop_workers(struct srv_pool *pool) {
+    pthread_mutex_lock(&pool->mutex);
+    pool->stopping = true;
+    while (wake_for(pool, SHORT)) continue;
+    pthread_mutex_unlock(&pool->mutex);
+    for (int i = 0; i < pool->n_workers; i++) {
+        pthread_join(pool->workers[i].thread, NULL);
+        pthread_cond_destroy(&pool->workers[i].wake);
+    }
+}
+
+static bool start_worker(struct srv_pool *pool, bool short_only) {
+    struct worker *worker = &pool->workers[pool->n_workers];
+    worker->pool = pool;
+    worker->short_only = short_only;
+    pthread_cond_init(&worker->wake, NULL);
+    /* Under the mutex, for the workers that run already look through the array. */
+    pthread_mutex_lock(&pool->mutex);
+    bool started = pthread_create(&worker->thread, NULL, work, worker) == 0;
+    if (started) pool->n_workers++;
+    pthread_mutex_unlock(&pool->mutex);
+    if (!started) pthread_cond_destroy(&worker->wake);
+    return started;
+}
+
+struct srv_pool *srv_pool_new(int threads, size_t queue, struct nn_error *err) {
+    struct srv_pool *pool = calloc(1, sizeof *pool);
+    if (!pool) goto no_memory;
+    pthread_mutex_init(&pool->mutex, NULL);
+    pool->room = queue;
+    pool->workers = calloc((size_t)threads, sizeof *pool->workers);
+    pool->ring[SHORT].jobs = calloc(queue, sizeof(struct job));
+    pool->ring[LONG].jobs = calloc(queue, sizeof(struct job));
+    if (!pool->workers || !pool->ring[SHORT].jobs || !pool->ring[LONG].jobs) goto no_memory;
+    while (pool->n_workers < threads) {
+        if (start_worker(pool, threads > 1 && pool->n_workers == 0)) continue;
+        nn_fail(err, NN_E_INTERNAL, "only %d of %d compute threads could be started", pool->n_workers,
+                threads);
+        srv_pool_free(pool);
+        return NULL;
+    }
+    return pool;
+
+no_memory:
+    nn_fail(err, NN_E_NOMEM, "no memory for %d compute threads and a queue of %zu", threads, queue);
+    srv_pool_free(pool);
+    return NULL;
+}
+
+void srv_pool_free(struct srv_pool *pool) {
+    if (!pool) return;
+    stop_workers(pool);
+    pthread_mutex_destroy(&pool->mutex);
+    for (int length = 0; length < LENGTHS; length++) free(pool->ring[length].jobs);
+    free(pool->workers);
+    free(pool);
+}

@@ -1,0 +1,30 @@
+/* pool.h - the compute threads: a bounded queue of jobs, and loops spread over whoever is idle. */
+#ifndef SRV_POOL_H
+#define SRV_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../core/nn.h"
+
+struct srv_pool;
+
+/* A job planned to cost more than this many floating-point operations (some milliseconds of one core) is
+ * long: one worker never starts it, so that there is always one whom long jobs do not hold. */
+#define SRV_POOL_LONG_JOB UINT64_C(250000000)
+
+/* `threads` workers, at least 1, and room for `queue` jobs that wait. NN_E_NOMEM, NN_E_INTERNAL. */
+struct srv_pool *srv_pool_new(int threads, size_t queue, struct nn_error *err);
+/* Runs what is queued to its end, and what that adds. No other thread may use the pool any more. */
+void srv_pool_free(struct srv_pool *pool);
+
+/* Runs job(arg) on a worker, once. `cost` is in floating-point operations; 0, unknown, counts as little.
+ * False: the queue is full, and the job is not run. From any thread. */
+bool srv_pool_execute(struct srv_pool *pool, void (*job)(void *arg), void *arg, uint64_t cost);
+
+/* Calls task(arg, i) for every i < n, here and on workers that have nothing else to do; returns when all
+ * are done. From any thread, tasks included. Fits nn_parallel, so `pool` is a struct srv_pool. */
+void srv_pool_parallel(void *pool, size_t n, void (*task)(void *arg, size_t i), void *arg);
+
+#endif
