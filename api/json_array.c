@@ -24,6 +24,27 @@ struct number {
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
 
+/* Eight digits at once (Lemire, "Number parsing at a gigabyte per second", Software: Practice and Experience
+ * 51, 2021, section 3): neighbours are joined by twos, fours and eights. */
+static inline bool read_eight(const char *p, uint64_t *digits) {
+    uint64_t x;
+    memcpy(&x, p, sizeof x);
+    if ((x & (x + 0x0606060606060606) & 0xf0f0f0f0f0f0f0f0) != 0x3030303030303030) return false;
+    x -= 0x3030303030303030;
+    x = x * 10 + (x >> 8);
+    x = ((x & 0x000000ff000000ff) * 0x000f424000000064 +
+         (x >> 16 & 0x000000ff000000ff) * 0x0000271000000001) >>
+        32;
+    *digits = *digits * 100000000 + x;
+    return true;
+}
+
+static inline const char *read_digits(const char *p, const char *end, uint64_t *digits) {
+    while (end - p >= 8 && read_eight(p, digits)) p += 8;
+    for (; p < end && is_digit(*p); p++) *digits = *digits * 10 + (uint64_t)(*p - '0');
+    return p;
+}
+
 /* Digits and point again, for numbers of more than 19 digits: keeps the first 19 that count. */
 static void read_long(const char *p, const char *end, struct number *out) {
     int kept = 0;
@@ -66,7 +87,7 @@ static inline const char *read_number(const char *p, const char *end, struct num
     if (p == first || (*first == '0' && p - first > 1)) return NULL;
     if (p < end && *p == '.') {
         const char *point = p++;
-        for (; p < end && is_digit(*p); p++) out->digits = out->digits * 10 + (uint64_t)(*p - '0');
+        p = read_digits(p, end, &out->digits);
         if (p == point + 1) return NULL;
         out->exponent = point + 1 - p;
     }

@@ -17,13 +17,13 @@ static void names(void **state) {
     (void)state;
     static const struct {
         const char *name;
-        enum api_dtype dtype;
         size_t size;
+        enum api_dtype dtype;
         bool is_float;
     } cases[] = {
-        {"F32", API_F32, 4, true},   {"F64", API_F64, 8, true},    {"F16", API_F16, 2, true},
-        {"BF16", API_BF16, 2, true}, {"U8", API_U8, 1, false},     {"I32", API_I32, 4, false},
-        {"I64", API_I64, 8, false},  {"BOOL", API_BOOL, 1, false},
+        {"F32", 4, API_F32, true},   {"F64", 8, API_F64, true},    {"F16", 2, API_F16, true},
+        {"BF16", 2, API_BF16, true}, {"U8", 1, API_U8, false},     {"I32", 4, API_I32, false},
+        {"I64", 8, API_I64, false},  {"BOOL", 1, API_BOOL, false},
     };
     assert_int_equal(sizeof cases / sizeof *cases, API_DTYPES);
     for (size_t i = 0; i < API_DTYPES; i++) {

@@ -73,97 +73,100 @@ static void reads(void **state) {
     free(body);
 }
 
+#define HUGE "18446744073709551615"
+static const struct {
+    const char *header;
+    size_t data;
+    enum nn_code code;
+} header_cases[] = {
+    {"{}", 0, NN_OK},
+    {"{ }  ", 0, NN_OK},
+    {"{\"__metadata__\":{}}", 0, NN_OK},
+    {"{" TENSOR("a", "U8", "[4]", "[0,4]") "}", 4, NN_OK},
+    {"{" TENSOR("a", "U8", "[1,1,1,1,1,1,1,4]", "[0,4]") "}", 4, NN_OK},
+    {"{" TENSOR("a", "U8", "[2]", "[2,4]") "," TENSOR("b", "U8", "[2]", "[0,2]") "}", 4, NN_OK},
+    {"{" TENSOR("a", "U8", "[0]", "[2,2]") "," TENSOR("b", "U8", "[2]", "[0,2]") "}", 2, NN_OK},
+    {"{" TENSOR("a", "U8", "[0]", "[0,0]") "," TENSOR("b", "U8", "[0]", "[0,0]") "}", 0, NN_OK},
+    /* not JSON, or not this JSON */
+    {"", 0, NN_E_MALFORMED},
+    {" {}", 0, NN_E_MALFORMED},
+    {"[]", 0, NN_E_MALFORMED},
+    {"{}x", 0, NN_E_MALFORMED},
+    {"{}{}", 0, NN_E_MALFORMED},
+    {"{,}", 0, NN_E_MALFORMED},
+    {"{\"a\"}", 0, NN_E_MALFORMED},
+    {"{\"a\":1}", 0, NN_E_MALFORMED},
+    {"{\"a\":{}}", 0, NN_E_MALFORMED},
+    {"{a:1}", 0, NN_E_MALFORMED},
+    {"{\"a", 0, NN_E_MALFORMED},
+    {"{\"a\\", 0, NN_E_MALFORMED},
+    {"{\"a\\\"", 0, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[4]", "[0,4]") ",}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("\xff", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("\xed\xa0\x80", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("\xc0\x80", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("\xe2\x82", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("\n", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("\\u0000", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("\\ud800", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("\\udc00", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("\\ud800\\u0041", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("\\x", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("\\u12", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[4,]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[4.0]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[04]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[-4]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[[4]]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "4", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[4]", "[4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[4]", "[0,4,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[4]", "[4,0]") "}", 4, NN_E_MALFORMED},
+    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4]}}", 4, NN_E_MALFORMED},
+    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"shape\":[4],\"data_offsets\":[0,4]}}", 4, NN_E_MALFORMED},
+    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"extra\":1,\"data_offsets\":[0,4]}}", 4, NN_E_MALFORMED},
+    {"{\"a\":{\"dtype\":8,\"shape\":[4],\"data_offsets\":[0,4]}}", 4, NN_E_MALFORMED},
+    {"{\"__metadata__\":{\"a\":1}}", 0, NN_E_MALFORMED},
+    {"{\"__metadata__\":{\"a\":{}}}", 0, NN_E_MALFORMED},
+    {"{\"__metadata__\":{\"a\":\"1\",\"a\":\"2\"}}", 0, NN_E_MALFORMED},
+    {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, NN_E_MALFORMED},
+    {"{\"__metadata__\":[]}", 0, NN_E_MALFORMED},
+    /* not tiled */
+    {"{}", 1, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[4]", "[0,4]") "}", 3, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[4]", "[0,4]") "}", 5, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[4]", "[1,5]") "}", 5, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[4]", "[0,3]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("a", "F32", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[2]", "[0,2]") "," TENSOR("b", "U8", "[2]", "[1,3]") "}", 3, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[2]", "[0,2]") "," TENSOR("b", "U8", "[2]", "[0,2]") "}", 2, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[2]", "[0,2]") "," TENSOR("b", "U8", "[2]", "[3,5]") "}", 5, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[2]", "[0,2]") "," TENSOR("b", "U8", "[0]", "[1,1]") "}", 2, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[2]", "[0,2]") "," TENSOR("a", "U8", "[2]", "[2,4]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[0]", "[9,9]") "}", 0, NN_E_MALFORMED},
+    /* others */
+    {"{" TENSOR("a", "F8_E4M3", "[4]", "[0,4]") "}", 4, NN_E_DTYPE},
+    {"{" TENSOR("a", "f32", "[1]", "[0,4]") "}", 4, NN_E_DTYPE},
+    {"{" TENSOR("a", "U8", "[1,1,1,1,1,1,1,1,4]", "[0,4]") "}", 4, NN_E_SHAPE},
+    {"{" TENSOR("a", "U8", "[" HUGE "]", "[0,4]") "}", 4, NN_E_SIZE},
+    {"{" TENSOR("a", "U8", "[9223372036854775808]", "[0,4]") "}", 4, NN_E_SIZE},
+    {"{" TENSOR("a", "U8", "[4294967296,4294967296]", "[0,0]") "}", 0, NN_E_SIZE},
+    {"{" TENSOR("a", "U8", "[9223372036854775807,2]", "[0,0]") "}", 0, NN_E_SIZE},
+    {"{" TENSOR("a", "U8", "[4]", "[" HUGE ",3]") "}", 4, NN_E_SIZE},
+    {"{" TENSOR("a", "U8", "[4]", "[9223372036854775803,9223372036854775807]") "}", 4, NN_E_MALFORMED},
+    {"{" TENSOR("a", "U8", "[2147483648]", "[0,2147483648]") "}", 4, NN_E_SIZE},
+};
+
 static void headers(void **state) {
     (void)state;
-#define HUGE "18446744073709551615"
-    static const struct {
-        const char *header;
-        size_t data;
-        enum nn_code code;
-    } cases[] = {
-        {"{}", 0, NN_OK},
-        {"{ }  ", 0, NN_OK},
-        {"{\"__metadata__\":{}}", 0, NN_OK},
-        {"{" TENSOR("a", "U8", "[4]", "[0,4]") "}", 4, NN_OK},
-        {"{" TENSOR("a", "U8", "[1,1,1,1,1,1,1,4]", "[0,4]") "}", 4, NN_OK},
-        {"{" TENSOR("a", "U8", "[2]", "[2,4]") "," TENSOR("b", "U8", "[2]", "[0,2]") "}", 4, NN_OK},
-        {"{" TENSOR("a", "U8", "[0]", "[2,2]") "," TENSOR("b", "U8", "[2]", "[0,2]") "}", 2, NN_OK},
-        {"{" TENSOR("a", "U8", "[0]", "[0,0]") "," TENSOR("b", "U8", "[0]", "[0,0]") "}", 0, NN_OK},
-        /* not JSON, or not this JSON */
-        {"", 0, NN_E_MALFORMED},
-        {" {}", 0, NN_E_MALFORMED},
-        {"[]", 0, NN_E_MALFORMED},
-        {"{}x", 0, NN_E_MALFORMED},
-        {"{}{}", 0, NN_E_MALFORMED},
-        {"{,}", 0, NN_E_MALFORMED},
-        {"{\"a\"}", 0, NN_E_MALFORMED},
-        {"{\"a\":1}", 0, NN_E_MALFORMED},
-        {"{\"a\":{}}", 0, NN_E_MALFORMED},
-        {"{a:1}", 0, NN_E_MALFORMED},
-        {"{\"a", 0, NN_E_MALFORMED},
-        {"{\"a\\", 0, NN_E_MALFORMED},
-        {"{\"a\\\"", 0, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[4]", "[0,4]") ",}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("\xff", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("\xed\xa0\x80", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("\xc0\x80", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("\xe2\x82", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("\n", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("\\u0000", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("\\ud800", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("\\udc00", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("\\ud800\\u0041", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("\\x", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("\\u12", "U8", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[4,]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[4.0]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[04]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[-4]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[[4]]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "4", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[4]", "[4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[4]", "[0,4,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[4]", "[4,0]") "}", 4, NN_E_MALFORMED},
-        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4]}}", 4, NN_E_MALFORMED},
-        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"shape\":[4],\"data_offsets\":[0,4]}}", 4, NN_E_MALFORMED},
-        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"extra\":1,\"data_offsets\":[0,4]}}", 4, NN_E_MALFORMED},
-        {"{\"a\":{\"dtype\":8,\"shape\":[4],\"data_offsets\":[0,4]}}", 4, NN_E_MALFORMED},
-        {"{\"__metadata__\":{\"a\":1}}", 0, NN_E_MALFORMED},
-        {"{\"__metadata__\":{\"a\":{}}}", 0, NN_E_MALFORMED},
-        {"{\"__metadata__\":{\"a\":\"1\",\"a\":\"2\"}}", 0, NN_E_MALFORMED},
-        {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, NN_E_MALFORMED},
-        {"{\"__metadata__\":[]}", 0, NN_E_MALFORMED},
-        /* not tiled */
-        {"{}", 1, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[4]", "[0,4]") "}", 3, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[4]", "[0,4]") "}", 5, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[4]", "[1,5]") "}", 5, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[4]", "[0,3]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("a", "F32", "[4]", "[0,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[2]", "[0,2]") "," TENSOR("b", "U8", "[2]", "[1,3]") "}", 3, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[2]", "[0,2]") "," TENSOR("b", "U8", "[2]", "[0,2]") "}", 2, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[2]", "[0,2]") "," TENSOR("b", "U8", "[2]", "[3,5]") "}", 5, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[2]", "[0,2]") "," TENSOR("b", "U8", "[0]", "[1,1]") "}", 2, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[2]", "[0,2]") "," TENSOR("a", "U8", "[2]", "[2,4]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[0]", "[9,9]") "}", 0, NN_E_MALFORMED},
-        /* others */
-        {"{" TENSOR("a", "F8_E4M3", "[4]", "[0,4]") "}", 4, NN_E_DTYPE},
-        {"{" TENSOR("a", "f32", "[1]", "[0,4]") "}", 4, NN_E_DTYPE},
-        {"{" TENSOR("a", "U8", "[1,1,1,1,1,1,1,1,4]", "[0,4]") "}", 4, NN_E_SHAPE},
-        {"{" TENSOR("a", "U8", "[" HUGE "]", "[0,4]") "}", 4, NN_E_SIZE},
-        {"{" TENSOR("a", "U8", "[9223372036854775808]", "[0,4]") "}", 4, NN_E_SIZE},
-        {"{" TENSOR("a", "U8", "[4294967296,4294967296]", "[0,0]") "}", 0, NN_E_SIZE},
-        {"{" TENSOR("a", "U8", "[9223372036854775807,2]", "[0,0]") "}", 0, NN_E_SIZE},
-        {"{" TENSOR("a", "U8", "[4]", "[" HUGE ",3]") "}", 4, NN_E_SIZE},
-        {"{" TENSOR("a", "U8", "[4]", "[9223372036854775803,9223372036854775807]") "}", 4, NN_E_MALFORMED},
-        {"{" TENSOR("a", "U8", "[2147483648]", "[0,2147483648]") "}", 4, NN_E_SIZE},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < sizeof header_cases / sizeof *header_cases; i++) {
         size_t size;
-        unsigned char *body = file_of(cases[i].header, strlen(cases[i].header), cases[i].data, &size);
+        unsigned char *body =
+            file_of(header_cases[i].header, strlen(header_cases[i].header), header_cases[i].data, &size);
         enum nn_code code = read_code(body, size);
         free(body);
-        if (code != cases[i].code) fail_msg("%s: code %d, not %d", cases[i].header, code, cases[i].code);
+        if (code != header_cases[i].code)
+            fail_msg("%s: code %d, not %d", header_cases[i].header, code, header_cases[i].code);
     }
 }
 
