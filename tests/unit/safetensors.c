@@ -234,8 +234,9 @@ static void writes(void **state) {
     assert_true(bytes[8] == '{');
 
     size_t size = header + 24 + 8 + 40;
-    bytes = realloc(bytes, size);
-    assert_non_null(bytes);
+    unsigned char *whole = realloc(bytes, size);
+    assert_non_null(whole);
+    bytes = whole;
     memset(bytes + header, 0, size - header);
     struct nn_arena *arena = nn_arena_new();
     struct nn_error err = {0};
