@@ -78,7 +78,7 @@ $(SERVER_TESTS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJ) $(filter-out %/main.o,$
 	$(call link,-lcmocka $(SERVER_LIBS))
 $(E2E): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJ) $(LIBRARIES)
 	$(call link,-lcmocka -lcurl $(API_LIBS))
-$(BENCH): $(BUILD)/%: $(BUILD)/%.o $(LIBRARIES)
+$(BENCH): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/server/pool.o $(LIBRARIES)
 	$(call link,-lcurl $(API_LIBS))
 $(EXAMPLES): $(BUILD)/%: $(BUILD)/%.o
 	$(call link,-lcurl -lm)
@@ -123,7 +123,7 @@ test-container:
 	@tests/run tests/container/check
 
 bench:
-	@$(NEED) $(BUILD_NEEDS) $(CURL_NEEDS)
+	@$(NEED) $(BUILD_NEEDS) $(CURL_NEEDS) python3-venv
 	$(MAKE_ALL) $(BUILD)/gradd $(BENCH)
 	@bench/run
 

@@ -111,8 +111,8 @@ static void serve(void *arg) {
 }
 
 /* What a body may cost, before anybody has looked into it: its bytes are a batch of floats, and each takes
- * part in some hundreds of products. */
-static uint64_t guess_cost(size_t body) { return (uint64_t)body / 4 * 512; }
+ * part in some thousands of products. */
+static uint64_t guess_cost(size_t body) { return (uint64_t)body / 4 * 4096; }
 
 void api_submit_take(struct api_request *request, void *body, size_t size, api_reply_fn *reply,
                      void *context) {

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json_load.h"
+#include "json_string.h"
 #include "safetensors.h"
 
 enum member_type { API_BARE_STRING, API_NAME_OR_OBJECT, API_TENSORS };
@@ -150,14 +152,8 @@ static bool skip_value(struct lifter *l) {
 
 /* The text of a key with its escapes resolved, in the arena. NULL on error. */
 static const char *key_text(struct lifter *l, const char *raw, size_t size) {
-    char *text = nn_arena_alloc(l->arena, size + 1, 1);
-    if (!text) return no_memory(l->err), NULL;
-    if (!memchr(raw, '\\', size)) return memcpy(text, raw, size);
-    json_t *string = json_loadb(raw - 1, size + 2, JSON_DECODE_ANY, NULL);
-    size_t length = json_string_length(string); /* never more than with its escapes */
-    if (length) memcpy(text, json_string_value(string), length);
-    json_decref(string);
-    return text;
+    const char *at = raw - 1; /* its quote */
+    return api_json_string_read(&at, raw + size + 1, l->arena, l->err);
 }
 
 static void copy_rest(struct lifter *l, const char *until) {
@@ -291,7 +287,7 @@ static int read_json(struct api_document *document, enum api_body kind, struct l
         text = l->rest;
         size = l->rest_size;
     }
-    document->members = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
+    document->members = api_json_load(text, size, 0, &error);
     if (!document->members) {
         if (json_error_code(&error) == json_error_out_of_memory) return no_memory(l->err);
         return nn_fail(l->err, NN_E_MALFORMED, "line %d: %s", error.line, error.text);
@@ -314,8 +310,7 @@ static json_t *read_metadata_text(const struct member *member, const char *text,
     json_error_t error;
     bool bare =
         member && (member->type == API_BARE_STRING || (member->type == API_NAME_OR_OBJECT && text[0] != '{'));
-    json_t *value =
-        bare ? json_string(text) : json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    json_t *value = bare ? json_string(text) : api_json_load(text, strlen(text), JSON_DECODE_ANY, &error);
     if (!value && (bare || json_error_code(&error) == json_error_out_of_memory))
         no_memory(err);
     else if (!value)

@@ -1,35 +1,56 @@
 /* problem.c - errors as RFC 9457 problem documents. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "json_text.h"
 #include "request.h"
 
-/* A shape as a list; a dimension that may be any is null. */
-static json_t *shape_json(const struct nn_shape *shape) {
-    json_t *list = json_array();
-    for (int i = 0; i < shape->rank; i++)
-        json_array_append_new(list, shape->dim[i] < 0 ? json_null() : json_integer(shape->dim[i]));
-    return list;
+static void add_member(struct api_text *text, const char *name) {
+    api_text_puts(text, text->size > 1 ? "," : "");
+    api_text_quote(text, name);
+    api_text_puts(text, ":");
 }
 
-static json_t *problem_json(const struct api_request *request) {
+static void add_string(struct api_text *text, const char *name, const char *value) {
+    add_member(text, name);
+    api_text_quote(text, value); /* repairs what is not UTF-8 */
+}
+
+/* A shape as a list; a dimension that may be any is null. */
+static void add_shape(struct api_text *text, const char *name, const struct nn_shape *shape) {
+    char number[24];
+    add_member(text, name);
+    api_text_puts(text, "[");
+    for (int i = 0; i < shape->rank; i++) {
+        snprintf(number, sizeof number, "%lld", (long long)shape->dim[i]);
+        api_text_puts(text, i ? "," : "");
+        api_text_puts(text, shape->dim[i] < 0 ? "null" : number);
+    }
+    api_text_puts(text, "]");
+}
+
+/* The document; malloc'ed, NULL when memory is out. */
+static char *problem_text(const struct api_request *request) {
     const struct nn_error *err = &request->err;
     const struct nn_code_info *info = nn_code_info(err->code);
-    char type[96];
-    snprintf(type, sizeof type, "urn:gradd:problem:%s", info->slug);
-    json_t *problem = json_pack("{s:s, s:s, s:i, s:s}", "type", type, "title", info->title, "status",
-                                info->status, "detail", err->text);
-    if (!problem && err->text[0]) /* not UTF-8: a name that came in as such */
-        problem = json_pack("{s:s, s:s, s:i}", "type", type, "title", info->title, "status", info->status);
-    if (!problem) return NULL;
-    if (request->pointer.text[0]) json_object_set_new(problem, "pointer", json_string(request->pointer.text));
+    struct api_text text = {0};
+    char slug[96], status[16];
+    snprintf(slug, sizeof slug, "urn:gradd:problem:%s", info->slug);
+    snprintf(status, sizeof status, "%d", info->status);
+    api_text_puts(&text, "{");
+    add_string(&text, "type", slug);
+    add_string(&text, "title", info->title);
+    add_member(&text, "status");
+    api_text_puts(&text, status);
+    add_string(&text, "detail", err->text);
+    if (request->pointer.text[0]) add_string(&text, "pointer", request->pointer.text);
     if (err->has_shapes) {
-        json_object_set_new(problem, "expected", shape_json(&err->expected));
-        json_object_set_new(problem, "actual", shape_json(&err->actual));
+        add_shape(&text, "expected", &err->expected);
+        add_shape(&text, "actual", &err->actual);
     }
-    return problem;
+    api_text_add(&text, "}\n", 3); /* with the end of a C string */
+    if (!text.failed) return text.data;
+    api_text_free(&text);
+    return NULL;
 }
 
 /* Headers that a status asks for. */
@@ -54,9 +75,7 @@ static void add_headers(struct api_response *response, const struct api_request 
 }
 
 struct api_response *api_problem(struct api_request *request) {
-    json_t *problem = problem_json(request);
-    char *text = problem ? api_json_text(problem) : NULL;
-    json_decref(problem);
+    char *text = problem_text(request);
     struct api_response *response = text ? api_response_of_text(request, text) : NULL;
     if (!response) {
         free(text);
