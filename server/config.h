@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "../core/nn.h"
+#include "../api/api.h"
 
 enum srv_log { SRV_LOG_OFF, SRV_LOG_REQUESTS }; /* in the order of the row's words */
 

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
-#include "../core/nn.h"
+#include "../api/api.h"
 
 struct srv_listener;
 

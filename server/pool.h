@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../core/nn.h"
+#include "../api/api.h"
 
 struct srv_pool;
 
