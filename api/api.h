@@ -54,6 +54,9 @@ int api_in_flight(const struct api *api);
 /* Bytes reserved now of limits.memory. */
 size_t api_memory_in_use(const struct api *api);
 
+/* What the `type` of every problem document begins with; the error's slug follows. */
+#define API_PROBLEM_TYPE "urn:gradd:problem:"
+
 /* A request's head. Strings are borrowed, NULL where a header is absent. `path` is percent-decoded by the
  * caller and holds no query; `query` is the raw text behind '?'. */
 struct api_head {

@@ -34,7 +34,7 @@ static char *problem_text(const struct api_request *request) {
     const struct nn_code_info *info = nn_code_info(err->code);
     struct api_text text = {0};
     char slug[96], status[16];
-    snprintf(slug, sizeof slug, "urn:gradd:problem:%s", info->slug);
+    snprintf(slug, sizeof slug, API_PROBLEM_TYPE "%s", info->slug);
     snprintf(status, sizeof status, "%d", info->status);
     api_text_puts(&text, "{");
     add_string(&text, "type", slug);

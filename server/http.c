@@ -204,7 +204,8 @@ static struct MHD_Response *problem(enum nn_code code, const char *detail, int *
     const struct nn_code_info *info = nn_code_info(code);
     char text[512];
     int length = snprintf(text, sizeof text,
-                          "{\"type\": \"%s\", \"title\": \"%s\", \"status\": %d, \"detail\": \"%s\"}\n",
+                          "{\"type\": \"" API_PROBLEM_TYPE
+                          "%s\", \"title\": \"%s\", \"status\": %d, \"detail\": \"%s\"}\n",
                           info->slug, info->title, info->status, detail);
     *status = info->status;
     *size = (uint64_t)length;
