@@ -178,9 +178,11 @@ static void add_map(struct api_text *text, const struct api_answer *answer, cons
 
 static struct api_response *encode_json(struct api_request *request) {
     const struct api_answer *answer = &request->answer;
-    struct api_text text = {0};
+    struct api_text text = {.room = answer->encoded + 4096};
     const char *name;
     json_t *value;
+    text.data = malloc(text.room); /* at once: growing would copy it over and over */
+    text.failed = !text.data;
     api_text_puts(&text, "{");
     json_object_foreach(answer->members, name, value) { add_member(&text, name, value); }
     for (int i = 0; i < answer->n_maps; i++) add_map(&text, answer, answer->maps[i]);
@@ -224,6 +226,15 @@ void api_add_map(struct api_request *request, const char *map) {
     answer->maps[answer->n_maps++] = map;
 }
 
+/* What a tensor's encoding takes beside its own data: in JSON its text ("-1.17549435e-38," and its like),
+ * in safetensors a converted copy. */
+static size_t encoded_bytes(enum api_encoding encoding, int64_t n, enum nn_dtype from, enum api_dtype as) {
+    size_t text = as == API_F64 || as == API_I64 ? 26 : 16, wide = sizeof(double);
+    bool converted = as != api_dtype_of(from);
+    if (encoding == API_JSON) return (size_t)n * (text + (converted ? 2 * wide : 0)) + 256;
+    return converted ? (size_t)n * api_dtype_size(as) : 0;
+}
+
 int api_add_tensor(struct api_request *request, const char *map, const char *name,
                    const struct nn_shape *shape, enum nn_dtype from, const void *data, enum api_dtype as) {
     struct api_answer *answer = &request->answer;
@@ -235,6 +246,9 @@ int api_add_tensor(struct api_request *request, const char *map, const char *nam
         answer->results = moved;
         answer->room = larger;
     }
+    size_t bytes = encoded_bytes(request->out, nn_shape_elements(shape), from, as);
+    if (api_reserve(request, bytes)) return (int)request->err.code;
+    answer->encoded += bytes;
     answer->results[answer->n_results++] = (struct api_result){{map, name, *shape, as}, data, from};
     api_add_map(request, map);
     return NN_OK;

@@ -41,6 +41,7 @@ struct api_answer {
     int n_maps;
     struct api_result *results;
     size_t n_results, room;
+    size_t encoded;    /* bytes reserved for the results' encoding */
     char location[96]; /* "" for none */
     bool plain_names;  /* the parameters resource: names without their map */
 };
@@ -117,7 +118,9 @@ const struct nn_parallel *api_parallel(struct api *api);
 int api_add(struct api_request *request, const char *name, json_t *value);
 /* Opens a map of tensors, so that it is there even when it stays empty. */
 void api_add_map(struct api_request *request, const char *map);
-/* Adds a tensor to a map. `shape` is whole; `name` and `data` live as long as the request. */
+/* Adds a tensor to a map, and reserves what its encoding will take, so that encoding itself does not fail
+ * for the budget. `shape` is whole; `name` and `data` live as long as the request. NN_E_BUSY, NN_E_TOO_LARGE,
+ * NN_E_NOMEM. */
 int api_add_tensor(struct api_request *request, const char *map, const char *name,
                    const struct nn_shape *shape, enum nn_dtype from, const void *data, enum api_dtype as);
 /* Ends a request: encodes its answer or its error, and replies. */
