@@ -152,7 +152,7 @@ static int check_length(struct api_request *request, const struct api_head *head
 static int admit(struct api_request *request, const struct api_head *head) {
     struct nn_error *err = &request->err;
     if (find_route(request, head) && err->code != NN_E_NOT_FOUND && err->code != NN_E_METHOD)
-        return err->code;
+        return (int)err->code;
     struct nn_error no_route = *err; /* a stranger is not told what there is */
     *err = (struct nn_error){0};
     if (check_token(request, head)) return (int)err->code;

@@ -270,7 +270,7 @@ static int take_map(struct api_document *document, size_t *room, const char *mem
         }
         *tensor = (struct api_tensor){.member = member, .name = copy};
         if (read_base64(tensor, value, l->arena, l->err))
-            return point(l->pointer, member, name), l->err->code;
+            return point(l->pointer, member, name), (int)l->err->code;
     }
     return NN_OK;
 }
@@ -324,7 +324,7 @@ static int read_metadata(struct api_document *document, const json_t *metadata, 
     json_t *text;
     json_object_foreach((json_t *)metadata, name, text) {
         json_t *value = read_metadata_text(find_member(name, strlen(name)), json_string_value(text), err);
-        if (!value) return point(pointer, name, NULL), err->code;
+        if (!value) return point(pointer, name, NULL), (int)err->code;
         if (json_object_set_new(document->members, name, value)) return no_memory(err);
     }
     return NN_OK;

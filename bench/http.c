@@ -1,6 +1,7 @@
 /* http.c - the step over HTTP on loopback: POST /backward with "apply", from a client that sends the same
  * bytes each time over one connection. Usage: http URL json|safetensors ROWS */
 #include <curl/curl.h>
+#include <stdint.h>
 #include <string.h>
 
 #include "step.h"
@@ -56,7 +57,7 @@ static char *json_body(const float *x, const long *y, int rows, size_t *size) {
 }
 
 static char *safetensors_body(const float *x, const long *y, int rows, size_t *size) {
-    char header[512], *text = NULL;
+    char header[512];
     size_t x_bytes = (size_t)rows * FEATURES * sizeof *x, y_bytes = (size_t)rows * sizeof *y;
     int n = snprintf(
         header, sizeof header,
@@ -64,13 +65,13 @@ static char *safetensors_body(const float *x, const long *y, int rows, size_t *s
         "\"shape\":[%d,%d],\"data_offsets\":[0,%zu]},\"targets/y\":{\"dtype\":\"I64\",\"shape\":[%d],"
         "\"data_offsets\":[%zu,%zu]}}",
         rows, FEATURES, x_bytes, rows, x_bytes, x_bytes + y_bytes);
-    unsigned long long length = (unsigned long long)n;
-    FILE *f = need(open_memstream(&text, size));
-    fwrite(&length, sizeof length, 1, f);
-    fwrite(header, (size_t)n, 1, f);
-    fwrite(x, x_bytes, 1, f);
-    fwrite(y, y_bytes, 1, f);
-    fclose(f);
+    uint64_t length = (uint64_t)n;
+    *size = sizeof length + length + x_bytes + y_bytes;
+    char *text = need(malloc(*size));
+    memcpy(text, &length, sizeof length);
+    memcpy(text + sizeof length, header, length);
+    memcpy(text + sizeof length + length, x, x_bytes);
+    memcpy(text + sizeof length + length + x_bytes, y, y_bytes);
     return text;
 }
 

@@ -28,10 +28,11 @@ static inline void fill_batch(float *x, long *y, int rows) {
 
 /* Serves until standard input ends. */
 static inline int serve_steps(void (*step)(void *peer), void *peer) {
-    int count;
-    while (scanf("%d", &count) == 1) {
+    char line[32];
+    while (fgets(line, sizeof line, stdin)) {
+        long count = strtol(line, NULL, 10);
         double begin = seconds();
-        for (int i = 0; i < count; i++) step(peer);
+        for (long i = 0; i < count; i++) step(peer);
         printf("%.9f\n", seconds() - begin);
         fflush(stdout);
     }
