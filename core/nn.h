@@ -148,8 +148,8 @@ enum nn_flags {
     NN_IS_LOSS = 8,      /* takes a target; its output is the unreduced loss */
 };
 
-/* One use of an operator, for documents and tests: a layer's or loss's own attributes as JSON, and
- * sample shapes. */
+/* One use of an operator or optimizer, for documents and tests: its attributes as JSON, and sample shapes
+ * (an optimizer has none). */
 struct nn_example {
     const char *attrs;         /* members of a JSON object, without the braces; "" for none */
     struct nn_shape inputs[3]; /* as many as the example has; the rest have rank -1 or are zero */

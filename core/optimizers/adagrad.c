@@ -50,6 +50,12 @@ static void update(const struct nn_update *u, int64_t begin, int64_t end) {
     }
 }
 
+static const struct nn_example examples[] = {
+    {.attrs = ""},
+    {.attrs = "\"lr\": 0.1, \"lr_decay\": 0.01, \"weight_decay\": 0.01"},
+    {.attrs = "\"initial_accumulator_value\": 0.1, \"clip_grad_norm\": 1"},
+};
+
 const struct nn_optimizer_op NN_OPTIMIZER(adagrad) = {
     .def =
         {
@@ -58,6 +64,8 @@ const struct nn_optimizer_op NN_OPTIMIZER(adagrad) = {
             .forward = "s ← s + g²; w ← w - lr g / (√s + eps)",
             .source = "Duchi et al., \"Adaptive subgradient methods\", 2011",
             .attrs = attrs,
+            .examples = examples,
+            .n_examples = sizeof examples / sizeof examples[0],
         },
     .slots = {"sum"},
     .start = start,

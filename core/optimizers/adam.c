@@ -10,6 +10,13 @@ static void update(const struct nn_update *u, int64_t begin, int64_t end) {
     nn_adam_update(u, u->attrs[NN_ADAM_DECAY].r, 0, begin, end);
 }
 
+static const struct nn_example examples[] = {
+    {.attrs = ""},
+    {.attrs = "\"lr\": 0.01, \"betas\": [0.8, 0.9], \"eps\": 1e-6"},
+    {.attrs = "\"weight_decay\": 0.01"},
+    {.attrs = "\"amsgrad\": true, \"clip_grad_norm\": 1"},
+};
+
 const struct nn_optimizer_op NN_OPTIMIZER(adam) = {
     .def =
         {
@@ -18,6 +25,8 @@ const struct nn_optimizer_op NN_OPTIMIZER(adam) = {
             .forward = "m ← β₁ m + (1 - β₁) g; v ← β₂ v + (1 - β₂) g²; w ← w - lr m̂ / (√v̂ + eps)",
             .source = "Kingma and Ba, \"Adam: a method for stochastic optimization\", 2015, algorithm 1",
             .attrs = attrs,
+            .examples = examples,
+            .n_examples = sizeof examples / sizeof examples[0],
         },
     .slots = NN_ADAM_SLOTS,
     .uses = nn_adam_uses,

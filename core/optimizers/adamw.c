@@ -12,6 +12,12 @@ static void update(const struct nn_update *u, int64_t begin, int64_t end) {
     nn_adam_update(u, 0, a[NN_LR].r * a[NN_ADAM_DECAY].r, begin, end);
 }
 
+static const struct nn_example examples[] = {
+    {.attrs = ""},
+    {.attrs = "\"lr\": 0.01, \"weight_decay\": 0.1"},
+    {.attrs = "\"amsgrad\": true, \"betas\": [0.8, 0.9]"},
+};
+
 const struct nn_optimizer_op NN_OPTIMIZER(adamw) = {
     .def =
         {
@@ -21,6 +27,8 @@ const struct nn_optimizer_op NN_OPTIMIZER(adamw) = {
                        "lr m̂ / (√v̂ + eps)",
             .source = "Loshchilov and Hutter, \"Decoupled weight decay regularization\", 2019, algorithm 2",
             .attrs = attrs,
+            .examples = examples,
+            .n_examples = sizeof examples / sizeof examples[0],
         },
     .slots = NN_ADAM_SLOTS,
     .uses = nn_adam_uses,

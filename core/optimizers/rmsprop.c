@@ -61,6 +61,13 @@ static void update(const struct nn_update *u, int64_t begin, int64_t end) {
     }
 }
 
+static const struct nn_example examples[] = {
+    {.attrs = ""},
+    {.attrs = "\"alpha\": 0.9, \"weight_decay\": 0.01"},
+    {.attrs = "\"momentum\": 0.9"},
+    {.attrs = "\"momentum\": 0.9, \"centered\": true, \"clip_grad_norm\": 1"},
+};
+
 const struct nn_optimizer_op NN_OPTIMIZER(rmsprop) = {
     .def =
         {
@@ -71,6 +78,8 @@ const struct nn_optimizer_op NN_OPTIMIZER(rmsprop) = {
                 "Tieleman and Hinton, lecture 6.5 of \"Neural networks for machine learning\", 2012; "
                 "centered: Graves, \"Generating sequences with recurrent neural networks\", 2013, eq. 38",
             .attrs = attrs,
+            .examples = examples,
+            .n_examples = sizeof examples / sizeof examples[0],
         },
     .slots = {"square_avg", "momentum_buffer", "grad_avg"},
     .uses = uses,

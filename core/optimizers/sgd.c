@@ -54,6 +54,14 @@ static void update(const struct nn_update *u, int64_t begin, int64_t end) {
     }
 }
 
+static const struct nn_example examples[] = {
+    {.attrs = ""},
+    {.attrs = "\"lr\": 0.1, \"momentum\": 0.9"},
+    {.attrs = "\"momentum\": 0.9, \"dampening\": 0.1, \"weight_decay\": 0.01"},
+    {.attrs = "\"momentum\": 0.9, \"nesterov\": true"},
+    {.attrs = "\"lr\": 0.1, \"clip_grad_norm\": 1"},
+};
+
 const struct nn_optimizer_op NN_OPTIMIZER(sgd) = {
     .def =
         {
@@ -63,6 +71,8 @@ const struct nn_optimizer_op NN_OPTIMIZER(sgd) = {
             .source = "Sutskever et al., \"On the importance of initialization and momentum in deep "
                       "learning\", 2013, in PyTorch's form",
             .attrs = attrs,
+            .examples = examples,
+            .n_examples = sizeof examples / sizeof examples[0],
         },
     .slots = {"momentum_buffer"},
     .check_attrs = check_attrs,
