@@ -47,7 +47,7 @@ struct nn_pass {
     int64_t rows;
     int64_t first_row; /* the place of row 0 in the whole batch, for the generator */
     enum nn_mode mode;
-    struct nn_rng_key rng; /* keyed by seed and node */
+    struct nn_rng_key rng; /* of a layer's forward: keyed by seed and node */
     const struct nn_parallel *par;
 
     int n_inputs;

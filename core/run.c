@@ -58,7 +58,6 @@ struct nn_pass nn_pass_begin(const struct nn_run *run, const struct nn_node *nod
                             .rows = options->rows,
                             .first_row = options->first_row,
                             .mode = options->mode,
-                            .rng = {options->seed, (uint32_t)(node - run->plan->graph->nodes)},
                             .n_inputs = node->n_inputs,
                             .in = node->in,
                             .out = &node->shape,
@@ -102,6 +101,7 @@ static struct nn_pass forward_pass(const struct nn_run *run, int index, const vo
     const struct nn_node *node = &plan->graph->nodes[index];
     struct nn_pass pass = nn_pass_begin(run, node, w);
     for (int i = 0; i < node->n_inputs; i++) x[i] = nn_at(run->block, plan->value[node->inputs[i]]);
+    pass.rng = (struct nn_rng_key){plan->run.seed, (uint32_t)index};
     pass.x = x;
     pass.y = nn_at(run->block, plan->value[index]);
     pass.saved = nn_at(run->block, plan->saved[index]);
