@@ -123,7 +123,7 @@ test-container:
 	@tests/run tests/container/check
 
 bench:
-	@$(NEED) $(BUILD_NEEDS) $(CURL_NEEDS) python3-venv python3-venv
+	@$(NEED) $(BUILD_NEEDS) $(CURL_NEEDS) python3-venv
 	$(MAKE_ALL) $(BUILD)/gradd $(BENCH)
 	@bench/run
 
