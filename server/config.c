@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum kind { TEXT, SECRET, COUNT, BYTES, SECONDS, CHOICE };
+enum kind { COUNT, BYTES, SECONDS, CHOICE, TEXT, SECRET };
 
 struct row {
     const char *name;
@@ -268,10 +268,8 @@ static int load_token_file(struct loading *load) {
     int code = length < 0 && ferror(file) ? fail_file(load, path) : NN_OK;
     fclose(file);
     if (code) return code;
-    char *end = settings->token + length;
-    if (length > 0 && end[-1] == '\n') *--end = 0;
-    if (length > 0 && end > settings->token && end[-1] == '\r') *--end = 0;
-    if (length < 0 || !*settings->token)
+    while (length > 0 && strchr("\r\n", settings->token[length - 1])) settings->token[--length] = 0;
+    if (length <= 0 || !*settings->token)
         return nn_fail(load->err, NN_E_VALUE, "%s: the token file's first line is empty", path);
     return NN_OK;
 }

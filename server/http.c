@@ -222,10 +222,10 @@ static struct MHD_Response *wrap_take(struct api_response *response) {
 static struct MHD_Response *problem(enum nn_code code, const char *detail, int *status, uint64_t *size) {
     const struct nn_code_info *info = nn_code_info(code);
     char text[512];
-    int length = snprintf(text, sizeof text,
-                          "{\"type\": \"" API_PROBLEM_TYPE
-                          "%s\", \"title\": \"%s\", \"status\": %d, \"detail\": \"%s\"}\n",
-                          info->slug, info->title, info->status, detail);
+    int length =
+        snprintf(text, sizeof text,
+                 "{\"type\":\"urn:gradd:problem:%s\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"}",
+                 info->slug, info->title, info->status, detail);
     *status = info->status;
     *size = (uint64_t)length;
     struct MHD_Response *response =

@@ -88,7 +88,7 @@ static int open_socket(struct srv_listener *listener, const struct sockaddr *add
 /* --- TCP ---------------------------------------------------------------------------------------- */
 
 static char *url_of(int fd) {
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t length = sizeof bound;
     char host[256], port[16], *url;
     if (getsockname(fd, (struct sockaddr *)&bound, &length) != 0 ||

@@ -1,6 +1,7 @@
 /* Settings: every source, their precedence, and errors that say where the fault is. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -14,7 +15,7 @@
 
 /* A file of this text, named into `path`. */
 static void write_file(char path[32], const char *text) {
-    strcpy(path, "/tmp/gradd-config-XXXXXX");
+    snprintf(path, 32, "/tmp/gradd-config-XXXXXX");
     int fd = mkstemp(path);
     assert_true(fd >= 0);
     assert_int_equal(write(fd, text, strlen(text)), strlen(text));
@@ -202,9 +203,10 @@ static void help_names_every_setting(void **state) {
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char flag[64];
-        snprintf(flag, sizeof flag, strcmp(names[i], "token") ? "  --%s " : "  GRADD_TOKEN=", names[i]);
-        for (char *c = flag; *c; c++)
-            if (*c == '_' && strcmp(names[i], "token")) *c = '-';
+        bool is_token = strcmp(names[i], "token") == 0;
+        snprintf(flag, sizeof flag, is_token ? "  GRADD_TOKEN=" : "  --%s ", names[i]);
+        for (char *c = flag; *c && !is_token; c++)
+            if (*c == '_') *c = '-';
         assert_non_null(strstr(text, flag));
     }
     free(text);

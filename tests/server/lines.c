@@ -40,7 +40,7 @@ static void targets_are_cut_and_decoded(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char text[64];
         struct srv_target target = {0};
-        strcpy(text, cases[i].text);
+        snprintf(text, sizeof text, "%s", cases[i].text);
         assert_int_equal(srv_target_parse(text, &target), cases[i].path != NULL);
         if (!cases[i].path) {
             assert_string_equal(text, cases[i].text);
