@@ -201,17 +201,20 @@ static void accept_one(struct srv_listener *listener) {
     }
 }
 
+static bool has_room(struct srv_listener *listener) {
+    return atomic_load(&listener->open) < listener->connections;
+}
+
 static void *accept_all(void *self) {
     struct srv_listener *listener = self;
     pthread_setname_np(pthread_self(), "gradd-accept");
     while (!atomic_load(&listener->stopping)) {
-        bool room = atomic_load(&listener->open) < listener->connections;
         struct pollfd fds[] = {{.fd = listener->wake, .events = POLLIN},
-                               {.fd = room ? listener->fd : -1, .events = POLLIN}};
+                               {.fd = has_room(listener) ? listener->fd : -1, .events = POLLIN}};
         poll(fds, 2, -1);
         eventfd_t count;
         if (fds[0].revents) eventfd_read(listener->wake, &count);
-        if (fds[1].revents) accept_one(listener);
+        if (fds[1].revents && has_room(listener)) accept_one(listener);
     }
     return NULL;
 }
