@@ -37,6 +37,9 @@
 /* How long a stop waits for the rest of a request that is not whole: its peer may be gone (see peer_left). */
 #define LONGEST_SILENCE_MS 1000
 
+/* A stop's first moments, in which requests may be on their way on connections that are open. */
+#define SETTLING_MS 20
+
 #define FIRST_CHUNKED_BUFFER ((size_t)64 * 1024)
 
 struct srv_http {
@@ -516,12 +519,14 @@ struct srv_http *srv_http_new(struct api *api, struct srv_listener *listener,
 void srv_http_drain(struct srv_http *http) {
     atomic_store(&http->draining, true);
     srv_listener_stop(http->listener);
+    note_activity(http);
 }
 
 bool srv_http_finished(struct srv_http *http) {
     int64_t silence = now_ms() - atomic_load_explicit(&http->last_read_ms, memory_order_relaxed);
     pthread_mutex_lock(&http->mutex);
-    http->closed = http->answering == 0 && (http->reading == 0 || silence >= LONGEST_SILENCE_MS);
+    int64_t enough = http->reading ? LONGEST_SILENCE_MS : SETTLING_MS;
+    http->closed = http->answering == 0 && silence >= enough;
     bool finished = http->closed;
     pthread_mutex_unlock(&http->mutex);
     return finished;

@@ -188,17 +188,21 @@ void srv_listener_free(struct srv_listener *listener) {
 
 const char *srv_listener_url(const struct srv_listener *listener) { return listener->url; }
 
-static void accept_one(struct srv_listener *listener) {
+/* Whether there was one. */
+static bool accept_one(struct srv_listener *listener) {
     struct sockaddr_storage peer;
     socklen_t length = sizeof peer;
     int fd = accept4(listener->fd, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
         listener->accepted(listener->self, fd, (struct sockaddr *)&peer, length);
-    } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+        return true;
+    }
+    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
         /* The peer stays in the queue, and poll would report it at once again. */
         struct pollfd wake = {.fd = listener->wake, .events = POLLIN};
         poll(&wake, 1, 100);
     }
+    return false;
 }
 
 static bool has_room(struct srv_listener *listener) {
@@ -242,6 +246,8 @@ void srv_listener_stop(struct srv_listener *listener) {
         eventfd_write(listener->wake, 1);
         pthread_join(listener->thread, NULL);
         listener->running = false;
+        /* Who is connected already would be reset. */
+        while (has_room(listener) && accept_one(listener)) continue;
     }
     if (listener->fd < 0) return;
     remove_file(listener);
