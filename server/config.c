@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum kind { TEXT, SECRET, COUNT, BYTES, SECONDS, CHOICE };
+enum kind { COUNT, BYTES, SECONDS, CHOICE, TEXT, SECRET };
 
 struct row {
     const char *name;
@@ -163,7 +163,7 @@ static int load_defaults(struct loading *load) {
 
 static int load_flags(struct loading *load, int argc, char *const *argv, enum srv_wish *wish) {
     int code = NN_OK;
-    for (int i = 1; i < argc && !code; i++) {
+    for (int i = 1; i < argc && argv[i] && !code; i++) {
         const char *flag = argv[i];
         if (strcmp(flag, "--help") == 0 || strcmp(flag, "-h") == 0) *wish = SRV_HELP;
         if (strcmp(flag, "--version") == 0) *wish = SRV_VERSION;
@@ -268,10 +268,8 @@ static int load_token_file(struct loading *load) {
     int code = length < 0 && ferror(file) ? fail_file(load, path) : NN_OK;
     fclose(file);
     if (code) return code;
-    char *end = settings->token + (length > 0 ? length : 0);
-    if (end > settings->token && end[-1] == '\n') *--end = 0;
-    if (end > settings->token && end[-1] == '\r') *--end = 0;
-    if (!settings->token || !*settings->token)
+    while (length > 0 && strchr("\r\n", settings->token[length - 1])) settings->token[--length] = 0;
+    if (length <= 0 || !*settings->token)
         return nn_fail(load->err, NN_E_VALUE, "%s: the token file's first line is empty", path);
     return NN_OK;
 }
@@ -334,7 +332,7 @@ static void print_name(FILE *out, const struct row *row) {
     fputs(row->kind == SECRET ? "  GRADD_" : "  --", out);
     for (const char *c = row->name; *c; c++)
         fputc(row->kind == SECRET ? toupper((unsigned char)*c) : *c == '_' ? '-' : *c, out);
-    fprintf(out, " %s\n      %s", row->unit, row->text);
+    fprintf(out, "%c%s\n      %s", row->kind == SECRET ? '=' : ' ', row->unit, row->text);
 }
 
 void srv_settings_help(FILE *out) {
@@ -342,7 +340,8 @@ void srv_settings_help(FILE *out) {
         "gradd: a service that holds neural networks, and computes and applies their gradients over HTTP.\n\n"
         "usage: gradd [--SETTING VALUE]... | --help | --version\n\n"
         "Each setting is a flag (--io-threads 4), an environment variable (GRADD_IO_THREADS=4) or a line\n"
-        "of the file that --config names (io-threads = 4); the first of these that speaks of it counts.\n\n",
+        "of the file that --config names (io-threads = 4); the first of these that speaks of it counts.\n"
+        "Bytes may be given with K, M, G or T behind the number, seconds with m or h.\n\n",
         out);
     for (const struct row *row = rows; row < rows + ROWS; row++) {
         print_name(out, row);

@@ -34,6 +34,12 @@
  * than losing it to a reset connection; beyond, the connection is closed. */
 #define MOST_DISCARDED (UINT64_C(16) << 20)
 
+/* How long a stop waits for the rest of a request that is not whole: its peer may be gone (see peer_left). */
+#define LONGEST_SILENCE_MS 1000
+
+/* A stop's first moments, in which requests may be on their way on connections that are open. */
+#define SETTLING_MS 20
+
 #define FIRST_CHUNKED_BUFFER ((size_t)64 * 1024)
 
 struct srv_http {
@@ -43,9 +49,10 @@ struct srv_http {
     struct MHD_Daemon *daemon;
     atomic_uint_fast64_t next_id;
     atomic_bool draining;
-    pthread_mutex_t mutex;
-    int open;    /* exchanges; under the mutex */
-    bool closed; /* no more of them; under the mutex */
+    atomic_int_fast64_t last_read_ms; /* when a piece of any request came */
+    pthread_mutex_t mutex;            /* of what follows */
+    int reading, answering;           /* exchanges: before and after their request is whole or refused */
+    bool closed;                      /* no more begin, and none goes on to be answered */
 };
 
 struct exchange {
@@ -58,6 +65,7 @@ struct exchange {
 
     struct api_request *request;   /* until it is submitted or refused */
     struct api_response *response; /* until it is queued; NULL then means that memory is out */
+    bool chunked;
     char *body;
     size_t size, capacity, limit;
     uint64_t discarded;
@@ -71,18 +79,33 @@ struct exchange {
 
 /* --- an exchange's life -------------------------------------------------------------------------- */
 
-static bool enter(struct srv_http *http) {
+/* Counts one more exchange as being read, or one of those as being answered. False: too late, the daemon
+ * is about to be stopped. */
+static bool count_in(struct srv_http *http, int reading, int answering) {
     pthread_mutex_lock(&http->mutex);
-    bool entered = !http->closed;
-    if (entered) http->open++;
+    bool counted = !http->closed;
+    if (counted) {
+        http->reading += reading;
+        http->answering += answering;
+    }
     pthread_mutex_unlock(&http->mutex);
-    return entered;
+    return counted;
 }
 
-static void leave(struct srv_http *http) {
+static void count_out(struct srv_http *http, bool answering) {
     pthread_mutex_lock(&http->mutex);
-    http->open--;
+    *(answering ? &http->answering : &http->reading) -= 1;
     pthread_mutex_unlock(&http->mutex);
+}
+
+static int64_t now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+}
+
+static void note_activity(struct srv_http *http) {
+    atomic_store_explicit(&http->last_read_ms, now_ms(), memory_order_relaxed);
 }
 
 static void drop_body(struct exchange *x) {
@@ -102,15 +125,14 @@ static void exchange_free(struct exchange *x) {
 /* At a request line, before libmicrohttpd takes its target apart. NULL, and `handle` closes the connection. */
 static void *begin(void *self, const char *target, struct MHD_Connection *connection) {
     struct srv_http *http = self;
-    if (!enter(http)) return NULL;
     struct exchange *x = calloc(1, sizeof *x);
-    char *copy = strdup(target);
-    if (!x || !copy) {
+    char *copy = strdup(target ? target : ""); /* a request line may have none */
+    if (!x || !copy || !count_in(http, 1, 0)) {
         free(x);
         free(copy);
-        leave(http);
         return NULL;
     }
+    note_activity(http);
     x->http = http;
     x->connection = connection;
     x->raw_target = copy;
@@ -144,12 +166,12 @@ static void log_exchange(const struct exchange *x, bool whole) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     int64_t us = (now.tv_sec - x->began_monotonic.tv_sec) * INT64_C(1000000) +
                  (now.tv_nsec - x->began_monotonic.tv_nsec) / 1000;
-    int status = whole ? x->status : 0;
-    if (whole && !status) { /* libmicrohttpd refused by itself, and `handle` never knew */
-        const union MHD_ConnectionInfo *queued =
-            MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_HTTP_STATUS);
-        if (queued) status = (int)queued->http_status;
-    }
+    int status = x->status;
+    const union MHD_ConnectionInfo *queued;
+    if (!status && (queued = MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_HTTP_STATUS)))
+        status = (int)queued->http_status; /* libmicrohttpd refused by itself, and `handle` never knew */
+    else if (!whole)
+        status = 0;
     srv_log_write(&(struct srv_log_entry){
         .time = x->began,
         .id = x->id,
@@ -171,8 +193,8 @@ static void completed(void *self, struct MHD_Connection *connection, void **cont
     if (!x) return;
     *context = NULL;
     if (http->options.log) log_exchange(x, how == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+    count_out(http, x->stage >= WAITING);
     exchange_free(x);
-    leave(http);
 }
 
 /* --- answers ------------------------------------------------------------------------------------- */
@@ -203,10 +225,10 @@ static struct MHD_Response *wrap_take(struct api_response *response) {
 static struct MHD_Response *problem(enum nn_code code, const char *detail, int *status, uint64_t *size) {
     const struct nn_code_info *info = nn_code_info(code);
     char text[512];
-    int length = snprintf(text, sizeof text,
-                          "{\"type\": \"" API_PROBLEM_TYPE
-                          "%s\", \"title\": \"%s\", \"status\": %d, \"detail\": \"%s\"}\n",
-                          info->slug, info->title, info->status, detail);
+    int length =
+        snprintf(text, sizeof text,
+                 "{\"type\":\"urn:gradd:problem:%s\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"}",
+                 info->slug, info->title, info->status, detail);
     *status = info->status;
     *size = (uint64_t)length;
     struct MHD_Response *response =
@@ -219,6 +241,10 @@ static struct MHD_Response *problem(enum nn_code code, const char *detail, int *
 
 static enum MHD_Result queue_take(struct exchange *x, struct MHD_Response *response) {
     if (!response) return MHD_NO;
+    if (x->stage < WAITING && !count_in(x->http, -1, 1)) {
+        MHD_destroy_response(response);
+        return MHD_NO;
+    }
     char id[24];
     snprintf(id, sizeof id, "%016" PRIx64, x->id);
     MHD_add_response_header(response, "X-Request-Id", id);
@@ -240,7 +266,7 @@ static enum MHD_Result answer(struct exchange *x) {
     x->response = NULL;
     if (response) {
         x->status = response->status;
-        x->bytes_out = response->size;
+        x->bytes_out = strcmp(x->method, "HEAD") == 0 ? 0 : response->size;
         wrapped = wrap_take(response);
     }
     if (!wrapped)
@@ -281,8 +307,9 @@ static enum MHD_Result count_header(void *self, enum MHD_ValueKind kind, const c
 /* What libmicrohttpd lets pass, and another server on the way may read differently (RFC 9112, sections
  * 3.2, 5.1, 6.1 and 6.3): whoever disagrees where a request ends can be made to see another request there.
  * NULL: nothing of the kind. */
-static const char *head_fault(const struct head_count *count, const char *version) {
+static const char *head_fault(const struct exchange *x, const struct head_count *count, const char *version) {
     bool is_1_1 = strcmp(version, "HTTP/1.1") == 0;
+    if (!is_token(x->method)) return "The method is not a token.";
     if (count->bad_name) return "The name of a header is not a token.";
     if (count->lengths > 1) return "There is more than one Content-Length.";
     if (count->lengths && count->codings) return "Content-Length and Transfer-Encoding exclude each other.";
@@ -330,7 +357,7 @@ static enum MHD_Result take_head(struct exchange *x, const char *method, const c
     struct head_count count = {0};
     snprintf(x->method, sizeof x->method, "%s", method);
     MHD_get_connection_values(x->connection, MHD_HEADER_KIND, count_header, &count);
-    const char *fault = head_fault(&count, version);
+    const char *fault = head_fault(x, &count, version);
     if (fault) return refuse_head(x, fault);
     if (!srv_target_parse(x->raw_target, &x->target))
         return refuse_head(x, "The target of the request is not a path.");
@@ -338,6 +365,7 @@ static enum MHD_Result take_head(struct exchange *x, const char *method, const c
     /* libmicrohttpd has seen that it is a number; one too large saturates. */
     int64_t length = count.codings ? -1 : count.length ? strtoll(count.length, NULL, 10) : 0;
     x->stage = BODY;
+    x->chunked = length < 0;
     admit(x, length);
     if (x->request && length > 0 && (uint64_t)length > x->limit) refuse_body(x);
     if (x->request && length > 0) {
@@ -369,14 +397,24 @@ static bool discard(struct exchange *x, size_t size) {
     return x->discarded <= MOST_DISCARDED;
 }
 
+/* libmicrohttpd overlooks the end of a connection that came together with the last bytes, and would keep
+ * the request, and its memory, until the idle timeout. */
+static bool peer_left(const struct exchange *x) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    char next;
+    return info && recv(info->connect_fd, &next, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static bool take_body(struct exchange *x, const char *data, size_t size) {
+    note_activity(x->http);
     x->bytes_in += size;
     if (x->request && size > x->limit - x->size) refuse_body(x);
     if (x->request && size > x->capacity - x->size && !grow(x, x->size + size)) give_up_for_memory(x);
     if (!x->request) return discard(x, size);
     memcpy(x->body + x->size, data, size);
     x->size += size;
-    return true;
+    return x->chunked || x->size == x->capacity || !peer_left(x);
 }
 
 /* --- the request as a whole ---------------------------------------------------------------------- */
@@ -388,7 +426,8 @@ static void reply(void *self, struct api_response *response) {
     MHD_resume_connection(x->connection);
 }
 
-static void submit(struct exchange *x) {
+static enum MHD_Result submit(struct exchange *x) {
+    if (!count_in(x->http, -1, 1)) return MHD_NO;
     struct api_request *request = x->request;
     void *body = x->body;
     if (x->size == 0) {
@@ -400,6 +439,7 @@ static void submit(struct exchange *x) {
     x->body = NULL;
     MHD_suspend_connection(x->connection);
     api_submit_take(request, body, x->size, reply, x);
+    return MHD_YES;
 }
 
 static enum MHD_Result handle(void *self, struct MHD_Connection *connection, const char *url,
@@ -414,11 +454,7 @@ static enum MHD_Result handle(void *self, struct MHD_Connection *connection, con
         *size = 0;
         return going_on ? MHD_YES : MHD_NO;
     }
-    if (x->stage == BODY && x->request) {
-        submit(x);
-        return MHD_YES;
-    }
-    return answer(x);
+    return x->stage == BODY && x->request ? submit(x) : answer(x);
 }
 
 /* --- connections --------------------------------------------------------------------------------- */
@@ -483,11 +519,14 @@ struct srv_http *srv_http_new(struct api *api, struct srv_listener *listener,
 void srv_http_drain(struct srv_http *http) {
     atomic_store(&http->draining, true);
     srv_listener_stop(http->listener);
+    note_activity(http);
 }
 
 bool srv_http_finished(struct srv_http *http) {
+    int64_t silence = now_ms() - atomic_load_explicit(&http->last_read_ms, memory_order_relaxed);
     pthread_mutex_lock(&http->mutex);
-    http->closed = http->open == 0;
+    int64_t enough = http->reading ? LONGEST_SILENCE_MS : SETTLING_MS;
+    http->closed = http->answering == 0 && silence >= enough;
     bool finished = http->closed;
     pthread_mutex_unlock(&http->mutex);
     return finished;

@@ -23,7 +23,7 @@ struct srv_http *srv_http_new(struct api *api, struct srv_listener *listener,
 /* A graceful stop has four steps. Stops accepting connections, and has those that are open close behind
  * their next answer; */
 void srv_http_drain(struct srv_http *http);
-/* true as soon as no request is open, and none is taken from then on; */
+/* true as soon as no request is being answered, or read, and none is taken from then on; */
 bool srv_http_finished(struct srv_http *http);
 /* the threads that reply are to be ended; and at last the connections. */
 void srv_http_free(struct srv_http *http);

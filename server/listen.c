@@ -88,7 +88,7 @@ static int open_socket(struct srv_listener *listener, const struct sockaddr *add
 /* --- TCP ---------------------------------------------------------------------------------------- */
 
 static char *url_of(int fd) {
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t length = sizeof bound;
     char host[256], port[16], *url;
     if (getsockname(fd, (struct sockaddr *)&bound, &length) != 0 ||
@@ -188,30 +188,37 @@ void srv_listener_free(struct srv_listener *listener) {
 
 const char *srv_listener_url(const struct srv_listener *listener) { return listener->url; }
 
-static void accept_one(struct srv_listener *listener) {
+/* Whether there was one. */
+static bool accept_one(struct srv_listener *listener) {
     struct sockaddr_storage peer;
     socklen_t length = sizeof peer;
     int fd = accept4(listener->fd, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
         listener->accepted(listener->self, fd, (struct sockaddr *)&peer, length);
-    } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+        return true;
+    }
+    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
         /* The peer stays in the queue, and poll would report it at once again. */
         struct pollfd wake = {.fd = listener->wake, .events = POLLIN};
         poll(&wake, 1, 100);
     }
+    return false;
+}
+
+static bool has_room(struct srv_listener *listener) {
+    return atomic_load(&listener->open) < listener->connections;
 }
 
 static void *accept_all(void *self) {
     struct srv_listener *listener = self;
     pthread_setname_np(pthread_self(), "gradd-accept");
     while (!atomic_load(&listener->stopping)) {
-        bool room = atomic_load(&listener->open) < listener->connections;
         struct pollfd fds[] = {{.fd = listener->wake, .events = POLLIN},
-                               {.fd = room ? listener->fd : -1, .events = POLLIN}};
+                               {.fd = has_room(listener) ? listener->fd : -1, .events = POLLIN}};
         poll(fds, 2, -1);
         eventfd_t count;
         if (fds[0].revents) eventfd_read(listener->wake, &count);
-        if (fds[1].revents) accept_one(listener);
+        if (fds[1].revents && has_room(listener)) accept_one(listener);
     }
     return NULL;
 }
@@ -239,6 +246,8 @@ void srv_listener_stop(struct srv_listener *listener) {
         eventfd_write(listener->wake, 1);
         pthread_join(listener->thread, NULL);
         listener->running = false;
+        /* Who is connected already would be reset. */
+        while (has_room(listener) && accept_one(listener)) continue;
     }
     if (listener->fd < 0) return;
     remove_file(listener);

@@ -12,7 +12,7 @@
  * is valid whatever a peer sent. */
 static void escape(char out[6 * LONGEST + 1], const char *text, size_t longest) {
     char *to = out;
-    for (size_t i = 0; text[i] && i < longest; i++) {
+    for (size_t i = 0; i < longest && text[i]; i++) {
         unsigned char c = (unsigned char)text[i];
         if (c < ' ' || c > '~' || c == '"' || c == '\\')
             to += snprintf(to, 7, "\\u%04x", c);

@@ -96,7 +96,7 @@ static void raise_file_limit(void) {
 
 /* Whether all requests in flight came to their end: within the time, and before a second signal. */
 static bool drain(struct srv_http *http, int64_t seconds) {
-    static const struct timespec tick = {.tv_nsec = 10 * 1000 * 1000};
+    static const struct timespec tick = {.tv_nsec = 10000000};
     int64_t deadline = now_ms(NULL) + seconds * 1000;
     srv_http_drain(http);
     while (!srv_http_finished(http)) {

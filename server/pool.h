@@ -24,7 +24,7 @@ void srv_pool_free(struct srv_pool *pool);
 bool srv_pool_execute(struct srv_pool *pool, void (*job)(void *arg), void *arg, uint64_t cost);
 
 /* Calls task(arg, i) for every i < n, here and on workers that have nothing else to do; returns when all
- * are done. From any thread, tasks included. Fits nn_parallel, so `pool` is a struct srv_pool. */
-void srv_pool_parallel(void *pool, size_t n, void (*task)(void *arg, size_t i), void *arg);
+ * are done. From any thread, tasks included. Fits nn_parallel, so `self` is a struct srv_pool. */
+void srv_pool_parallel(void *self, size_t n, void (*task)(void *arg, size_t i), void *arg);
 
 #endif

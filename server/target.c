@@ -22,6 +22,8 @@ bool srv_target_parse(char *text, struct srv_target *target) {
     char *path = text;
     if (strncasecmp(text, scheme, sizeof scheme - 1) == 0) path = strchrnul(text + sizeof scheme - 1, '/');
     if (*path != '/') return false;
+    for (const char *c = path; *c; c++)
+        if ((unsigned char)*c <= ' ' || *c == 0x7f) return false;
     char *end = strchrnul(path, '?');
     for (const char *c = path; c < end; c++)
         if (*c == '%' && !escaped(c)) return false;

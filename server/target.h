@@ -11,7 +11,7 @@ struct srv_target {
 };
 
 /* Works in place. Takes "/path?query" and "http://host/path?query". False, with `text` as it was, if it is
- * neither or its path has a broken escape or an encoded NUL. */
+ * neither, holds a blank or control character, or its path a broken escape or an encoded NUL. */
 bool srv_target_parse(char *text, struct srv_target *target);
 
 #endif
