@@ -81,7 +81,7 @@ $(E2E): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJ) $(LIBRARIES)
 $(BENCH): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/server/pool.o $(LIBRARIES)
 	$(call link,-lcurl $(API_LIBS))
 $(EXAMPLES): $(BUILD)/%: $(BUILD)/%.o
-	$(call link,-lcurl -lm)
+	$(call link,-lcurl -ljansson)
 $(BUILD)/docs/ops: $(BUILD)/docs/ops.o $(LIBRARIES)
 	$(call link,$(API_LIBS))
 $(BUILD)/docker/healthcheck: $(BUILD)/docker/healthcheck.o
@@ -104,13 +104,14 @@ demo:
 
 SUITES ?= unit api server e2e docs python
 PROGRAM_TESTS = $(filter $(foreach s,$(SUITES),$(BUILD)/tests/$(s)/%),$(UNIT) $(SERVER_TESTS) $(E2E))
-DOCS_TESTS = $(if $(filter docs,$(SUITES)),$(shell find tests/docs -maxdepth 1 -type f -executable 2>/dev/null))
+SCRIPT_TESTS = $(foreach s,$(filter e2e docs,$(SUITES)),$(shell find tests/$(s) -maxdepth 1 -type f -executable \
+    2>/dev/null))
 PYTHON_TESTS = $(if $(filter python,$(SUITES)),$(wildcard tests/python/*.py))
 
 test:
 	@$(NEED) $(BUILD_NEEDS) $(TEST_NEEDS)
-	$(MAKE_ALL) $(BUILD)/gradd $(PROGRAM_TESTS) $(if $(PYTHON_TESTS),$(BUILD)/venv/ready)
-	@tests/run $(PROGRAM_TESTS) $(DOCS_TESTS) $(PYTHON_TESTS)
+	$(MAKE_ALL) $(BUILD)/gradd $(EXAMPLES) $(PROGRAM_TESTS) $(if $(PYTHON_TESTS),$(BUILD)/venv/ready)
+	@tests/run $(PROGRAM_TESTS) $(SCRIPT_TESTS) $(PYTHON_TESTS)
 
 # The packages that tests/python compares with.
 $(BUILD)/venv/ready:
