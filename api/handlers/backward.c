@@ -255,7 +255,8 @@ static int add_returns(struct api_request *request, const struct wish *wish) {
 
 int api_post_backward(struct api_request *request) {
     struct wish wish = {0};
-    if (read_wish(request, &wish) || begin(request, &wish) || prepare(request, &wish))
+    if (api_query_check(request, "") || read_wish(request, &wish) || begin(request, &wish) ||
+        prepare(request, &wish))
         return (int)request->err.code;
     if (!request->context) nn_run_forward(request->run, api_parallel(request->api));
     nn_backward_run(request->backward, request->grads, api_parallel(request->api));

@@ -76,7 +76,7 @@ int api_get_models(struct api_request *request) {
 int api_post_models(struct api_request *request) {
     struct api_spec spec;
     const char *name = NULL;
-    if (api_get_string(request, "name", &name)) return (int)request->err.code;
+    if (api_query_check(request, "") || api_get_string(request, "name", &name)) return (int)request->err.code;
     if (!name || !api_model_name_valid(name)) {
         nn_fail(
             &request->err, name ? NN_E_NAME : NN_E_VALUE,

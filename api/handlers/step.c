@@ -7,8 +7,8 @@
 int api_post_step(struct api_request *request) {
     const char *name = NULL;
     request->lr = NAN;
-    if (api_get_string(request, "model", &name) || api_get_bool(request, "mean", &request->mean) ||
-        api_get_real(request, "lr", &request->lr))
+    if (api_query_check(request, "") || api_get_string(request, "model", &name) ||
+        api_get_bool(request, "mean", &request->mean) || api_get_real(request, "lr", &request->lr))
         return (int)request->err.code;
     if (!name || request->lr < 0) {
         nn_fail(&request->err, NN_E_VALUE,
