@@ -147,10 +147,11 @@ static void add_attr(struct api_text *text, const struct nn_attr_def *attr) {
     api_text_puts(text, " |\n");
 }
 
-static void add_def(struct api_text *text, const struct nn_def *def) {
+/* `rule` is what def->forward is: of an operator or of an optimizer. */
+static void add_def(struct api_text *text, const struct nn_def *def, const char *rule) {
     const char *const parts[][2] = {{"\n### ", def->name},
                                     {"\n\n", def->summary},
-                                    {"\n\n- Forward: ", def->forward},
+                                    {rule, def->forward},
                                     {"\n- Backward: ", def->backward},
                                     {"\n- Source: ", def->source}};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
@@ -165,6 +166,7 @@ static void add_def(struct api_text *text, const struct nn_def *def) {
 }
 
 char *api_ops_markdown(void) {
+    static const char forward[] = "\n\n- Forward: ";
     struct api_text text = {0};
     const struct nn_def *def;
     api_text_puts(
@@ -172,15 +174,15 @@ char *api_ops_markdown(void) {
                "Made from the tables by `make docs`; `GET /ops` gives the same as JSON. Names, defaults and\n"
                "meaning are PyTorch's. A `dim` counts the batch as 0.\n\n## Operators\n");
     for (int i = 0; (def = nn_op_def(i)); i++)
-        if (!(def->flags & NN_IS_LOSS)) add_def(&text, def);
+        if (!(def->flags & NN_IS_LOSS)) add_def(&text, def, forward);
     api_text_puts(
         &text,
         "\n## Losses\n\nA loss also takes `input`, `target`, `sample_weight`, `scale` and `reduction`: "
         "see [api.md](api.md).\n");
     for (int i = 0; (def = nn_op_def(i)); i++)
-        if (def->flags & NN_IS_LOSS) add_def(&text, def);
+        if (def->flags & NN_IS_LOSS) add_def(&text, def, forward);
     api_text_puts(&text, "\n## Optimizers\n");
-    for (int i = 0; (def = nn_optimizer_def(i)); i++) add_def(&text, def);
+    for (int i = 0; (def = nn_optimizer_def(i)); i++) add_def(&text, def, "\n\n- Update: ");
     api_text_add(&text, "", 1);
     if (!text.failed) return text.data;
     api_text_free(&text);
