@@ -26,7 +26,7 @@ SERVER_LIBS = -lmicrohttpd $(API_LIBS)
 NEED = .ci/need
 BUILD_NEEDS = gcc libc6-dev libmicrohttpd-dev libjansson-dev libopenblas-dev
 CURL_NEEDS = libcurl4-openssl-dev
-TEST_NEEDS = $(CURL_NEEDS) libcmocka-dev curl $(if $(PYTHON_TESTS),python3-venv)
+TEST_NEEDS = $(CURL_NEEDS) libcmocka-dev curl $(if $(DOCS_TESTS),python3) $(if $(PYTHON_TESTS),python3-venv)
 LINT_NEEDS = clang clang-tidy clang-format cppcheck shellcheck
 
 # --- what is built of what -------------------------------------------------------------------------
