@@ -227,7 +227,7 @@ static struct MHD_Response *problem(enum nn_code code, const char *detail, int *
     char text[512];
     int length =
         snprintf(text, sizeof text,
-                 "{\"type\":\"urn:gradd:problem:%s\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"}",
+                 "{\"type\":\"" API_PROBLEM_TYPE "%s\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"}\n",
                  info->slug, info->title, info->status, detail);
     *status = info->status;
     *size = (uint64_t)length;
