@@ -1,15 +1,10 @@
 /* Memory that runs out, one allocation at a time: every step of a scenario is repeated with its first, its
  * second, its third ... allocation failing, and then with all from that one on. Each time the answer is the
  * right one, or a 503, or none at all; what failed has changed nothing, not even the number of allocations
- * that live, so that the next attempt can be held against the answer of an undisturbed run, byte by byte.
- *
- * The functions of malloc's family are this program's own, and pass on to the next ones (the C library's or
- * a sanitizer's), so that what libraries allocate for the service fails too. */
-#include <dlfcn.h>
+ * that live, so that the next attempt can be held against the answer of an undisturbed run, byte by byte. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -18,105 +13,8 @@
 
 #include <cmocka.h>
 
+#include "../support/malloc.h"
 #include "../support/service.h"
-
-/* --- malloc's family ------------------------------------------------------------------------------- */
-
-static atomic_long live;  /* allocations not yet freed */
-static atomic_long until; /* how many more succeed; only while armed */
-static atomic_bool armed, all_from_there, failed;
-
-static bool fails(void) {
-    if (!atomic_load(&armed)) return false;
-    long left = atomic_fetch_sub(&until, 1);
-    bool now = all_from_there ? left <= 0 : left == 0;
-    if (now) atomic_store(&failed, true);
-    return now;
-}
-
-/* dlsym itself may allocate, before there is anything to allocate with. */
-static _Alignas(64) char first_bytes[4096];
-static size_t first_used;
-
-static void *first_alloc(size_t size) {
-    void *p = first_bytes + first_used;
-    first_used += (size + 63) & ~(size_t)63;
-    return first_used <= sizeof first_bytes ? p : NULL;
-}
-
-static bool is_first(const void *p) {
-    return (uintptr_t)p >= (uintptr_t)first_bytes &&
-           (uintptr_t)p < (uintptr_t)first_bytes + sizeof first_bytes;
-}
-
-static void *(*next_malloc)(size_t), *(*next_calloc)(size_t, size_t), *(*next_realloc)(void *, size_t),
-    *(*next_aligned)(size_t, size_t);
-static void (*next_free)(void *);
-
-static bool resolve(void) {
-    static bool busy;
-    if (next_free) return true;
-    if (busy) return false;
-    busy = true;
-    *(void **)&next_malloc = dlsym(RTLD_NEXT, "malloc");
-    *(void **)&next_calloc = dlsym(RTLD_NEXT, "calloc");
-    *(void **)&next_realloc = dlsym(RTLD_NEXT, "realloc");
-    *(void **)&next_aligned = dlsym(RTLD_NEXT, "aligned_alloc");
-    *(void **)&next_free = dlsym(RTLD_NEXT, "free");
-    busy = false;
-    return true;
-}
-
-static void *count(void *p) {
-    if (p) atomic_fetch_add(&live, 1);
-    return p;
-}
-
-void *malloc(size_t size) {
-    if (!resolve()) return first_alloc(size);
-    return fails() ? NULL : count(next_malloc(size));
-}
-
-void *calloc(size_t n, size_t size) {
-    if (!resolve()) return first_alloc(n * size);
-    return fails() ? NULL : count(next_calloc(n, size));
-}
-
-void *realloc(void *p, size_t size) {
-    if (!p) return malloc(size);
-    if (!resolve() || fails()) return NULL;
-    return next_realloc(p, size);
-}
-
-void *aligned_alloc(size_t alignment, size_t size) {
-    if (!resolve()) return NULL;
-    return fails() ? NULL : count(next_aligned(alignment, size));
-}
-
-char *strdup(const char *text) { /* a sanitizer's own would not come by here */
-    size_t size = strlen(text) + 1;
-    char *copy = malloc(size);
-    return copy ? memcpy(copy, text, size) : NULL;
-}
-
-void free(void *p) {
-    if (!p || is_first(p)) return;
-    atomic_fetch_sub(&live, 1);
-    next_free(p);
-}
-
-/* The n-th allocation from now on fails, counted from 0; or it and all that follow. */
-static void arm(long n, bool all) {
-    atomic_store(&until, n);
-    atomic_store(&all_from_there, all);
-    atomic_store(&failed, false);
-    atomic_store(&armed, true);
-}
-
-static bool disarm(void) {
-    atomic_store(&armed, false);
-    return atomic_load(&failed);
-}
 
 /* --- the service ----------------------------------------------------------------------------------- */
 
@@ -230,9 +128,9 @@ static bool step_all, step_failed;
 static void watch(bool on) {
     if (step_n < 0) return;
     if (on)
-        arm(step_n, step_all);
+        test_malloc_fail(step_n, step_all);
     else
-        step_failed = disarm();
+        step_failed = test_malloc_work();
 }
 
 /* Answers of the undisturbed run. */
@@ -315,7 +213,7 @@ static void replay(struct test_service *service, int until_step) {
 /* All of one step's allocations. Afterwards the step has been taken. */
 static void fail_step(struct test_service *service, int index, bool all) {
     for (long n = 0;; n++) {
-        long before = atomic_load(&live);
+        long before = atomic_load(&test_live);
         size_t reserved = api_memory_in_use(service->api);
         struct test_answer answer = run_step(service, index, n, all);
         bool right = same(&answer, &expected[index]);
@@ -324,9 +222,9 @@ static void fail_step(struct test_service *service, int index, bool all) {
             if (!step_failed) fail_msg("%s: another answer than before", steps[index].request);
         }
         test_answer_free(&answer);
-        if (!right && atomic_load(&live) != before)
+        if (!right && atomic_load(&test_live) != before)
             fail_msg("%s, allocation %ld: %ld more are left", steps[index].request, n,
-                     atomic_load(&live) - before);
+                     atomic_load(&test_live) - before);
         if (!right && api_memory_in_use(service->api) != reserved)
             fail_msg("%s, allocation %ld: %zu bytes reserved, and %zu before", steps[index].request, n,
                      api_memory_in_use(service->api), reserved);
@@ -342,14 +240,14 @@ static void fail_step(struct test_service *service, int index, bool all) {
 static void fail_steps(bool all) {
     struct test_service service;
     start(&service);
-    long before = atomic_load(&live);
+    long before = atomic_load(&test_live);
     size_t reserved = api_memory_in_use(service.api);
     for (int i = 0; i < STEPS; i++) {
         fail_step(&service, i, all);
         take_context(i);
     }
     assert_int_equal(api_memory_in_use(service.api), reserved);
-    assert_int_equal(atomic_load(&live), before);
+    assert_int_equal(atomic_load(&test_live), before);
     test_service_stop(&service);
 }
 
@@ -395,11 +293,11 @@ static int forget(void **state) {
 static void fail_calls(bool (*fn)(void)) {
     for (int all = 0; all < 2; all++)
         for (long n = 0;; n++) {
-            long before = atomic_load(&live);
-            arm(n, all);
+            long before = atomic_load(&test_live);
+            test_malloc_fail(n, all);
             bool succeeded = fn();
-            bool had_failure = disarm();
-            assert_int_equal(atomic_load(&live), before);
+            bool had_failure = test_malloc_work();
+            assert_int_equal(atomic_load(&test_live), before);
             assert_true(succeeded || had_failure);
             if (!had_failure) break;
         }
