@@ -23,13 +23,30 @@ static int by_name(const void *a, const void *b) {
 
 /* --- life ------------------------------------------------------------------------------------------- */
 
+struct api_model_spec *api_model_spec_new_take(json_t *json) {
+    struct api_model_spec *spec = json ? malloc(sizeof *spec) : NULL;
+    if (!spec) {
+        json_decref(json);
+        return NULL;
+    }
+    atomic_init(&spec->refs, 1);
+    spec->json = json;
+    return spec;
+}
+
+void api_model_spec_unref(struct api_model_spec *spec) {
+    if (!spec || atomic_fetch_sub(&spec->refs, 1) != 1) return;
+    json_decref(spec->json);
+    free(spec);
+}
+
 void api_model_unref(struct api *api, struct api_model *model) {
     if (!model || atomic_fetch_sub(&model->refs, 1) != 1) return;
     for (int i = 0; i < model->n_blocks; i++) nn_params_unref(model->blocks[i]);
     nn_optimizer_free(model->optimizer);
     nn_grads_free(model->sum);
     nn_graph_unref(model->graph);
-    json_decref(model->spec);
+    api_model_spec_unref(model->spec);
     api_release(api, model->reserved);
     free(model);
 }
@@ -78,8 +95,8 @@ int api_model_new(struct api_request *request, const char *name, const struct ap
     if (api_random(request, &incarnation) || api_random(request, &seed)) return (int)err->code;
     snprintf(model->incarnation, sizeof model->incarnation, "%016llx", (unsigned long long)incarnation);
     model->seed = spec->has_seed ? spec->seed : seed & (uint64_t)API_MAX_SEED;
-    model->spec = json_deep_copy(json);
-    if (json_object_set_new(model->spec, "seed", json_integer((json_int_t)model->seed)))
+    model->spec = api_model_spec_new_take(json_deep_copy(json));
+    if (!model->spec || json_object_set_new(model->spec->json, "seed", json_integer((json_int_t)model->seed)))
         return nn_fail(err, NN_E_NOMEM, "memory is out");
     return fill(request, model, spec);
 }
@@ -267,7 +284,7 @@ void api_model_publish(struct api_request *request, struct nn_params *next) {
 }
 
 void api_model_set_optimizer_take(struct api_request *request, struct nn_optimizer *optimizer, size_t bytes,
-                                  json_t *spec) {
+                                  struct api_model_spec *spec) {
     struct api_model *model = request->model;
     if (optimizer != model->optimizer) {
         nn_optimizer_free(model->optimizer);
@@ -279,18 +296,19 @@ void api_model_set_optimizer_take(struct api_request *request, struct nn_optimiz
     model->optimizer_bytes += bytes;
     model->optimizer = optimizer;
     pthread_mutex_lock(&request->api->lock);
-    json_t *old = model->spec;
+    struct api_model_spec *old = model->spec;
     model->spec = spec;
     pthread_mutex_unlock(&request->api->lock);
-    json_decref(old);
+    api_model_spec_unref(old);
     api_model_note(request);
 }
 
 struct api_model_state api_model_state(struct api_request *request) {
     struct api_model *model = request->model;
     pthread_mutex_lock(&request->api->lock);
-    struct api_model_state state = {json_incref(model->spec), nn_params_version(model->params), model->steps,
+    struct api_model_state state = {model->spec, nn_params_version(model->params), model->steps,
                                     model->contributions};
+    atomic_fetch_add(&state.spec->refs, 1);
     pthread_mutex_unlock(&request->api->lock);
     return state;
 }

@@ -14,6 +14,13 @@
 #define API_MAX_MODEL_NAME 64
 #define API_MAX_VERSIONS   8 /* of one model's that live at once; beyond, a change gets 503 */
 
+/* A specification as given, the seed included. Immutable, and shared by this count alone: jansson's is read
+ * without atomics by whoever adds to it, so that no value of its own may go from thread to thread. */
+struct api_model_spec {
+    atomic_int refs;
+    json_t *json;
+};
+
 struct api_model {
     atomic_int refs;
     char name[API_MAX_MODEL_NAME + 1];
@@ -23,7 +30,7 @@ struct api_model {
 
     /* Guarded by the registry's lock. */
     struct nn_params *params; /* the current version; one of `blocks` */
-    json_t *spec;             /* as given, the seed included; replaced as a whole */
+    struct api_model_spec *spec;
     uint64_t steps, contributions;
     struct api_request *first, *last; /* the queue */
     bool draining, dead;
@@ -68,13 +75,17 @@ void api_model_publish(struct api_request *request, struct nn_params *next);
 /* In a turn: tells readers what the optimizer and the accumulation buffer have come to. */
 void api_model_note(struct api_request *request);
 /* In a turn: replaces the optimizer (owned from here on, with `bytes` of the request's reservation) and the
- * specification that says so. The same optimizer again takes `bytes` more. */
+ * specification that says so, owned too. The same optimizer again takes `bytes` more. */
 void api_model_set_optimizer_take(struct api_request *request, struct nn_optimizer *optimizer, size_t bytes,
-                                  json_t *spec);
+                                  struct api_model_spec *spec);
 
-/* A consistent copy of what GET shows. The specification is a reference. */
+/* Held once; `json` is consumed, and NULL gives NULL, as memory that is out does. */
+struct api_model_spec *api_model_spec_new_take(json_t *json);
+void api_model_spec_unref(struct api_model_spec *spec);
+
+/* A consistent copy of what GET shows, with a reference to the specification. */
 struct api_model_state {
-    json_t *spec;
+    struct api_model_spec *spec;
     uint64_t version, steps, contributions;
 };
 struct api_model_state api_model_state(struct api_request *request);

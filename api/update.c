@@ -13,8 +13,8 @@ static int no_optimizer(struct api_request *request) {
 
 int api_check_optimizer(struct api_request *request) {
     struct api_model_state state = api_model_state(request);
-    bool has = json_is_object(json_object_get(state.spec, "optimizer"));
-    json_decref(state.spec);
+    bool has = json_is_object(json_object_get(state.spec->json, "optimizer"));
+    api_model_spec_unref(state.spec);
     return has ? NN_OK : no_optimizer(request);
 }
 

@@ -51,8 +51,8 @@ static int64_t count_numbers(const struct nn_graph *graph) {
     return n;
 }
 
-/* Everything that there is to know of request->model. The state's specification is consumed. */
-static int describe_take(struct api_request *request, struct api_model_state state) {
+/* Everything that there is to know of request->model in this state. */
+static int describe_state(struct api_request *request, struct api_model_state state) {
     const struct api_model *model = request->model;
     int failed = 0;
     failed |= api_add(request, "name", json_string(model->name));
@@ -66,11 +66,16 @@ static int describe_take(struct api_request *request, struct api_model_state sta
     failed |= api_add(request, "parameters", parameters_json(model->graph));
     failed |= api_add(request, "steps", json_integer((json_int_t)state.steps));
     failed |= api_add(request, "accumulated", json_integer((json_int_t)state.contributions));
-    failed |= api_add(request, "specification", state.spec);
+    failed |= api_add(request, "specification", json_deep_copy(state.spec->json));
     return failed ? (int)request->err.code : NN_OK;
 }
 
-static int describe(struct api_request *request) { return describe_take(request, api_model_state(request)); }
+static int describe(struct api_request *request) {
+    struct api_model_state state = api_model_state(request);
+    int code = describe_state(request, state);
+    api_model_spec_unref(state.spec);
+    return code;
+}
 
 int api_get_models(struct api_request *request) {
     json_t *list = json_array();
@@ -156,40 +161,47 @@ static bool is_same(const struct api_model *model, const struct nn_def *def) {
     return def && model->optimizer && nn_optimizer_definition(model->optimizer) == def;
 }
 
-/* The answer first, and then the optimizer that the patched specification asks for: none, the old one
- * configured anew, or another. */
-static int set_optimizer(struct api_request *request, json_t *spec) {
+/* The answer as it will be, with that specification. */
+static int describe_patched(struct api_request *request, struct api_model_spec *spec, bool same) {
+    struct api_model_state state = api_model_state(request);
+    api_model_spec_unref(state.spec);
+    state.spec = spec;
+    if (!same) state.steps = 0;
+    return describe_state(request, state) ? (int)request->err.code : api_answer_ready(request);
+}
+
+/* The optimizer that a specification asks for: none, the old one configured anew, or another. */
+static int set_optimizer(struct api_request *request, struct api_model_spec *spec) {
     struct api_model *model = request->model;
     struct nn_error *err = &request->err;
     struct nn_optimizer *optimizer = NULL;
-    const json_t *json = json_object_get(spec, "optimizer");
+    const json_t *json = json_object_get(spec->json, "optimizer");
     const struct nn_def *def = NULL;
     const struct nn_attrs *attrs = NULL;
     size_t bytes = 0;
     if (json && !json_is_null(json) && api_spec_optimizer(request, json, NULL, &def, &attrs))
         return (int)err->code;
-    struct api_model_state state = api_model_state(request);
-    json_decref(state.spec);
-    state.spec = json_incref(spec);
-    if (!is_same(model, def)) state.steps = 0;
-    if (describe_take(request, state) || api_answer_ready(request)) return (int)err->code;
+    bool same = is_same(model, def);
+    if (describe_patched(request, spec, same)) return (int)err->code;
     if (def) bytes = nn_optimizer_bytes(model->graph, def, attrs);
-    if (is_same(model, def)) {
+    if (same) {
         optimizer = model->optimizer;
         configure(request, attrs, &bytes);
     } else if (def) {
         make(request, def, attrs, bytes, &optimizer);
     }
     if (err->code) return api_point(request, "optimizer", err->member[0] ? err->member : NULL);
-    api_model_set_optimizer_take(request, optimizer, bytes, json_incref(spec));
+    atomic_fetch_add(&spec->refs, 1);
+    api_model_set_optimizer_take(request, optimizer, bytes, spec);
     return NN_OK;
 }
 
 static int turn_patch(struct api_request *request) {
-    json_t *spec = merge_patch(request->model->spec, request->doc.members);
+    json_t *patched = merge_patch(request->model->spec->json, request->doc.members);
+    struct api_model_spec *spec = api_model_spec_new_take(patched);
     if (!spec) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     set_optimizer(request, spec);
-    json_decref(spec);
+    api_model_spec_unref(spec);
     return (int)request->err.code;
 }
 
