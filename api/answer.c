@@ -208,6 +208,18 @@ struct api_response *api_encode(struct api_request *request) {
     return response;
 }
 
+int api_answer_ready(struct api_request *request) {
+    if ((request->ready = api_encode(request))) return NN_OK;
+    return nn_fail(&request->err, NN_E_NOMEM, "no memory for the answer");
+}
+
+void api_answer_drop(struct api_request *request) {
+    if (!request->ready) return;
+    ((struct owned_response *)request->ready)->request = NULL;
+    api_response_free(request->ready);
+    request->ready = NULL;
+}
+
 int api_add(struct api_request *request, const char *name, json_t *value) {
     struct api_answer *answer = &request->answer;
     if (!answer->members && !(answer->members = json_object())) {

@@ -61,13 +61,17 @@ void api_finish(struct api_request *request, int code) {
     struct api *api = request->api;
     api_reply_fn *reply = request->reply;
     void *context = request->reply_context;
-    struct api_response *response = NULL;
+    struct api_response *response;
     assert(code != API_LATER);
-    if (code == NN_OK && !(response = api_encode(request)))
-        code = nn_fail(&request->err, NN_E_NOMEM, "no memory for the answer");
-    if (code != NN_OK) {
+    if (code == NN_OK && !request->ready) code = api_answer_ready(request);
+    if (code == NN_OK) {
+        api_context_settle(request);
+        response = request->ready;
+        request->ready = NULL;
+    } else {
         assert(request->err.code);
         api_context_unclaim(request); /* a failed request uses nothing up */
+        api_answer_drop(request);
         response = api_problem(request);
         if (!response) api_request_free(request);
     }

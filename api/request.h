@@ -64,6 +64,7 @@ struct api_request {
     struct nn_error err;
     struct api_pointer pointer; /* where err is, in the request */
     size_t reserved;            /* bytes of the api's budget */
+    struct api_response *ready; /* the answer, where it was encoded before the change that it tells of */
 
     /* What the answer may show; let go with the request. */
     struct api_model *model;
@@ -73,6 +74,7 @@ struct api_request {
     struct nn_run *run;
     struct nn_backward *backward;
     struct nn_grads *grads;
+    struct nn_params *fresh; /* a block for the model's next version, which is not the model's yet */
 
     /* While it waits for its turn at the model. */
     struct api_request *next;
@@ -98,10 +100,10 @@ int api_get_integer(struct api_request *request, const char *name, int64_t min, 
 int api_get_real(struct api_request *request, const char *name, double *value);
 #define API_MAX_SEED ((INT64_C(1) << 53) - 1)
 
-/* The value of ?wanted= in the query, in the arena; NULL if absent. Names not in `known` (separated by
- * spaces): NN_E_UNKNOWN_MEMBER. */
+/* Names not in `known` (separated by spaces): NN_E_UNKNOWN_MEMBER. The value of ?wanted= in the query, in the
+ * arena; NULL if absent. NN_E_NOMEM. */
 int api_query_check(struct api_request *request, const char *known);
-const char *api_query(struct api_request *request, const char *wanted);
+int api_query(struct api_request *request, const char *wanted, const char **value);
 /* The wire type that "dtype" or ?dtype= asks for; else that of `dtype`. */
 int api_result_dtype(struct api_request *request, enum nn_dtype dtype, enum api_dtype *out);
 
@@ -123,7 +125,12 @@ void api_add_map(struct api_request *request, const char *map);
  * NN_E_NOMEM. */
 int api_add_tensor(struct api_request *request, const char *map, const char *name,
                    const struct nn_shape *shape, enum nn_dtype from, const void *data, enum api_dtype as);
-/* Ends a request: encodes its answer or its error, and replies. */
+/* Encodes the answer ahead of the change that it tells of, so that an error has changed nothing. What
+ * still fails afterwards drops it. NN_E_NOMEM. */
+int api_answer_ready(struct api_request *request);
+void api_answer_drop(struct api_request *request);
+/* Ends a request: encodes its answer, if that is not ready, or its error, and replies. A context that it
+ * claimed for itself is used up by success. */
 void api_finish(struct api_request *request, int code);
 
 /* Responses; NULL when memory is out, and the request is still the caller's. */

@@ -263,7 +263,6 @@ int api_post_backward(struct api_request *request) {
     bool change = wish.apply || wish.accumulate;
     if (change && check_finite(request, &wish)) return (int)request->err.code;
     if (add_members(request, &wish) || add_returns(request, &wish)) return (int)request->err.code;
-    if (request->context && !wish.retain) api_context_use_up(request);
     if (!change) return NN_OK;
     return api_model_turn(request, wish.apply ? api_turn_apply : api_turn_accumulate);
 }

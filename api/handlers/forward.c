@@ -60,6 +60,8 @@ int api_post_forward(struct api_request *request) {
     if (add_source(request) || add_outputs(request, wanted) || api_add(request, "seed", json_integer(seed)))
         return (int)request->err.code;
     if (!retain) return NN_OK;
-    if (api_context_keep(request, bytes, &id)) return (int)request->err.code;
-    return api_add(request, "context", json_string(id));
+    if (api_context_new(request, bytes, &id) || api_add(request, "context", json_string(id)) ||
+        api_answer_ready(request))
+        return (int)request->err.code;
+    return api_context_keep(request);
 }

@@ -24,9 +24,10 @@ int api_get_parameters(struct api_request *request) {
 }
 
 int api_put_parameters(struct api_request *request) {
-    if (api_query_check(request, "partial") || api_model_find(request, request->name))
+    const char *partial;
+    if (api_query_check(request, "partial") || api_query(request, "partial", &partial) ||
+        api_model_find(request, request->name))
         return (int)request->err.code;
-    const char *partial = api_query(request, "partial");
     request->partial = partial && strcmp(partial, "true") == 0;
     if (partial && !request->partial && strcmp(partial, "false") != 0)
         return nn_fail(&request->err, NN_E_VALUE, "?partial= is true or false");
