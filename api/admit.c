@@ -137,16 +137,22 @@ static int choose_encodings(struct api_request *request, const struct api_head *
 
 /* --- all of it ------------------------------------------------------------------------------------- */
 
-static int too_long(struct api_request *request) {
-    return nn_fail(&request->err, NN_E_TOO_LARGE, "a body has at most %zu bytes here",
-                   request->route->body == API_NO_BODY ? 0 : request->api->settings.limits.body);
+static size_t body_limit(const struct api_request *request) {
+    return request->route->body == API_NO_BODY ? 0 : request->api->settings.limits.body;
+}
+
+bool api_request_room(struct api_request *request, size_t size) {
+    size_t limit = body_limit(request);
+    if (size > limit)
+        nn_fail(&request->err, NN_E_TOO_LARGE, "a body has at most %zu bytes here", limit);
+    else if (size > request->reserved)
+        api_reserve(request, size - request->reserved);
+    return request->err.code == NN_OK;
 }
 
 static int check_length(struct api_request *request, const struct api_head *head) {
-    size_t limit = request->route->body == API_NO_BODY ? 0 : request->api->settings.limits.body;
-    if (head->content_length <= 0) return NN_OK;
-    if ((uint64_t)head->content_length > limit) return too_long(request);
-    return api_reserve(request, (size_t)head->content_length);
+    if (head->content_length > 0) api_request_room(request, (size_t)head->content_length);
+    return (int)request->err.code;
 }
 
 static int admit(struct api_request *request, const struct api_head *head) {
@@ -176,12 +182,10 @@ struct api_admission api_admit(struct api *api, const struct api_head *head) {
         return admission;
     }
     admission.request = request;
-    admission.body_limit = request->route->body == API_NO_BODY ? 0 : api->settings.limits.body;
     return admission;
 }
 
-struct api_response *api_refuse_body_take(struct api_request *request) {
-    too_long(request);
+struct api_response *api_refuse_take(struct api_request *request) {
     struct api_response *response = api_problem(request);
     if (!response) api_request_free(request);
     return response;

@@ -13,10 +13,13 @@
 /* A response, what it owns, and the request that owns what it shows. */
 struct owned_response {
     struct api_response response;
-    struct api_request *request; /* NULL once nothing of it is shown */
+    struct api_request *request; /* NULL after api_response_detach */
+    bool shows_request;          /* segments point into what the request holds */
     struct api_segment *segments;
     void **buffers; /* as many as n_buffers */
     size_t n_buffers;
+    struct api *api; /* after api_response_detach: whose budget */
+    size_t reserved; /* these bytes are of */
 };
 
 void api_response_free(struct api_response *response) {
@@ -26,7 +29,19 @@ void api_response_free(struct api_response *response) {
     free(owned->buffers);
     free(owned->segments);
     api_request_free(owned->request);
+    if (owned->api) api_release(owned->api, owned->reserved);
     free(owned);
+}
+
+void api_response_detach(struct api_response *response) {
+    struct owned_response *owned = (struct owned_response *)response;
+    struct api_request *request = owned->request;
+    if (owned->shows_request) return;
+    owned->api = request->api;
+    owned->reserved = response->size < request->reserved ? response->size : request->reserved;
+    api_reserve_move(request, owned->reserved);
+    owned->request = NULL;
+    api_request_free(request);
 }
 
 static struct owned_response *response_new(struct api_request *request, size_t n_segments, size_t n_buffers) {
@@ -86,7 +101,10 @@ static const void *elements_of(struct owned_response *owned, const struct api_re
     const struct api_tensor_out *tensor = &result->tensor;
     int64_t n = nn_shape_elements(&tensor->shape);
     *size = (size_t)n * api_dtype_size(tensor->dtype);
-    if (tensor->dtype == api_dtype_of(result->from)) return result->data;
+    if (tensor->dtype == api_dtype_of(result->from)) {
+        owned->shows_request = true;
+        return result->data;
+    }
     void *copy = malloc(*size + 1);
     if (!copy) return NULL;
     api_elements_convert(result->data, result->from, copy, tensor->dtype, n);

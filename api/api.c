@@ -75,6 +75,7 @@ void api_finish(struct api_request *request, int code) {
         response = api_problem(request);
         if (!response) api_request_free(request);
     }
+    if (response) api_response_detach(response);
     reply(context, response);
     atomic_fetch_sub(&api->in_flight, 1);
 }
@@ -126,10 +127,10 @@ void api_submit_take(struct api_request *request, void *body, size_t size, api_r
     request->reply = reply;
     request->reply_context = context;
     atomic_fetch_add(&api->in_flight, 1);
-    if (size > request->reserved && api_reserve(request, size - request->reserved)) {
-        api_finish(request, (int)request->err.code); /* a chunked body told no length */
-    } else if (!api->env.execute) {
-        serve(request);
+    if (!api_request_room(request, size)) {
+        api_finish(request, (int)request->err.code);
+    } else if (!api->env.execute || request->route->open) {
+        serve(request); /* whether the process is alive can be told however full the queue is */
     } else if (!api->env.execute(api->env.self, serve, request, guess_cost(size))) {
         api_finish(request, nn_fail(&request->err, NN_E_BUSY, "the queue is full"));
     }
@@ -156,7 +157,7 @@ static void wake(void *context, struct api_response *response) {
 struct api_response *api_handle(struct api *api, const struct api_head *head, const void *body, size_t size) {
     struct api_admission admission = api_admit(api, head);
     if (!admission.request) return admission.refusal;
-    if (size > admission.body_limit) return api_refuse_body_take(admission.request);
+    if (!api_request_room(admission.request, size)) return api_refuse_take(admission.request);
     void *copy = size ? malloc(size) : NULL;
     if (size && !copy) {
         api_request_free(admission.request);

@@ -91,11 +91,13 @@ struct api_request;
 struct api_admission {
     struct api_request *request;
     struct api_response *refusal;
-    size_t body_limit; /* the body is refused beyond this: api_refuse_body */
 };
 struct api_admission api_admit(struct api *api, const struct api_head *head);
-/* The 413 for a body that outgrows its limit; consumes the request. NULL: no memory. */
-struct api_response *api_refuse_body_take(struct api_request *request);
+/* Whether a body may come to `size` bytes: within the limit, and, beyond what its head told, within the
+ * memory budget, of which it takes them. If not, api_refuse_take says why. */
+bool api_request_room(struct api_request *request, size_t size);
+/* The answer to a body that found no room; consumes the request. NULL: no memory. */
+struct api_response *api_refuse_take(struct api_request *request);
 /* For a request whose peer left before its body was whole. */
 void api_request_free(struct api_request *request);
 

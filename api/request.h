@@ -129,6 +129,8 @@ int api_add_tensor(struct api_request *request, const char *map, const char *nam
  * still fails afterwards drops it. NN_E_NOMEM. */
 int api_answer_ready(struct api_request *request);
 void api_answer_drop(struct api_request *request);
+/* Lets go of the request of a response that shows nothing of it, though it may be long in sending. */
+void api_response_detach(struct api_response *response);
 /* Ends a request: encodes its answer, if that is not ready, or its error, and replies. A context that it
  * claimed for itself is used up by success. */
 void api_finish(struct api_request *request, int code);

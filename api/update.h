@@ -4,6 +4,9 @@
 
 #include "request.h"
 
+/* The greatest learning rate, as in the optimizers' tables. */
+#define API_MAX_LR 1e30
+
 /* request->grads, applied by the model's optimizer; request->lr NaN means its own learning rate. */
 int api_turn_apply(struct api_request *request);
 /* request->scale * request->grads, added to the accumulation buffer. */

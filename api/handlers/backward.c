@@ -75,7 +75,8 @@ static int read_wish(struct api_request *request, struct wish *wish) {
         read_switch(request, "accumulate", "scale", &wish->accumulate, &request->scale) ||
         api_get_bool(request, "retain", &wish->retain))
         return (int)request->err.code;
-    if (request->lr < 0) return wrong(request, "apply", "a learning rate of 0 or more");
+    if (request->lr < 0 || request->lr > API_MAX_LR)
+        return wrong(request, "apply", "a learning rate of 0 to 1e30");
     if (wish->apply && wish->accumulate)
         return wrong(request, "accumulate", "left out: the gradient is applied");
     return read_returns(request, wish);
@@ -253,6 +254,16 @@ static int add_returns(struct api_request *request, const struct wish *wish) {
     return NN_OK;
 }
 
+/* While it waits for its turn, a change holds its gradient and no version of the parameters. */
+static void let_go(struct api_request *request) {
+    nn_backward_free(request->backward);
+    nn_run_free(request->run);
+    nn_params_unref(request->params);
+    request->backward = NULL;
+    request->run = NULL;
+    request->params = NULL;
+}
+
 int api_post_backward(struct api_request *request) {
     struct wish wish = {0};
     if (api_query_check(request, "") || read_wish(request, &wish) || begin(request, &wish) ||
@@ -264,5 +275,6 @@ int api_post_backward(struct api_request *request) {
     if (change && check_finite(request, &wish)) return (int)request->err.code;
     if (add_members(request, &wish) || add_returns(request, &wish)) return (int)request->err.code;
     if (!change) return NN_OK;
+    if (!request->answer.n_results) let_go(request);
     return api_model_turn(request, wish.apply ? api_turn_apply : api_turn_accumulate);
 }

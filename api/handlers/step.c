@@ -12,7 +12,7 @@ int api_post_step(struct api_request *request) {
         return (int)request->err.code;
     if (!name || request->lr < 0) {
         nn_fail(&request->err, NN_E_VALUE,
-                name ? "a learning rate is 0 or more" : "\"model\" must name a model");
+                name ? "a learning rate is 0 to 1e30" : "\"model\" must name a model");
         return api_point(request, name ? "lr" : "model", NULL);
     }
     if (api_model_find(request, name) || api_check_optimizer(request)) return (int)request->err.code;
