@@ -212,17 +212,31 @@ static struct api_response *encode_json(struct api_request *request) {
 
 /* --- both ------------------------------------------------------------------------------------------ */
 
+static void add_header(struct api_response *response, const char *name, const char *value) {
+    if (!*value) return;
+    struct api_header *header = &response->headers[response->n_headers++];
+    snprintf(header->name, sizeof header->name, "%s", name);
+    snprintf(header->value, sizeof header->value, "%s", value);
+}
+
+/* 304 has headers alone. */
+static struct api_response *encode_nothing(struct api_request *request) {
+    struct owned_response *owned = response_new(request, 0, 0);
+    if (!owned) return NULL;
+    owned->response.n_headers = 0;
+    owned->request = request;
+    return &owned->response;
+}
+
 struct api_response *api_encode(struct api_request *request) {
     struct api_answer *answer = &request->answer;
-    struct api_response *response =
-        request->out == API_JSON ? encode_json(request) : encode_safetensors(request);
+    struct api_response *response = answer->status == 304      ? encode_nothing(request)
+                                    : request->out == API_JSON ? encode_json(request)
+                                                               : encode_safetensors(request);
     if (!response) return NULL;
     response->status = answer->status ? answer->status : 200;
-    if (answer->location[0]) {
-        struct api_header *header = &response->headers[response->n_headers++];
-        snprintf(header->name, sizeof header->name, "Location");
-        snprintf(header->value, sizeof header->value, "%s", answer->location);
-    }
+    add_header(response, "Location", answer->location);
+    add_header(response, "ETag", answer->etag);
     return response;
 }
 

@@ -62,6 +62,7 @@ size_t api_memory_in_use(const struct api *api);
 struct api_head {
     const char *method, *path, *query;
     const char *authorization, *content_type, *accept;
+    const char *if_match, *if_none_match, *idempotency_key;
     int64_t content_length; /* -1: not told */
 };
 
