@@ -8,8 +8,8 @@
 #include "service.h"
 
 static const struct api_route routes[] = {
-#define API_ROUTE(method, path, handler, body, open, members, summary)                                       \
-    {method, path, handler, body, open, members, summary},
+#define API_ROUTE(method, path, handler, body, effect, open, members, summary)                               \
+    {method, path, handler, body, effect, open, members, summary},
 #include "routes.def"
 #undef API_ROUTE
 };

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "effect.h"
 #include "json_text.h"
 #include "request.h"
 #include "safetensors.h"
@@ -241,6 +242,7 @@ struct api_response *api_encode(struct api_request *request) {
 }
 
 int api_answer_ready(struct api_request *request) {
+    if (api_effect_note(request)) return (int)request->err.code;
     if ((request->ready = api_encode(request))) return NN_OK;
     return nn_fail(&request->err, NN_E_NOMEM, "no memory for the answer");
 }

@@ -34,6 +34,8 @@ struct api_limits {
     int contexts;
     int64_t context_ttl_ms; /* a kept tape that nobody used for so long is let go */
     int layers;             /* of a model */
+    int keys;               /* Idempotency-Keys remembered */
+    int64_t key_ttl_ms;     /* for so long after success */
 };
 extern const struct api_limits api_default_limits;
 

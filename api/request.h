@@ -16,12 +16,14 @@
 
 struct api_model;
 struct api_context;
+struct api_effect;
 struct api_request;
 
 struct api_route {
     const char *method, *path;
     int (*handler)(struct api_request *request);
     enum api_body body;
+    enum { API_READS, API_CHANGES, API_IF_ASKED } effect;
     bool open; /* asks for no token */
     const char *members;
     const char *summary;
@@ -64,6 +66,7 @@ struct api_request {
     struct api_answer answer;
     struct nn_error err;
     struct api_pointer pointer; /* where err is, in the request */
+    struct api_effect *effect;  /* what its Idempotency-Key stands for, while it is in flight */
     size_t reserved;            /* bytes of the api's budget */
     struct api_response *ready; /* the answer, where it was encoded before the change that it tells of */
 
