@@ -8,8 +8,8 @@
 #include "service.h"
 
 static const struct api_route routes[] = {
-#define API_ROUTE(method, path, handler, body, open, members, summary)                                       \
-    {method, path, handler, body, open, members, summary},
+#define API_ROUTE(method, path, handler, body, effect, open, members, summary)                               \
+    {method, path, handler, body, effect, open, members, summary},
 #include "routes.def"
 #undef API_ROUTE
 };
@@ -137,16 +137,29 @@ static int choose_encodings(struct api_request *request, const struct api_head *
 
 /* --- all of it ------------------------------------------------------------------------------------- */
 
-static int too_long(struct api_request *request) {
-    return nn_fail(&request->err, NN_E_TOO_LARGE, "a body has at most %zu bytes here",
-                   request->route->body == API_NO_BODY ? 0 : request->api->settings.limits.body);
+static size_t body_limit(const struct api_request *request) {
+    return request->route->body == API_NO_BODY ? 0 : request->api->settings.limits.body;
+}
+
+bool api_request_room(struct api_request *request, size_t size) {
+    size_t limit = body_limit(request);
+    if (size > limit)
+        nn_fail(&request->err, NN_E_TOO_LARGE, "a body has at most %zu bytes here", limit);
+    else if (size > request->reserved)
+        api_reserve(request, size - request->reserved);
+    return request->err.code == NN_OK;
 }
 
 static int check_length(struct api_request *request, const struct api_head *head) {
-    size_t limit = request->route->body == API_NO_BODY ? 0 : request->api->settings.limits.body;
-    if (head->content_length <= 0) return NN_OK;
-    if ((uint64_t)head->content_length > limit) return too_long(request);
-    return api_reserve(request, (size_t)head->content_length);
+    if (head->content_length > 0) api_request_room(request, (size_t)head->content_length);
+    return (int)request->err.code;
+}
+
+/* A copy that lives as long as the request. */
+static int keep_header(struct api_request *request, const char *value, const char **kept) {
+    if (value && !(*kept = nn_arena_strdup(request->arena, value)))
+        return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    return NN_OK;
 }
 
 static int admit(struct api_request *request, const struct api_head *head) {
@@ -160,7 +173,10 @@ static int admit(struct api_request *request, const struct api_head *head) {
     if (err->code || choose_encodings(request, head) || check_length(request, head)) return (int)err->code;
     if (head->query && !(request->query = strdup(head->query)))
         return nn_fail(err, NN_E_NOMEM, "memory is out");
-    return NN_OK;
+    if (keep_header(request, head->if_match, &request->if_match) ||
+        keep_header(request, head->if_none_match, &request->if_none_match))
+        return (int)err->code;
+    return keep_header(request, head->idempotency_key, &request->idempotency_key);
 }
 
 struct api_admission api_admit(struct api *api, const struct api_head *head) {
@@ -176,12 +192,10 @@ struct api_admission api_admit(struct api *api, const struct api_head *head) {
         return admission;
     }
     admission.request = request;
-    admission.body_limit = request->route->body == API_NO_BODY ? 0 : api->settings.limits.body;
     return admission;
 }
 
-struct api_response *api_refuse_body_take(struct api_request *request) {
-    too_long(request);
+struct api_response *api_refuse_take(struct api_request *request) {
     struct api_response *response = api_problem(request);
     if (!response) api_request_free(request);
     return response;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "effect.h"
 #include "json_text.h"
 #include "request.h"
 #include "safetensors.h"
@@ -13,10 +14,13 @@
 /* A response, what it owns, and the request that owns what it shows. */
 struct owned_response {
     struct api_response response;
-    struct api_request *request; /* NULL once nothing of it is shown */
+    struct api_request *request; /* NULL after api_response_detach */
+    bool shows_request;          /* segments point into what the request holds */
     struct api_segment *segments;
     void **buffers; /* as many as n_buffers */
     size_t n_buffers;
+    struct api *api; /* after api_response_detach: whose budget */
+    size_t reserved; /* these bytes are of */
 };
 
 void api_response_free(struct api_response *response) {
@@ -26,7 +30,19 @@ void api_response_free(struct api_response *response) {
     free(owned->buffers);
     free(owned->segments);
     api_request_free(owned->request);
+    if (owned->api) api_release(owned->api, owned->reserved);
     free(owned);
+}
+
+void api_response_detach(struct api_response *response) {
+    struct owned_response *owned = (struct owned_response *)response;
+    struct api_request *request = owned->request;
+    if (owned->shows_request) return;
+    owned->api = request->api;
+    owned->reserved = response->size < request->reserved ? response->size : request->reserved;
+    api_reserve_move(request, owned->reserved);
+    owned->request = NULL;
+    api_request_free(request);
 }
 
 static struct owned_response *response_new(struct api_request *request, size_t n_segments, size_t n_buffers) {
@@ -86,7 +102,10 @@ static const void *elements_of(struct owned_response *owned, const struct api_re
     const struct api_tensor_out *tensor = &result->tensor;
     int64_t n = nn_shape_elements(&tensor->shape);
     *size = (size_t)n * api_dtype_size(tensor->dtype);
-    if (tensor->dtype == api_dtype_of(result->from)) return result->data;
+    if (tensor->dtype == api_dtype_of(result->from)) {
+        owned->shows_request = true;
+        return result->data;
+    }
     void *copy = malloc(*size + 1);
     if (!copy) return NULL;
     api_elements_convert(result->data, result->from, copy, tensor->dtype, n);
@@ -194,18 +213,45 @@ static struct api_response *encode_json(struct api_request *request) {
 
 /* --- both ------------------------------------------------------------------------------------------ */
 
+static void add_header(struct api_response *response, const char *name, const char *value) {
+    if (!*value) return;
+    struct api_header *header = &response->headers[response->n_headers++];
+    snprintf(header->name, sizeof header->name, "%s", name);
+    snprintf(header->value, sizeof header->value, "%s", value);
+}
+
+/* 304 has headers alone. */
+static struct api_response *encode_nothing(struct api_request *request) {
+    struct owned_response *owned = response_new(request, 0, 0);
+    if (!owned) return NULL;
+    owned->response.n_headers = 0;
+    owned->request = request;
+    return &owned->response;
+}
+
 struct api_response *api_encode(struct api_request *request) {
     struct api_answer *answer = &request->answer;
-    struct api_response *response =
-        request->out == API_JSON ? encode_json(request) : encode_safetensors(request);
+    struct api_response *response = answer->status == 304      ? encode_nothing(request)
+                                    : request->out == API_JSON ? encode_json(request)
+                                                               : encode_safetensors(request);
     if (!response) return NULL;
     response->status = answer->status ? answer->status : 200;
-    if (answer->location[0]) {
-        struct api_header *header = &response->headers[response->n_headers++];
-        snprintf(header->name, sizeof header->name, "Location");
-        snprintf(header->value, sizeof header->value, "%s", answer->location);
-    }
+    add_header(response, "Location", answer->location);
+    add_header(response, "ETag", answer->etag);
     return response;
+}
+
+int api_answer_ready(struct api_request *request) {
+    if (api_effect_note(request)) return (int)request->err.code;
+    if ((request->ready = api_encode(request))) return NN_OK;
+    return nn_fail(&request->err, NN_E_NOMEM, "no memory for the answer");
+}
+
+void api_answer_drop(struct api_request *request) {
+    if (!request->ready) return;
+    ((struct owned_response *)request->ready)->request = NULL;
+    api_response_free(request->ready);
+    request->ready = NULL;
 }
 
 int api_add(struct api_request *request, const char *name, json_t *value) {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "context.h"
+#include "effect.h"
 #include "model.h"
 #include "request.h"
 #include "service.h"
@@ -17,6 +18,8 @@ const struct api_limits api_default_limits = {
     .contexts = 256,
     .context_ttl_ms = (int64_t)600 * 1000,
     .layers = 1024,
+    .keys = 65536,
+    .key_ttl_ms = (int64_t)3600 * 1000,
 };
 
 struct api *api_new(const struct api_settings *settings, const struct api_env *env, struct nn_error *err) {
@@ -44,6 +47,7 @@ void api_free(struct api *api) {
     assert(atomic_load(&api->in_flight) == 0);
     api_contexts_clear(api);
     api_models_clear(api);
+    api_effects_clear(api);
     assert(atomic_load(&api->memory) == 0);
     pthread_mutex_destroy(&api->lock);
     free(api->token);
@@ -52,6 +56,11 @@ void api_free(struct api *api) {
 }
 
 void api_set_draining(struct api *api, bool draining) { atomic_store(&api->draining, draining); }
+void api_tick(struct api *api) {
+    api_contexts_expire(api);
+    api_models_tick(api);
+}
+
 int api_in_flight(const struct api *api) { return atomic_load(&((struct api *)api)->in_flight); }
 size_t api_memory_in_use(const struct api *api) { return atomic_load(&((struct api *)api)->memory); }
 
@@ -61,16 +70,23 @@ void api_finish(struct api_request *request, int code) {
     struct api *api = request->api;
     api_reply_fn *reply = request->reply;
     void *context = request->reply_context;
-    struct api_response *response = NULL;
+    struct api_response *response;
     assert(code != API_LATER);
-    if (code == NN_OK && !(response = api_encode(request)))
-        code = nn_fail(&request->err, NN_E_NOMEM, "no memory for the answer");
-    if (code != NN_OK) {
+    if (code == NN_OK && !request->ready) code = api_answer_ready(request);
+    if (code == NN_OK) {
+        api_context_settle(request);
+        api_effect_end(request, true);
+        response = request->ready;
+        request->ready = NULL;
+    } else {
         assert(request->err.code);
         api_context_unclaim(request); /* a failed request uses nothing up */
+        api_effect_end(request, false);
+        api_answer_drop(request);
         response = api_problem(request);
         if (!response) api_request_free(request);
     }
+    if (response) api_response_detach(response);
     reply(context, response);
     atomic_fetch_sub(&api->in_flight, 1);
 }
@@ -106,7 +122,9 @@ static int read_document(struct api_request *request) {
 static void serve(void *arg) {
     struct api_request *request = arg;
     int code = read_document(request);
-    if (code == NN_OK) code = request->route->handler(request);
+    bool replayed = false;
+    if (code == NN_OK) code = api_effect_begin(request, &replayed);
+    if (code == NN_OK && !replayed) code = request->route->handler(request);
     if (code != API_LATER) api_finish(request, code);
 }
 
@@ -122,10 +140,10 @@ void api_submit_take(struct api_request *request, void *body, size_t size, api_r
     request->reply = reply;
     request->reply_context = context;
     atomic_fetch_add(&api->in_flight, 1);
-    if (size > request->reserved && api_reserve(request, size - request->reserved)) {
-        api_finish(request, (int)request->err.code); /* a chunked body told no length */
-    } else if (!api->env.execute) {
-        serve(request);
+    if (!api_request_room(request, size)) {
+        api_finish(request, (int)request->err.code);
+    } else if (!api->env.execute || request->route->open) {
+        serve(request); /* whether the process is alive can be told however full the queue is */
     } else if (!api->env.execute(api->env.self, serve, request, guess_cost(size))) {
         api_finish(request, nn_fail(&request->err, NN_E_BUSY, "the queue is full"));
     }
@@ -152,7 +170,7 @@ static void wake(void *context, struct api_response *response) {
 struct api_response *api_handle(struct api *api, const struct api_head *head, const void *body, size_t size) {
     struct api_admission admission = api_admit(api, head);
     if (!admission.request) return admission.refusal;
-    if (size > admission.body_limit) return api_refuse_body_take(admission.request);
+    if (!api_request_room(admission.request, size)) return api_refuse_take(admission.request);
     void *copy = size ? malloc(size) : NULL;
     if (size && !copy) {
         api_request_free(admission.request);

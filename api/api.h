@@ -34,6 +34,8 @@ struct api_limits {
     int contexts;
     int64_t context_ttl_ms; /* a kept tape that nobody used for so long is let go */
     int layers;             /* of a model */
+    int keys;               /* Idempotency-Keys remembered */
+    int64_t key_ttl_ms;     /* for so long after success */
 };
 extern const struct api_limits api_default_limits;
 
@@ -49,6 +51,8 @@ struct api *api_new(const struct api_settings *settings, const struct api_env *e
 void api_free(struct api *api);
 /* While draining, /readyz answers 503. */
 void api_set_draining(struct api *api, bool draining);
+/* To be called some ten times a second: ends rounds whose time is up, lets go of what has expired. */
+void api_tick(struct api *api);
 /* Requests submitted and not yet answered. */
 int api_in_flight(const struct api *api);
 /* Bytes reserved now of limits.memory. */
@@ -62,6 +66,7 @@ size_t api_memory_in_use(const struct api *api);
 struct api_head {
     const char *method, *path, *query;
     const char *authorization, *content_type, *accept;
+    const char *if_match, *if_none_match, *idempotency_key;
     int64_t content_length; /* -1: not told */
 };
 
@@ -91,11 +96,13 @@ struct api_request;
 struct api_admission {
     struct api_request *request;
     struct api_response *refusal;
-    size_t body_limit; /* the body is refused beyond this: api_refuse_body */
 };
 struct api_admission api_admit(struct api *api, const struct api_head *head);
-/* The 413 for a body that outgrows its limit; consumes the request. NULL: no memory. */
-struct api_response *api_refuse_body_take(struct api_request *request);
+/* Whether a body may come to `size` bytes: within the limit, and, beyond what its head told, within the
+ * memory budget, of which it takes them. If not, api_refuse_take says why. */
+bool api_request_room(struct api_request *request, size_t size);
+/* The answer to a body that found no room; consumes the request. NULL: no memory. */
+struct api_response *api_refuse_take(struct api_request *request);
 /* For a request whose peer left before its body was whole. */
 void api_request_free(struct api_request *request);
 

@@ -25,6 +25,19 @@ static bool is_bounded(const struct nn_attr_def *attr) { return attr->min != 0 |
 
 /* --- JSON ------------------------------------------------------------------------------------------ */
 
+/* Both return NULL where memory was out, now or before: a NULL among the arguments is passed on. */
+static json_t *append(json_t *list, json_t *item) {
+    if (json_array_append_new(list, item) == 0) return list;
+    json_decref(list);
+    return NULL;
+}
+
+static json_t *with(json_t *object, const char *name, json_t *value) {
+    if (json_object_set_new(object, name, value) == 0) return object;
+    json_decref(object);
+    return NULL;
+}
+
 static json_t *default_json(const struct nn_attr_def *attr) {
     json_t *list;
     switch (attr->type) {
@@ -42,51 +55,52 @@ static json_t *default_json(const struct nn_attr_def *attr) {
     }
     list = json_array();
     for (int i = 0; attr->list_default && i < attr->list_min; i++)
-        json_array_append_new(list, json_real(attr->list_default[i]));
+        list = append(list, json_real(attr->list_default[i]));
+    return list;
+}
+
+static json_t *choices_json(const struct nn_attr_def *attr) {
+    json_t *list = json_array();
+    for (int i = 0; attr->choices[i]; i++) list = append(list, json_string(attr->choices[i]));
     return list;
 }
 
 static json_t *attr_json(const struct nn_attr_def *attr) {
     json_t *json = json_pack("{s:s, s:s, s:b, s:s}", "name", attr->name, "type", type_names[attr->type],
                              "required", attr->required, "text", attr->text);
-    if (!attr->required) json_object_set_new(json, "default", default_json(attr));
+    if (!attr->required) json = with(json, "default", default_json(attr));
     if (is_bounded(attr)) {
-        json_object_set_new(json, attr->min_open ? "exclusive_minimum" : "minimum", json_real(attr->min));
-        json_object_set_new(json, attr->max_open ? "exclusive_maximum" : "maximum", json_real(attr->max));
+        json = with(json, attr->min_open ? "exclusive_minimum" : "minimum", json_real(attr->min));
+        json = with(json, attr->max_open ? "exclusive_maximum" : "maximum", json_real(attr->max));
     }
-    if (attr->choices) {
-        json_t *choices = json_array();
-        for (int i = 0; attr->choices[i]; i++) json_array_append_new(choices, json_string(attr->choices[i]));
-        json_object_set_new(json, "choices", choices);
-    }
-    return json;
+    return attr->choices ? with(json, "choices", choices_json(attr)) : json;
 }
 
 static json_t *def_json(const struct nn_def *def) {
     json_t *attrs = json_array(), *flags = json_array();
     for (const struct nn_attr_def *attr = def->attrs; attr && attr->name; attr++)
-        json_array_append_new(attrs, attr_json(attr));
+        attrs = append(attrs, attr_json(attr));
     for (size_t i = 0; i < sizeof flag_names / sizeof flag_names[0]; i++)
-        if (def->flags & flag_names[i].flag) json_array_append_new(flags, json_string(flag_names[i].name));
-    return json_pack("{s:s, s:s, s:s, s:s*, s:s*, s:i, s:i, s:o, s:o}", "op", def->name, "summary",
-                     def->summary, "forward", def->forward, "backward", def->backward, "source", def->source,
-                     "min_inputs", def->min_inputs, "max_inputs", def->max_inputs, "flags", flags,
-                     "attributes", attrs);
+        if (def->flags & flag_names[i].flag) flags = append(flags, json_string(flag_names[i].name));
+    json_t *json =
+        json_pack("{s:s, s:s, s:s}", "op", def->name, "summary", def->summary, "forward", def->forward);
+    if (def->backward) json = with(json, "backward", json_string(def->backward));
+    if (def->source) json = with(json, "source", json_string(def->source));
+    json = with(json, "min_inputs", json_integer(def->min_inputs));
+    json = with(json, "max_inputs", json_integer(def->max_inputs));
+    json = with(json, "flags", flags);
+    return with(json, "attributes", attrs);
 }
 
 json_t *api_catalogue_json(void) {
     json_t *operators = json_array(), *losses = json_array(), *optimizers = json_array();
     const struct nn_def *def;
-    int failed = 0;
-    for (int i = 0; (def = nn_op_def(i)); i++)
-        failed |= json_array_append_new(def->flags & NN_IS_LOSS ? losses : operators, def_json(def));
-    for (int i = 0; (def = nn_optimizer_def(i)); i++)
-        failed |= json_array_append_new(optimizers, def_json(def));
-    json_t *all =
-        json_pack("{s:o, s:o, s:o}", "operators", operators, "losses", losses, "optimizers", optimizers);
-    if (!failed) return all;
-    json_decref(all);
-    return NULL;
+    for (int i = 0; (def = nn_op_def(i)); i++) {
+        json_t **list = def->flags & NN_IS_LOSS ? &losses : &operators;
+        *list = append(*list, def_json(def));
+    }
+    for (int i = 0; (def = nn_optimizer_def(i)); i++) optimizers = append(optimizers, def_json(def));
+    return json_pack("{s:o, s:o, s:o}", "operators", operators, "losses", losses, "optimizers", optimizers);
 }
 
 /* --- Markdown -------------------------------------------------------------------------------------- */
@@ -97,6 +111,10 @@ static void add_default(struct api_text *text, const struct nn_attr_def *attr) {
     size_t i;
     json_t *item;
     char number[32];
+    if (!json) {
+        text->failed = true;
+        return;
+    }
     if (is_list(attr)) {
         api_text_puts(text, "[");
         json_array_foreach(json, i, item) {
@@ -147,10 +165,11 @@ static void add_attr(struct api_text *text, const struct nn_attr_def *attr) {
     api_text_puts(text, " |\n");
 }
 
-static void add_def(struct api_text *text, const struct nn_def *def) {
+/* `rule` is what def->forward is: of an operator or of an optimizer. */
+static void add_def(struct api_text *text, const struct nn_def *def, const char *rule) {
     const char *const parts[][2] = {{"\n### ", def->name},
                                     {"\n\n", def->summary},
-                                    {"\n\n- Forward: ", def->forward},
+                                    {rule, def->forward},
                                     {"\n- Backward: ", def->backward},
                                     {"\n- Source: ", def->source}};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
@@ -165,6 +184,7 @@ static void add_def(struct api_text *text, const struct nn_def *def) {
 }
 
 char *api_ops_markdown(void) {
+    static const char forward[] = "\n\n- Forward: ";
     struct api_text text = {0};
     const struct nn_def *def;
     api_text_puts(
@@ -172,15 +192,15 @@ char *api_ops_markdown(void) {
                "Made from the tables by `make docs`; `GET /ops` gives the same as JSON. Names, defaults and\n"
                "meaning are PyTorch's. A `dim` counts the batch as 0.\n\n## Operators\n");
     for (int i = 0; (def = nn_op_def(i)); i++)
-        if (!(def->flags & NN_IS_LOSS)) add_def(&text, def);
+        if (!(def->flags & NN_IS_LOSS)) add_def(&text, def, forward);
     api_text_puts(
         &text,
         "\n## Losses\n\nA loss also takes `input`, `target`, `sample_weight`, `scale` and `reduction`: "
         "see [api.md](api.md).\n");
     for (int i = 0; (def = nn_op_def(i)); i++)
-        if (def->flags & NN_IS_LOSS) add_def(&text, def);
+        if (def->flags & NN_IS_LOSS) add_def(&text, def, forward);
     api_text_puts(&text, "\n## Optimizers\n");
-    for (int i = 0; (def = nn_optimizer_def(i)); i++) add_def(&text, def);
+    for (int i = 0; (def = nn_optimizer_def(i)); i++) add_def(&text, def, "\n\n- Update: ");
     api_text_add(&text, "", 1);
     if (!text.failed) return text.data;
     api_text_free(&text);

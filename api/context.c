@@ -119,36 +119,42 @@ int api_context_delete(struct api_request *request, const char *id) {
 
 /* --- keeping and claiming --------------------------------------------------------------------------- */
 
-int api_context_keep(struct api_request *request, size_t bytes, const char **id) {
-    struct api *api = request->api;
+int api_context_new(struct api_request *request, size_t bytes, const char **id) {
     uint64_t high, low;
-    api_contexts_expire(api);
     if (api_random(request, &high) || api_random(request, &low)) return (int)request->err.code;
     struct api_context *context = calloc(1, sizeof *context);
     if (!context) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
-    atomic_init(&context->refs, 2); /* the table's and the request's */
+    atomic_init(&context->refs, 1);
     snprintf(context->id, sizeof context->id, "%016llx%016llx", (unsigned long long)high,
              (unsigned long long)low);
-    context->used_ms = api_now_ms(api);
     atomic_fetch_add(&request->model->refs, 1);
     context->model = request->model;
-    pthread_mutex_lock(&api->lock);
-    bool full = api->n_contexts >= api->settings.limits.contexts;
-    if (!full && !context->model->dead) context->listed = tsearch(context, &api->contexts, by_id) != NULL;
-    api->n_contexts += context->listed;
-    pthread_mutex_unlock(&api->lock);
     context->run = request->run;
     request->run = NULL;
     context->reserved = bytes;
     api_reserve_move(request, bytes);
     request->context = context;
     *id = context->id;
-    if (context->listed) return NN_OK;
-    api_context_unref(api, context);
-    if (full)
-        return nn_fail(&request->err, NN_E_BUSY, "%d contexts are kept, and may be no more",
-                       api->settings.limits.contexts);
-    return nn_fail(&request->err, NN_E_NOT_FOUND, "the model was deleted meanwhile");
+    return NN_OK;
+}
+
+int api_context_keep(struct api_request *request) {
+    struct api *api = request->api;
+    struct api_context *context = request->context;
+    api_contexts_expire(api);
+    context->used_ms = api_now_ms(api);
+    pthread_mutex_lock(&api->lock);
+    bool full = api->n_contexts >= api->settings.limits.contexts, dead = context->model->dead;
+    if (!full && !dead) context->listed = tsearch(context, &api->contexts, by_id) != NULL;
+    api->n_contexts += context->listed;
+    if (context->listed) atomic_fetch_add(&context->refs, 1);
+    bool listed = context->listed; /* from here on it may be another's */
+    pthread_mutex_unlock(&api->lock);
+    if (listed) return NN_OK;
+    if (dead) return nn_fail(&request->err, NN_E_NOT_FOUND, "the model was deleted meanwhile");
+    if (!full) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    return nn_fail(&request->err, NN_E_BUSY, "%d contexts are kept, and may be no more",
+                   api->settings.limits.contexts);
 }
 
 int api_context_claim(struct api_request *request, const char *id, bool shared) {
@@ -174,10 +180,14 @@ int api_context_claim(struct api_request *request, const char *id, bool shared) 
     return NN_OK;
 }
 
-void api_context_use_up(struct api_request *request) {
+void api_context_settle(struct api_request *request) {
     struct api *api = request->api;
+    if (request->claim != API_CLAIM_EXCLUSIVE) {
+        api_context_unclaim(request);
+        return;
+    }
     pthread_mutex_lock(&api->lock);
-    bool listed = request->context->listed;
+    bool listed = request->context->listed; /* or the model was deleted meanwhile */
     if (listed) unlist(api, request->context);
     pthread_mutex_unlock(&api->lock);
     request->claim = API_CLAIM_NONE;

@@ -9,14 +9,16 @@
 
 struct api_context;
 
-/* Keeps the request's run (with its model and memory) under a new id, which lives as long as the request;
- * the request goes on showing the run. NN_E_BUSY, NN_E_NOMEM. */
-int api_context_keep(struct api_request *request, size_t bytes, const char **id);
+/* Makes a context of the request's run (with its model and memory), with an id that lives as long as the
+ * request, which goes on showing the run. NN_E_NOMEM. */
+int api_context_new(struct api_request *request, size_t bytes, const char **id);
+/* Lists it, so that it outlives the request. NN_E_BUSY, NN_E_NOMEM, NN_E_NOT_FOUND (the model is gone). */
+int api_context_keep(struct api_request *request);
 /* Finds a context for a backward pass: request->context, ->model and ->params. An exclusive claim (not
- * `shared`) keeps others out until the request ends or api_context_use_up. NN_E_NOT_FOUND, NN_E_IN_USE. */
+ * `shared`) keeps others out until the request ends. NN_E_NOT_FOUND, NN_E_IN_USE. */
 int api_context_claim(struct api_request *request, const char *id, bool shared);
-/* Ends a claim for good: the context is gone. */
-void api_context_use_up(struct api_request *request);
+/* Ends the claim of a request that succeeded: an exclusive one uses the context up, so that it is gone. */
+void api_context_settle(struct api_request *request);
 /* Ends the request's claim, if it has one; the context may be claimed again. */
 void api_context_unclaim(struct api_request *request);
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "json_load.h"
+#include "json_read.h"
 #include "json_string.h"
 #include "safetensors.h"
 
@@ -95,12 +95,12 @@ void api_document_fini(struct api_document *document) {
 
 /* --- JSON: lifting arrays ------------------------------------------------------------------------ */
 
-/* A walk over the text, which copies it to `rest` with every lifted array replaced by its number. What it
- * does not understand it leaves to jansson, whose error says what is wrong. */
+/* A walk over the text, which copies it to `rest` with every lifted array replaced by an empty one. What
+ * it does not understand it leaves to the reader of the rest, whose error says what is wrong. */
 struct lifter {
     const char *at, *end;
     const char *copied; /* up to here */
-    char *rest;         /* as large as the text: a number is never longer than the array it stands for */
+    char *rest;         /* as large as the text */
     size_t rest_size;
     struct api_tensor *lifted;
     size_t n_lifted, room;
@@ -151,9 +151,9 @@ static bool skip_value(struct lifter *l) {
 }
 
 /* The text of a key with its escapes resolved, in the arena. NULL on error. */
-static const char *key_text(struct lifter *l, const char *raw, size_t size) {
-    const char *at = raw - 1; /* its quote */
-    return api_json_string_read(&at, raw + size + 1, l->arena, l->err);
+static const char *key_text(struct lifter *l, const char *raw) {
+    const char *quote = raw - 1;
+    return api_json_string_read(&quote, l->end, l->arena, l->err);
 }
 
 static void copy_rest(struct lifter *l, const char *until) {
@@ -171,13 +171,14 @@ static bool lift_array(struct lifter *l, const char *member, const char *name) {
     tensor->json_size = api_json_array_scan(l->at, (size_t)(l->end - l->at), &tensor->shape, l->err);
     if (!tensor->json_size) return point(l->pointer, member, name), false;
     l->at = l->copied = l->at + tensor->json_size;
-    l->rest[l->rest_size++] = '1'; /* "[]" is longer than this, and jansson keeps the order */
+    memcpy(l->rest + l->rest_size, "[]", 2); /* no array is shorter, and jansson's objects keep the order */
+    l->rest_size += 2;
     l->lifted = list.tensors;
     l->n_lifted = list.n_tensors;
     return true;
 }
 
-/* One map of tensors. False: an error, or something for jansson to complain of. */
+/* One map of tensors. False: an error, or something for the reader of the rest to complain of. */
 static bool lift_map(struct lifter *l, const char *member) {
     const char *raw, *name;
     size_t size;
@@ -185,17 +186,10 @@ static bool lift_map(struct lifter *l, const char *member) {
     if (skip_char(l, '}')) return true;
     do {
         if (!skip_string(l, &raw, &size) || !skip_char(l, ':')) return false;
-        if (!(name = key_text(l, raw, size))) return false;
+        if (!(name = key_text(l, raw))) return false;
         skip_space(l);
-        if (l->at < l->end && *l->at == '[') {
-            if (!lift_array(l, member, name)) return false;
-        } else if (l->at < l->end && *l->at == '{') {
-            if (!skip_value(l)) return false;
-        } else {
-            point(l->pointer, member, name);
-            nn_fail(l->err, NN_E_VALUE, "a tensor is a nested array, or {\"dtype\", \"shape\", \"base64\"}");
-            return false;
-        }
+        bool is_array = l->at < l->end && *l->at == '[';
+        if (!(is_array ? lift_array(l, member, name) : skip_value(l))) return false;
     } while (skip_char(l, ','));
     return skip_char(l, '}');
 }
@@ -205,7 +199,7 @@ static int lift(struct lifter *l) {
     size_t size;
     if (skip_char(l, '{')) do {
             if (!skip_string(l, &raw, &size) || !skip_char(l, ':')) break;
-            if (!(name = key_text(l, raw, size))) break;
+            if (!(name = key_text(l, raw))) break;
             const struct member *member = find_member(name, strlen(name));
             skip_space(l);
             bool is_map = member && member->type == API_TENSORS && l->at < l->end && *l->at == '{';
@@ -226,6 +220,8 @@ static int read_base64(struct api_tensor *tensor, json_t *object, struct nn_aren
     json_t *text = json_object_get(object, "base64");
     size_t i, bytes;
     int64_t elements = 1;
+    if (!json_is_object(object))
+        return nn_fail(err, NN_E_VALUE, "a tensor is a nested array, or {\"dtype\", \"shape\", \"base64\"}");
     if (!dtype || !json_is_array(shape) || !json_is_string(text) || json_object_size(object) != 3)
         return nn_fail(err, NN_E_VALUE, "a tensor object has exactly \"dtype\", \"shape\" and \"base64\"");
     if ((tensor->dtype = api_dtype_find(dtype)) == API_DTYPES)
@@ -264,7 +260,7 @@ static int take_map(struct api_document *document, size_t *room, const char *mem
         struct api_tensor *tensor = add_tensor(document, room, l->arena);
         const char *copy = nn_arena_strdup(l->arena, name);
         if (!tensor || !copy) return no_memory(l->err);
-        if (json_is_integer(value) && *next_lifted < l->n_lifted) {
+        if (json_is_array(value) && *next_lifted < l->n_lifted) {
             *tensor = l->lifted[(*next_lifted)++];
             continue;
         }
@@ -276,7 +272,6 @@ static int take_map(struct api_document *document, size_t *room, const char *mem
 }
 
 static int read_json(struct api_document *document, enum api_body kind, struct lifter *l) {
-    json_error_t error;
     const char *text = l->at, *name;
     size_t size = (size_t)(l->end - l->at), room = 0, next_lifted = 0;
     json_t *value;
@@ -287,11 +282,7 @@ static int read_json(struct api_document *document, enum api_body kind, struct l
         text = l->rest;
         size = l->rest_size;
     }
-    document->members = api_json_load(text, size, 0, &error);
-    if (!document->members) {
-        if (json_error_code(&error) == json_error_out_of_memory) return no_memory(l->err);
-        return nn_fail(l->err, NN_E_MALFORMED, "line %d: %s", error.line, error.text);
-    }
+    if (!(document->members = api_json_read(text, size, l->arena, l->err))) return (int)l->err->code;
     if (!json_is_object(document->members))
         return nn_fail(l->err, NN_E_MALFORMED, "the document must be an object");
     if (kind == API_SPECIFICATION) return NN_OK;
@@ -306,24 +297,27 @@ static int read_json(struct api_document *document, enum api_body kind, struct l
 
 /* --- safetensors ---------------------------------------------------------------------------------- */
 
-static json_t *read_metadata_text(const struct member *member, const char *text, struct nn_error *err) {
-    json_error_t error;
+static json_t *read_metadata_text(const struct member *member, const char *text, struct nn_arena *arena,
+                                  struct nn_error *err) {
     bool bare =
         member && (member->type == API_BARE_STRING || (member->type == API_NAME_OR_OBJECT && text[0] != '{'));
-    json_t *value = bare ? json_string(text) : api_json_load(text, strlen(text), JSON_DECODE_ANY, &error);
-    if (!value && (bare || json_error_code(&error) == json_error_out_of_memory))
-        no_memory(err);
-    else if (!value)
-        nn_fail(err, NN_E_MALFORMED, "not JSON: %s", error.text);
+    if (!bare) return api_json_read(text, strlen(text), arena, err);
+    json_t *value = json_string(text);
+    if (!value) no_memory(err);
     return value;
 }
 
-static int read_metadata(struct api_document *document, const json_t *metadata, struct api_pointer *pointer,
-                         struct nn_error *err) {
+static int read_metadata(struct api_document *document, const json_t *metadata, struct nn_arena *arena,
+                         struct api_pointer *pointer, struct nn_error *err) {
     const char *name;
     json_t *text;
     json_object_foreach((json_t *)metadata, name, text) {
-        json_t *value = read_metadata_text(find_member(name, strlen(name)), json_string_value(text), err);
+        const struct member *member = find_member(name, strlen(name));
+        if (member && member->type == API_TENSORS) {
+            nn_fail(err, NN_E_VALUE, "\"%s\" is a map of tensors, which are named %s/...", name, name);
+            return point(pointer, name, NULL), (int)err->code;
+        }
+        json_t *value = read_metadata_text(member, json_string_value(text), arena, err);
         if (!value) return point(pointer, name, NULL), (int)err->code;
         if (json_object_set_new(document->members, name, value)) return no_memory(err);
     }
@@ -357,7 +351,7 @@ static int read_safetensors(struct api_document *document, enum api_body kind, c
     }
     for (size_t i = 0; i < file.n_tensors; i++)
         if (split_name(document, &file.tensors[i], arena, err)) goto out;
-    read_metadata(document, file.metadata, pointer, err);
+    read_metadata(document, file.metadata, arena, pointer, err);
 out:
     api_safetensors_fini(&file);
     return (int)err->code;

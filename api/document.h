@@ -1,7 +1,7 @@
 /* document.h - a request's body, in either encoding, as one and the same document.
  *
  * In JSON, arrays of numbers in the maps of tensors (members.def) are scanned where they stand and lifted
- * out, so that jansson sees only the rest. In safetensors, tensors are named member/name, and every other
+ * out, so that the reader of JSON sees only the rest. In safetensors, tensors are named member/name, and every other
  * member is a text in __metadata__. */
 #ifndef API_DOCUMENT_H
 #define API_DOCUMENT_H

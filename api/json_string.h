@@ -1,7 +1,4 @@
-/* json_string.h - strings of JSON: reading one into an arena, and what is UTF-8.
- *
- * Jansson's reader ignores failed allocations while it collects a token, so it may return a string with a
- * byte missing when memory is short. What must be exact even then is read with this. */
+/* json_string.h - strings of JSON: reading one into an arena, and what is UTF-8. */
 #ifndef API_JSON_STRING_H
 #define API_JSON_STRING_H
 

@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "condition.h"
 #include "context.h"
+#include "round.h"
 #include "service.h"
 
 bool api_model_name_valid(const char *name) {
@@ -23,13 +25,30 @@ static int by_name(const void *a, const void *b) {
 
 /* --- life ------------------------------------------------------------------------------------------- */
 
+struct api_model_spec *api_model_spec_new_take(json_t *json) {
+    struct api_model_spec *spec = json ? malloc(sizeof *spec) : NULL;
+    if (!spec) {
+        json_decref(json);
+        return NULL;
+    }
+    atomic_init(&spec->refs, 1);
+    spec->json = json;
+    return spec;
+}
+
+void api_model_spec_unref(struct api_model_spec *spec) {
+    if (!spec || atomic_fetch_sub(&spec->refs, 1) != 1) return;
+    json_decref(spec->json);
+    free(spec);
+}
+
 void api_model_unref(struct api *api, struct api_model *model) {
     if (!model || atomic_fetch_sub(&model->refs, 1) != 1) return;
     for (int i = 0; i < model->n_blocks; i++) nn_params_unref(model->blocks[i]);
     nn_optimizer_free(model->optimizer);
     nn_grads_free(model->sum);
     nn_graph_unref(model->graph);
-    json_decref(model->spec);
+    api_model_spec_unref(model->spec);
     api_release(api, model->reserved);
     free(model);
 }
@@ -45,39 +64,64 @@ static size_t overhead(const struct nn_graph *graph) {
     return sizeof(struct api_model) + 4096 * (size_t)nn_graph_node_count(graph);
 }
 
-static struct api_model *model_new(struct api_request *request, const char *name, const struct api_spec *spec,
-                                   const json_t *json) {
+/* Its numbers: the first version, drawn from the seed, and the optimizer's state. */
+static int fill(struct api_request *request, struct api_model *model, const struct api_spec *spec) {
     struct nn_error *err = &request->err;
-    size_t bytes = overhead(spec->graph) + nn_graph_param_bytes(spec->graph);
-    if (spec->optimizer) bytes += nn_optimizer_bytes(spec->graph, spec->optimizer, spec->optimizer_attrs);
-    if (api_reserve(request, bytes)) return NULL;
-    struct api_model *model = calloc(1, sizeof *model);
-    if (!model) return nn_fail(err, NN_E_NOMEM, "memory is out"), NULL;
-    atomic_init(&model->refs, 1);
-    keep(request, model, bytes);
-    snprintf(model->name, sizeof model->name, "%s", name);
-    model->graph = nn_graph_ref(spec->graph);
-    model->seed = spec->seed;
-    uint64_t incarnation, seed;
-    if (api_random(request, &incarnation) || api_random(request, &seed)) goto fail;
-    snprintf(model->incarnation, sizeof model->incarnation, "%016llx", (unsigned long long)incarnation);
-    if (!spec->has_seed) model->seed = seed & (uint64_t)API_MAX_SEED;
-    model->spec = json_deep_copy(json);
-    if (json_object_set_new(model->spec, "seed", json_integer((json_int_t)model->seed))) {
-        nn_fail(err, NN_E_NOMEM, "memory is out");
-        goto fail;
-    }
-    if (!(model->blocks[0] = nn_params_new(model->graph, err))) goto fail;
+    if (!(model->blocks[0] = nn_params_new(model->graph, err))) return (int)err->code;
     model->n_blocks = 1;
     model->params = model->blocks[0];
     nn_params_init(model->params, model->seed);
-    if (spec->optimizer &&
-        !(model->optimizer = nn_optimizer_new(model->graph, spec->optimizer, spec->optimizer_attrs, err)))
-        goto fail;
-    return model;
-fail:
-    api_model_unref(request->api, model);
-    return NULL;
+    request->params = nn_params_ref(model->params);
+    if (!spec->optimizer) return NN_OK;
+    model->optimizer = nn_optimizer_new(model->graph, spec->optimizer, spec->optimizer_attrs, err);
+    if (model->optimizer) return NN_OK;
+    return api_point(request, "optimizer", err->member[0] ? err->member : NULL);
+}
+
+int api_model_new(struct api_request *request, const char *name, const struct api_spec *spec,
+                  const json_t *json) {
+    struct nn_error *err = &request->err;
+    uint64_t incarnation, seed;
+    size_t bytes = overhead(spec->graph) + nn_graph_param_bytes(spec->graph), optimizer_bytes = 0;
+    if (spec->optimizer)
+        optimizer_bytes = nn_optimizer_bytes(spec->graph, spec->optimizer, spec->optimizer_attrs);
+    if (api_reserve(request, bytes + optimizer_bytes)) return (int)err->code;
+    struct api_model *model = calloc(1, sizeof *model);
+    if (!model) return nn_fail(err, NN_E_NOMEM, "memory is out");
+    request->model = model;
+    atomic_init(&model->refs, 1);
+    keep(request, model, bytes + optimizer_bytes);
+    model->optimizer_bytes = optimizer_bytes;
+    model->policy = spec->policy;
+    snprintf(model->name, sizeof model->name, "%s", name);
+    model->graph = nn_graph_ref(spec->graph);
+    if (api_random(request, &incarnation) || api_random(request, &seed)) return (int)err->code;
+    snprintf(model->incarnation, sizeof model->incarnation, "%016llx", (unsigned long long)incarnation);
+    model->seed = spec->has_seed ? spec->seed : seed & (uint64_t)API_MAX_SEED;
+    model->spec = api_model_spec_new_take(json_deep_copy(json));
+    if (!model->spec || json_object_set_new(model->spec->json, "seed", json_integer((json_int_t)model->seed)))
+        return nn_fail(err, NN_E_NOMEM, "memory is out");
+    return fill(request, model, spec);
+}
+
+int api_model_register(struct api_request *request) {
+    struct api *api = request->api;
+    struct api_model *model = request->model;
+    pthread_mutex_lock(&api->lock);
+    bool taken = tfind(model, &api->models, by_name) != NULL;
+    bool full = api->n_models >= api->settings.limits.models;
+    bool listed = !taken && !full && tsearch(model, &api->models, by_name);
+    api->n_models += listed;
+    if (listed) atomic_fetch_add(&model->refs, 1);
+    pthread_mutex_unlock(&api->lock);
+    if (listed) return NN_OK;
+    if (taken) {
+        nn_fail(&request->err, NN_E_EXISTS, "a model named \"%s\" exists", model->name);
+        return api_point(request, "name", NULL);
+    }
+    if (!full) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    return nn_fail(&request->err, NN_E_BUSY, "there are %d models, and may be no more",
+                   api->settings.limits.models);
 }
 
 /* The request's view of a model: a reference, and the current version. With the lock held. */
@@ -85,34 +129,6 @@ static void hold(struct api_request *request, struct api_model *model) {
     atomic_fetch_add(&model->refs, 1);
     request->model = model;
     request->params = nn_params_ref(model->params);
-}
-
-int api_model_create(struct api_request *request, const char *name, const struct api_spec *spec,
-                     const json_t *json) {
-    struct api *api = request->api;
-    struct api_model *model = model_new(request, name, spec, json);
-    if (!model) return (int)request->err.code;
-    pthread_mutex_lock(&api->lock);
-    void *node = NULL;
-    bool full = api->n_models >= api->settings.limits.models, ours = false;
-    bool taken = tfind(model, &api->models, by_name) != NULL;
-    if (!full && !taken) {
-        node = tsearch(model, &api->models, by_name);
-        ours = node && *(struct api_model **)node == model;
-        api->n_models += ours;
-        if (ours) hold(request, model);
-    }
-    pthread_mutex_unlock(&api->lock);
-    if (ours) return NN_OK;
-    api_model_unref(api, model);
-    if (taken)
-        nn_fail(&request->err, NN_E_EXISTS, "a model named \"%s\" exists", name);
-    else if (full)
-        nn_fail(&request->err, NN_E_BUSY, "there are %d models, and may be no more",
-                api->settings.limits.models);
-    else
-        nn_fail(&request->err, NN_E_NOMEM, "memory is out");
-    return taken ? api_point(request, "name", NULL) : (int)request->err.code;
 }
 
 /* A name to look up: `key` has the size of a model. */
@@ -137,14 +153,18 @@ int api_model_delete(struct api_request *request, const char *name) {
     struct api_model key = {0};
     pthread_mutex_lock(&api->lock);
     struct api_model *model = lookup(api, name, &key);
-    if (model) {
+    bool matches =
+        !model || model != request->model || !api_check_match(request, nn_params_version(model->params));
+    if (model && matches) {
         tdelete(model, &api->models, by_name);
         api->n_models--;
         model->dead = true;
     }
     pthread_mutex_unlock(&api->lock);
     if (!model) return nn_fail(&request->err, NN_E_NOT_FOUND, "no model is named \"%.100s\"", name);
+    if (!matches) return (int)request->err.code;
     api_contexts_drop(api, model);
+    api_model_nudge(api, model);
     api_model_unref(api, model);
     return NN_OK;
 }
@@ -183,28 +203,72 @@ void api_models_clear(struct api *api) {
 
 /* --- turns ------------------------------------------------------------------------------------------ */
 
-/* The next change, or NULL, which also ends the draining. */
-static struct api_request *pop(struct api *api, struct api_model *model, bool *dead) {
+/* The next change, or NULL. False, which also ends the draining: there is nothing left to do. */
+static bool pop(struct api *api, struct api_model *model, struct api_request **request, bool *dead) {
     pthread_mutex_lock(&api->lock);
-    struct api_request *request = model->first;
-    if (request)
-        model->first = request->next;
-    else
-        model->draining = false;
+    *request = model->first;
     *dead = model->dead;
+    bool more = *request || model->nudged;
+    model->nudged = false;
+    if (*request) model->first = (*request)->next;
+    if (!more) model->draining = false;
     pthread_mutex_unlock(&api->lock);
-    return request;
+    return more;
+}
+
+static void take_turn(struct api_request *request, bool dead) {
+    int code = dead ? nn_fail(&request->err, NN_E_NOT_FOUND, "the model was deleted meanwhile")
+                    : api_check_match(request, nn_params_version(request->model->params));
+    if (code == NN_OK) code = request->turn(request);
+    if (code != API_LATER) api_finish(request, code);
 }
 
 static void drain(struct api *api, struct api_model *model) {
     struct api_request *request;
     bool dead;
-    while ((request = pop(api, model, &dead))) {
-        int code = dead ? nn_fail(&request->err, NN_E_NOT_FOUND, "the model was deleted meanwhile")
-                        : request->turn(request);
-        api_finish(request, code);
+    while (pop(api, model, &request, &dead)) {
+        if (request) take_turn(request, dead);
+        api_round_settle(api, model);
     }
     api_model_unref(api, model);
+}
+
+void api_model_nudge(struct api *api, struct api_model *model) {
+    pthread_mutex_lock(&api->lock);
+    bool idle = !model->draining;
+    model->nudged = model->draining = true;
+    if (idle) atomic_fetch_add(&model->refs, 1);
+    pthread_mutex_unlock(&api->lock);
+    if (idle) drain(api, model);
+}
+
+struct due {
+    struct api *api;
+    int64_t now_ms;
+    struct api_model *models[16]; /* of one tick; others are due at the next */
+    int n;
+};
+
+static void find_due(const void *node, VISIT visit, void *closure) {
+    struct due *due = closure;
+    struct api_model *model = *(struct api_model *const *)node;
+    bool room = due->n < (int)(sizeof due->models / sizeof due->models[0]);
+    if ((visit != postorder && visit != leaf) || !room || !model->round.first) return;
+    bool late = due->now_ms >= model->round.since_ms + model->policy.timeout_ms;
+    if (!late && !atomic_load(&due->api->draining)) return;
+    atomic_fetch_add(&model->refs, 1);
+    due->models[due->n++] = model;
+}
+
+void api_models_tick(struct api *api) {
+    struct due due = {.api = api, .now_ms = api_now_ms(api)};
+    pthread_mutex_lock(&api->lock);
+    twalk_r(api->models, find_due, &due);
+    pthread_mutex_unlock(&api->lock);
+    for (int i = 0; i < due.n; i++) {
+        api_model_nudge(api, due.models[i]);
+        api_model_unref(api, due.models[i]);
+    }
 }
 
 int api_model_turn(struct api_request *request, int (*turn)(struct api_request *request)) {
@@ -228,22 +292,25 @@ int api_model_turn(struct api_request *request, int (*turn)(struct api_request *
     return API_LATER;
 }
 
-int api_model_next(struct api_request *request, struct nn_params **next) {
+/* A block that nobody reads, or a new one, which is the request's until it is published. */
+static struct nn_params *spare_block(struct api_request *request) {
     struct api_model *model = request->model;
     for (int i = 0; i < model->n_blocks; i++)
-        if (model->blocks[i] != model->params && nn_params_unshared(model->blocks[i])) {
-            *next = model->blocks[i];
-            return NN_OK;
-        }
-    if (model->n_blocks == API_MAX_VERSIONS)
-        return nn_fail(&request->err, NN_E_BUSY, "%d versions of this model are being read",
-                       API_MAX_VERSIONS);
-    size_t bytes = nn_graph_param_bytes(model->graph);
-    if (api_reserve(request, bytes)) return (int)request->err.code;
-    if (!(*next = nn_params_new(model->graph, &request->err))) return (int)request->err.code;
-    keep(request, model, bytes);
-    model->blocks[model->n_blocks++] = *next;
-    return NN_OK;
+        if (model->blocks[i] != model->params && nn_params_unshared(model->blocks[i]))
+            return model->blocks[i];
+    if (model->n_blocks == API_MAX_VERSIONS) {
+        nn_fail(&request->err, NN_E_BUSY, "%d versions of this model are being read", API_MAX_VERSIONS);
+        return NULL;
+    }
+    if (api_reserve(request, nn_graph_param_bytes(model->graph))) return NULL;
+    return request->fresh = nn_params_new(model->graph, &request->err);
+}
+
+int api_model_next(struct api_request *request, struct nn_params **next) {
+    uint64_t version = nn_params_version(request->model->params) + 1;
+    if (!(*next = spare_block(request))) return (int)request->err.code;
+    nn_params_set_version(*next, version);
+    return api_add(request, "applied_version", json_integer((json_int_t)version));
 }
 
 void api_model_note(struct api_request *request) {
@@ -254,33 +321,45 @@ void api_model_note(struct api_request *request) {
     pthread_mutex_unlock(&request->api->lock);
 }
 
-int api_model_publish(struct api_request *request, struct nn_params *next) {
+void api_model_publish(struct api_request *request, struct nn_params *next) {
     struct api_model *model = request->model;
-    uint64_t version = nn_params_version(model->params) + 1;
-    nn_params_set_version(next, version);
+    if (next == request->fresh) {
+        request->fresh = NULL;
+        keep(request, model, nn_graph_param_bytes(model->graph));
+        model->blocks[model->n_blocks++] = next;
+    }
     pthread_mutex_lock(&request->api->lock);
     model->params = next;
     pthread_mutex_unlock(&request->api->lock);
     api_model_note(request);
-    return api_add(request, "applied_version", json_integer((json_int_t)version));
 }
 
-void api_model_set_optimizer_take(struct api_request *request, struct nn_optimizer *optimizer, json_t *spec) {
+void api_model_set_optimizer_take(struct api_request *request, struct nn_optimizer *optimizer, size_t bytes,
+                                  struct api_model_spec *spec) {
     struct api_model *model = request->model;
-    if (optimizer != model->optimizer) nn_optimizer_free(model->optimizer);
+    if (optimizer != model->optimizer) {
+        nn_optimizer_free(model->optimizer);
+        model->reserved -= model->optimizer_bytes;
+        api_release(request->api, model->optimizer_bytes);
+        model->optimizer_bytes = 0;
+    }
+    keep(request, model, bytes);
+    model->optimizer_bytes += bytes;
     model->optimizer = optimizer;
     pthread_mutex_lock(&request->api->lock);
-    json_t *old = model->spec;
+    struct api_model_spec *old = model->spec;
     model->spec = spec;
     pthread_mutex_unlock(&request->api->lock);
-    json_decref(old);
+    api_model_spec_unref(old);
     api_model_note(request);
 }
 
 struct api_model_state api_model_state(struct api_request *request) {
     struct api_model *model = request->model;
     pthread_mutex_lock(&request->api->lock);
-    struct api_model_state state = {json_incref(model->spec), model->steps, model->contributions};
+    struct api_model_state state = {model->spec, nn_params_version(model->params), model->steps,
+                                    model->contributions};
+    atomic_fetch_add(&state.spec->refs, 1);
     pthread_mutex_unlock(&request->api->lock);
     return state;
 }

@@ -11,8 +11,24 @@
 #include "request.h"
 #include "spec.h"
 
-#define API_MAX_MODEL_NAME 64
-#define API_MAX_VERSIONS   8 /* of one model's that live at once; beyond, a change gets 503 */
+#define API_MAX_MODEL_NAME    64
+#define API_STALENESS_BUCKETS 8
+#define API_MAX_VERSIONS      8 /* of one model's that live at once; beyond, a change gets 503 */
+
+/* A specification as given, the seed included. Immutable, and shared by this count alone: jansson's is read
+ * without atomics by whoever adds to it, so that no value of its own may go from thread to thread. */
+struct api_model_spec {
+    atomic_int refs;
+    json_t *json;
+};
+
+/* Contributions that wait for the others: see round.h. */
+struct api_round {
+    struct api_request *first; /* in the order of their workers */
+    int count;
+    uint64_t version;
+    int64_t since_ms; /* the first one's coming */
+};
 
 struct api_model {
     atomic_int refs;
@@ -23,28 +39,34 @@ struct api_model {
 
     /* Guarded by the registry's lock. */
     struct nn_params *params; /* the current version; one of `blocks` */
-    json_t *spec;             /* as given, the seed included; replaced as a whole */
+    struct api_model_spec *spec;
     uint64_t steps, contributions;
     struct api_request *first, *last; /* the queue */
     bool draining, dead;
+    bool nudged;              /* whoever drains is to settle the round once more */
+    struct api_round round;   /* changed in a turn alone, */
+    struct api_policy policy; /* and so is this: either the lock or the turn is enough to read them */
+    uint64_t staleness[API_STALENESS_BUCKETS]; /* of applied gradients: see condition.c */
 
     /* Belongs to whoever has the turn. */
     struct nn_optimizer *optimizer; /* or NULL */
     struct nn_grads *sum;           /* the accumulation buffer; NULL before the first contribution */
     double sum_scale;
-    uint64_t sum_count;
+    uint64_t sum_count, sum_oldest; /* contributions, and the oldest version of them */
     struct nn_params *blocks[API_MAX_VERSIONS];
     int n_blocks;
-    size_t reserved;
+    size_t reserved, optimizer_bytes; /* of the budget; the optimizer's part of it */
 };
 
 /* [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
 bool api_model_name_valid(const char *name);
 
-/* Makes a model of a specification's parts (the graph gets a reference) and registers it; the request gets
- * a reference too. `json` is copied. NN_E_EXISTS, NN_E_BUSY, NN_E_TOO_LARGE, NN_E_NOMEM. */
-int api_model_create(struct api_request *request, const char *name, const struct api_spec *spec,
-                     const json_t *json);
+/* Makes a model of a specification's parts (the graph gets a reference), the request's alone: ->model and
+ * ->params. `json` is copied. NN_E_VALUE, NN_E_BUSY, NN_E_TOO_LARGE, NN_E_NOMEM. */
+int api_model_new(struct api_request *request, const char *name, const struct api_spec *spec,
+                  const json_t *json);
+/* Registers it under its name. NN_E_EXISTS, NN_E_BUSY, NN_E_NOMEM. */
+int api_model_register(struct api_request *request);
 /* Finds a model and its current version: request->model and ->params. NN_E_NOT_FOUND. */
 int api_model_find(struct api_request *request, const char *name);
 /* Takes it out of the registry; changes that still wait get NN_E_NOT_FOUND. */
@@ -58,19 +80,31 @@ void api_models_clear(struct api *api);
  * ends the request. Always returns API_LATER. */
 int api_model_turn(struct api_request *request, int (*turn)(struct api_request *request));
 
-/* In a turn: a block to build the next version in. NN_E_BUSY when too many versions are being read. */
+/* Settles the rounds whose time is up. */
+void api_models_tick(struct api *api);
+/* Has the model's round settled in a turn. */
+void api_model_nudge(struct api *api, struct api_model *model);
+
+/* In a turn: a block to build the next version in, which "applied_version" already tells of. NN_E_BUSY when
+ * too many versions are being read. */
 int api_model_next(struct api_request *request, struct nn_params **next);
-/* In a turn: makes `next` the current version, one higher, and adds "applied_version". */
-int api_model_publish(struct api_request *request, struct nn_params *next);
+/* In a turn: makes `next` the current version, one higher. */
+void api_model_publish(struct api_request *request, struct nn_params *next);
 /* In a turn: tells readers what the optimizer and the accumulation buffer have come to. */
 void api_model_note(struct api_request *request);
-/* In a turn: replaces the optimizer (owned from here on) and the specification that says so. */
-void api_model_set_optimizer_take(struct api_request *request, struct nn_optimizer *optimizer, json_t *spec);
+/* In a turn: replaces the optimizer (owned from here on, with `bytes` of the request's reservation) and the
+ * specification that says so, owned too. The same optimizer again takes `bytes` more. */
+void api_model_set_optimizer_take(struct api_request *request, struct nn_optimizer *optimizer, size_t bytes,
+                                  struct api_model_spec *spec);
 
-/* A consistent copy of what GET shows. The specification is a reference. */
+/* Held once; `json` is consumed, and NULL gives NULL, as memory that is out does. */
+struct api_model_spec *api_model_spec_new_take(json_t *json);
+void api_model_spec_unref(struct api_model_spec *spec);
+
+/* A consistent copy of what GET shows, with a reference to the specification. */
 struct api_model_state {
-    json_t *spec;
-    uint64_t steps, contributions;
+    struct api_model_spec *spec;
+    uint64_t version, steps, contributions;
 };
 struct api_model_state api_model_state(struct api_request *request);
 

@@ -23,6 +23,7 @@ void api_request_free(struct api_request *request) {
     nn_run_free(request->run);
     nn_grads_free(request->grads);
     nn_params_unref(request->params);
+    nn_params_unref(request->fresh);
     api_context_unclaim(request);
     if (request->context) api_context_unref(request->api, request->context);
     if (request->model) api_model_unref(request->api, request->model);
@@ -143,26 +144,31 @@ int api_query_check(struct api_request *request, const char *known) {
     return NN_OK;
 }
 
-const char *api_query(struct api_request *request, const char *wanted) {
+int api_query(struct api_request *request, const char *wanted, const char **out) {
     const char *name, *value;
     size_t name_size, value_size;
+    *out = NULL;
     for (int n = 0; query_part(request->query, n, &name, &name_size, &value, &value_size); n++) {
         if (strlen(wanted) != name_size || memcmp(name, wanted, name_size) != 0) continue;
         char *copy = nn_arena_alloc(request->arena, value_size + 1, 1);
-        return copy ? memcpy(copy, value, value_size) : NULL;
+        if (!copy) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+        *out = memcpy(copy, value, value_size);
+        return NN_OK;
     }
-    return NULL;
+    return NN_OK;
 }
 
 int api_result_dtype(struct api_request *request, enum nn_dtype dtype, enum api_dtype *out) {
-    const char *name = api_query(request, "dtype");
+    const char *asked, *name;
     *out = api_dtype_of(dtype);
-    if (!name && api_get_string(request, "dtype", &name)) return (int)request->err.code;
+    if (api_query(request, "dtype", &asked)) return (int)request->err.code;
+    name = asked;
+    if (!asked && api_get_string(request, "dtype", &name)) return (int)request->err.code;
     if (!name) return NN_OK;
     *out = api_dtype_find(name);
     if (*out != API_DTYPES && api_dtype_is_float(*out)) return NN_OK;
     nn_fail(&request->err, NN_E_VALUE, "results come as F32, F64, F16 or BF16");
-    return api_query(request, "dtype") ? (int)request->err.code : api_point(request, "dtype", NULL);
+    return asked ? (int)request->err.code : api_point(request, "dtype", NULL);
 }
 
 /* --- the world ------------------------------------------------------------------------------------- */

@@ -16,12 +16,14 @@
 
 struct api_model;
 struct api_context;
+struct api_effect;
 struct api_request;
 
 struct api_route {
     const char *method, *path;
     int (*handler)(struct api_request *request);
     enum api_body body;
+    enum { API_READS, API_CHANGES, API_IF_ASKED } effect;
     bool open; /* asks for no token */
     const char *members;
     const char *summary;
@@ -41,9 +43,9 @@ struct api_answer {
     int n_maps;
     struct api_result *results;
     size_t n_results, room;
-    size_t encoded;    /* bytes reserved for the results' encoding */
-    char location[96]; /* "" for none */
-    bool plain_names;  /* the parameters resource: names without their map */
+    size_t encoded;               /* bytes reserved for the results' encoding */
+    char location[96], etag[112]; /* "" for none */
+    bool plain_names;             /* the parameters resource: names without their map */
 };
 
 struct api_request {
@@ -52,6 +54,7 @@ struct api_request {
     char name[80];  /* of the resource in the path */
     char allow[48]; /* the methods of a path that has others than the one asked for */
     char *query;
+    const char *if_match, *if_none_match, *idempotency_key; /* in the arena; NULL where absent */
     enum api_encoding in, out;
     struct nn_arena *arena;
     void *body;
@@ -63,7 +66,9 @@ struct api_request {
     struct api_answer answer;
     struct nn_error err;
     struct api_pointer pointer; /* where err is, in the request */
+    struct api_effect *effect;  /* what its Idempotency-Key stands for, while it is in flight */
     size_t reserved;            /* bytes of the api's budget */
+    struct api_response *ready; /* the answer, where it was encoded before the change that it tells of */
 
     /* What the answer may show; let go with the request. */
     struct api_model *model;
@@ -73,12 +78,19 @@ struct api_request {
     struct nn_run *run;
     struct nn_backward *backward;
     struct nn_grads *grads;
+    struct nn_params *fresh; /* a block for the model's next version, which is not the model's yet */
 
     /* While it waits for its turn at the model. */
     struct api_request *next;
     int (*turn)(struct api_request *request);
     double lr, scale; /* of the change; see update.h */
     bool mean, partial;
+    uint64_t seen;         /* the version that a gradient is of */
+    int64_t max_staleness; /* -1: the model's own bound alone */
+    bool *only;            /* by parameter: which a push names; NULL: all */
+    double tau;            /* of a blend */
+    const char *worker;    /* who contributes to a round, in the document; NULL: nobody said */
+    int64_t samples;       /* that the gradient is of */
 };
 
 /* Says where `err` is, unless that is said: "/member" or, with a name, "/member/name". Returns err.code. */
@@ -98,10 +110,10 @@ int api_get_integer(struct api_request *request, const char *name, int64_t min, 
 int api_get_real(struct api_request *request, const char *name, double *value);
 #define API_MAX_SEED ((INT64_C(1) << 53) - 1)
 
-/* The value of ?wanted= in the query, in the arena; NULL if absent. Names not in `known` (separated by
- * spaces): NN_E_UNKNOWN_MEMBER. */
+/* Names not in `known` (separated by spaces): NN_E_UNKNOWN_MEMBER. The value of ?wanted= in the query, in the
+ * arena; NULL if absent. NN_E_NOMEM. */
 int api_query_check(struct api_request *request, const char *known);
-const char *api_query(struct api_request *request, const char *wanted);
+int api_query(struct api_request *request, const char *wanted, const char **value);
 /* The wire type that "dtype" or ?dtype= asks for; else that of `dtype`. */
 int api_result_dtype(struct api_request *request, enum nn_dtype dtype, enum api_dtype *out);
 
@@ -123,7 +135,14 @@ void api_add_map(struct api_request *request, const char *map);
  * NN_E_NOMEM. */
 int api_add_tensor(struct api_request *request, const char *map, const char *name,
                    const struct nn_shape *shape, enum nn_dtype from, const void *data, enum api_dtype as);
-/* Ends a request: encodes its answer or its error, and replies. */
+/* Encodes the answer ahead of the change that it tells of, so that an error has changed nothing. What
+ * still fails afterwards drops it. NN_E_NOMEM. */
+int api_answer_ready(struct api_request *request);
+void api_answer_drop(struct api_request *request);
+/* Lets go of the request of a response that shows nothing of it, though it may be long in sending. */
+void api_response_detach(struct api_response *response);
+/* Ends a request: encodes its answer, if that is not ready, or its error, and replies. A context that it
+ * claimed for itself is used up by success. */
 void api_finish(struct api_request *request, int code);
 
 /* Responses; NULL when memory is out, and the request is still the caller's. */

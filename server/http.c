@@ -67,7 +67,7 @@ struct exchange {
     struct api_response *response; /* until it is queued; NULL then means that memory is out */
     bool chunked;
     char *body;
-    size_t size, capacity, limit;
+    size_t size, capacity;
     uint64_t discarded;
 
     uint64_t id;
@@ -227,7 +227,7 @@ static struct MHD_Response *problem(enum nn_code code, const char *detail, int *
     char text[512];
     int length =
         snprintf(text, sizeof text,
-                 "{\"type\":\"urn:gradd:problem:%s\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"}",
+                 "{\"type\":\"" API_PROBLEM_TYPE "%s\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"}\n",
                  info->slug, info->title, info->status, detail);
     *status = info->status;
     *size = (uint64_t)length;
@@ -333,16 +333,18 @@ static void admit(struct exchange *x, int64_t length) {
         .authorization = header(x, "Authorization"),
         .content_type = header(x, "Content-Type"),
         .accept = header(x, "Accept"),
+        .if_match = header(x, "If-Match"),
+        .if_none_match = header(x, "If-None-Match"),
+        .idempotency_key = header(x, "Idempotency-Key"),
         .content_length = length,
     };
     struct api_admission admission = api_admit(x->http->api, &head);
     x->request = admission.request;
     x->response = admission.refusal;
-    x->limit = admission.body_limit;
 }
 
 static void refuse_body(struct exchange *x) {
-    x->response = api_refuse_body_take(x->request);
+    x->response = api_refuse_take(x->request);
     x->request = NULL;
     drop_body(x);
 }
@@ -367,7 +369,6 @@ static enum MHD_Result take_head(struct exchange *x, const char *method, const c
     x->stage = BODY;
     x->chunked = length < 0;
     admit(x, length);
-    if (x->request && length > 0 && (uint64_t)length > x->limit) refuse_body(x);
     if (x->request && length > 0) {
         x->capacity = (size_t)length;
         x->body = malloc(x->capacity);
@@ -383,7 +384,7 @@ static enum MHD_Result take_head(struct exchange *x, const char *method, const c
 /* Only a chunked body outgrows the buffer that its head had made. */
 static bool grow(struct exchange *x, size_t need) {
     size_t capacity = x->capacity < FIRST_CHUNKED_BUFFER ? FIRST_CHUNKED_BUFFER : x->capacity;
-    while (capacity < need) capacity = capacity > x->limit / 2 ? x->limit : capacity * 2;
+    while (capacity < need) capacity *= 2; /* far below overflow: `need` is within the limit of bodies */
     char *body = realloc(x->body, capacity);
     if (!body) return false;
     x->body = body;
@@ -409,7 +410,7 @@ static bool peer_left(const struct exchange *x) {
 static bool take_body(struct exchange *x, const char *data, size_t size) {
     note_activity(x->http);
     x->bytes_in += size;
-    if (x->request && size > x->limit - x->size) refuse_body(x);
+    if (x->request && !api_request_room(x->request, x->size + size)) refuse_body(x);
     if (x->request && size > x->capacity - x->size && !grow(x, x->size + size)) give_up_for_memory(x);
     if (!x->request) return discard(x, size);
     memcpy(x->body + x->size, data, size);

@@ -20,7 +20,11 @@ int api_get_context(struct api_request *request) {
 }
 
 int api_delete_context(struct api_request *request) {
-    if (api_query_check(request, "") || api_context_delete(request, request->name))
+    if (api_query_check(request, "")) return (int)request->err.code;
+    json_t *described = api_context_describe(request, request->name);
+    if (!described) return (int)request->err.code;
+    json_decref(described);
+    if (api_add(request, "deleted", json_string(request->name)) || api_answer_ready(request))
         return (int)request->err.code;
-    return api_add(request, "deleted", json_string(request->name));
+    return api_context_delete(request, request->name);
 }

@@ -42,7 +42,8 @@ int api_post_forward(struct api_request *request) {
     bool retain = false, *wanted;
     size_t bytes;
     enum api_dtype as;
-    if (api_get_bool(request, "retain", &retain) || api_pass_model(request)) return (int)request->err.code;
+    if (api_query_check(request, "") || api_get_bool(request, "retain", &retain) || api_pass_model(request))
+        return (int)request->err.code;
     if (retain && !request->model) {
         nn_fail(&request->err, NN_E_VALUE, "a tape is kept for a model that has a name only");
         return api_point(request, "retain", NULL);
@@ -59,6 +60,8 @@ int api_post_forward(struct api_request *request) {
     if (add_source(request) || add_outputs(request, wanted) || api_add(request, "seed", json_integer(seed)))
         return (int)request->err.code;
     if (!retain) return NN_OK;
-    if (api_context_keep(request, bytes, &id)) return (int)request->err.code;
-    return api_add(request, "context", json_string(id));
+    if (api_context_new(request, bytes, &id) || api_add(request, "context", json_string(id)) ||
+        api_answer_ready(request))
+        return (int)request->err.code;
+    return api_context_keep(request);
 }

@@ -1,12 +1,21 @@
 /* models.c - /models: create, list, describe, change hyper-parameters, remove. */
 #include <stdio.h>
 
+#include "../condition.h"
 #include "../model.h"
+#include "../round.h"
 #include "../service.h"
+
+/* NULL where memory was out, now or before: a NULL among the arguments is passed on. */
+static json_t *append(json_t *list, json_t *item) {
+    if (json_array_append_new(list, item) == 0) return list;
+    json_decref(list);
+    return NULL;
+}
 
 static json_t *shape_json(const struct nn_shape *shape) {
     json_t *list = json_array();
-    for (int i = 0; i < shape->rank; i++) json_array_append_new(list, json_integer(shape->dim[i]));
+    for (int i = 0; i < shape->rank; i++) list = append(list, json_integer(shape->dim[i]));
     return list;
 }
 
@@ -14,8 +23,8 @@ static json_t *parameters_json(const struct nn_graph *graph) {
     json_t *list = json_array();
     for (int i = 0; i < nn_graph_param_count(graph); i++) {
         const struct nn_param *param = nn_graph_param(graph, i);
-        json_array_append_new(list, json_pack("{s:s, s:o, s:b}", "name", param->name, "shape",
-                                              shape_json(&param->shape), "trainable", param->trainable));
+        list = append(list, json_pack("{s:s, s:o, s:b}", "name", param->name, "shape",
+                                      shape_json(&param->shape), "trainable", param->trainable));
     }
     return list;
 }
@@ -24,9 +33,9 @@ static json_t *nodes_json(const struct nn_graph *graph) {
     json_t *list = json_array();
     for (int i = 0; i < nn_graph_node_count(graph); i++) {
         struct nn_node_info node = nn_graph_node(graph, i);
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:o}", "name", node.name, "op",
-                                              node.op ? node.op->name : "input", "dtype",
-                                              nn_dtype_name(node.dtype), "shape", shape_json(&node.shape)));
+        list = append(list, json_pack("{s:s, s:s, s:s, s:o}", "name", node.name, "op",
+                                      node.op ? node.op->name : "input", "dtype", nn_dtype_name(node.dtype),
+                                      "shape", shape_json(&node.shape)));
     }
     return list;
 }
@@ -34,7 +43,7 @@ static json_t *nodes_json(const struct nn_graph *graph) {
 static json_t *outputs_json(const struct nn_graph *graph) {
     json_t *list = json_array();
     for (int i = 0; i < nn_graph_output_count(graph); i++)
-        json_array_append_new(list, json_string(nn_graph_node(graph, nn_graph_output(graph, i)).name));
+        list = append(list, json_string(nn_graph_node(graph, nn_graph_output(graph, i)).name));
     return list;
 }
 
@@ -44,14 +53,24 @@ static int64_t count_numbers(const struct nn_graph *graph) {
     return n;
 }
 
-/* Everything that there is to know of request->model. */
-static int describe(struct api_request *request) {
+/* What changes from one moment to the next: the round that waits, and how stale gradients have been. */
+static int add_moment(struct api_request *request) {
     const struct api_model *model = request->model;
-    struct api_model_state state = api_model_state(request);
+    pthread_mutex_lock(&request->api->lock);
+    json_t *round = model->policy.sync ? api_round_json(request->api, model) : json_null();
+    json_t *staleness = api_staleness_json(model);
+    pthread_mutex_unlock(&request->api->lock);
+    int failed = api_add(request, "round", round);
+    return api_add(request, "staleness", staleness) || failed;
+}
+
+/* Everything that there is to know of request->model in this state. */
+static int describe_state(struct api_request *request, struct api_model_state state) {
+    const struct api_model *model = request->model;
     int failed = 0;
     failed |= api_add(request, "name", json_string(model->name));
     failed |= api_add(request, "incarnation", json_string(model->incarnation));
-    failed |= api_add(request, "version", json_integer((json_int_t)nn_params_version(request->params)));
+    failed |= api_add(request, "version", json_integer((json_int_t)state.version));
     failed |= api_add(request, "seed", json_integer((json_int_t)model->seed));
     failed |= api_add(request, "dtype", json_string(nn_dtype_name(nn_graph_dtype(model->graph))));
     failed |= api_add(request, "numbers", json_integer(count_numbers(model->graph)));
@@ -60,8 +79,16 @@ static int describe(struct api_request *request) {
     failed |= api_add(request, "parameters", parameters_json(model->graph));
     failed |= api_add(request, "steps", json_integer((json_int_t)state.steps));
     failed |= api_add(request, "accumulated", json_integer((json_int_t)state.contributions));
-    failed |= api_add(request, "specification", state.spec);
+    failed |= add_moment(request);
+    failed |= api_add(request, "specification", json_deep_copy(state.spec->json));
     return failed ? (int)request->err.code : NN_OK;
+}
+
+static int describe(struct api_request *request) {
+    struct api_model_state state = api_model_state(request);
+    int code = describe_state(request, state);
+    api_model_spec_unref(state.spec);
+    return code;
 }
 
 int api_get_models(struct api_request *request) {
@@ -76,7 +103,7 @@ int api_get_models(struct api_request *request) {
 int api_post_models(struct api_request *request) {
     struct api_spec spec;
     const char *name = NULL;
-    if (api_get_string(request, "name", &name)) return (int)request->err.code;
+    if (api_query_check(request, "") || api_get_string(request, "name", &name)) return (int)request->err.code;
     if (!name || !api_model_name_valid(name)) {
         nn_fail(
             &request->err, name ? NN_E_NAME : NN_E_VALUE,
@@ -85,12 +112,13 @@ int api_post_models(struct api_request *request) {
         return api_point(request, "name", NULL);
     }
     if (api_spec_read(request, request->doc.members, NULL, &spec)) return (int)request->err.code;
-    int code = api_model_create(request, name, &spec, request->doc.members);
+    api_model_new(request, name, &spec, request->doc.members);
     api_spec_fini(&spec);
-    if (code != NN_OK) return code;
+    if (request->err.code) return (int)request->err.code;
     request->answer.status = 201;
     snprintf(request->answer.location, sizeof request->answer.location, "/models/%s", name);
-    return describe(request);
+    if (describe(request) || api_answer_ready(request)) return (int)request->err.code;
+    return api_model_register(request);
 }
 
 int api_get_model(struct api_request *request) {
@@ -99,9 +127,10 @@ int api_get_model(struct api_request *request) {
 }
 
 int api_delete_model(struct api_request *request) {
-    if (api_query_check(request, "") || api_model_delete(request, request->name))
+    if (api_query_check(request, "") || api_model_find(request, request->name) ||
+        api_add(request, "deleted", json_string(request->name)) || api_answer_ready(request))
         return (int)request->err.code;
-    return api_add(request, "deleted", json_string(request->name));
+    return api_model_delete(request, request->name);
 }
 
 /* --- changing hyper-parameters ----------------------------------------------------------------------- */
@@ -123,37 +152,84 @@ static json_t *merge_patch(const json_t *target, const json_t *patch) {
     return merged;
 }
 
-/* The optimizer that the patched specification asks for: none, the old one configured anew, or another. */
-static int make_optimizer(struct api_request *request, const json_t *json, struct nn_optimizer **out) {
+/* The old optimizer configured anew. What it holds may grow by as much as a new one would take. */
+static int configure(struct api_request *request, const struct nn_attrs *attrs, size_t *bytes) {
+    struct nn_optimizer *optimizer = request->model->optimizer;
+    int before = nn_optimizer_slot_count(optimizer);
+    if (api_reserve(request, *bytes) || nn_optimizer_configure(optimizer, attrs, &request->err))
+        return (int)request->err.code;
+    *bytes = (size_t)(nn_optimizer_slot_count(optimizer) - before) *
+             nn_graph_trainable_bytes(request->model->graph);
+    return NN_OK;
+}
+
+static int make(struct api_request *request, const struct nn_def *def, const struct nn_attrs *attrs,
+                size_t bytes, struct nn_optimizer **out) {
+    if (api_reserve(request, bytes)) return (int)request->err.code;
+    *out = nn_optimizer_new(request->model->graph, def, attrs, &request->err);
+    return (int)request->err.code;
+}
+
+/* Whether the model is to keep its optimizer, with other hyper-parameters. */
+static bool is_same(const struct api_model *model, const struct nn_def *def) {
+    return def && model->optimizer && nn_optimizer_definition(model->optimizer) == def;
+}
+
+/* The answer as it will be, with that specification. */
+static int describe_patched(struct api_request *request, struct api_model_spec *spec, bool same) {
+    struct api_model_state state = api_model_state(request);
+    api_model_spec_unref(state.spec);
+    state.spec = spec;
+    if (!same) state.steps = 0;
+    return describe_state(request, state) ? (int)request->err.code : api_answer_ready(request);
+}
+
+/* The optimizer that a specification asks for: none, the old one configured anew, or another. */
+static int set_optimizer(struct api_request *request, struct api_model_spec *spec) {
     struct api_model *model = request->model;
     struct nn_error *err = &request->err;
-    const struct nn_def *def;
-    const struct nn_attrs *attrs;
-    *out = NULL;
-    if (!json) return NN_OK;
-    if (api_spec_optimizer(request, json, NULL, &def, &attrs)) return (int)err->code;
-    bool same = model->optimizer && nn_optimizer_definition(model->optimizer) == def;
-    size_t bytes = nn_optimizer_bytes(model->graph, def, attrs);
-    if (same && nn_optimizer_configure(model->optimizer, attrs, err) == NN_OK) *out = model->optimizer;
-    if (same || api_reserve(request, bytes)) goto out;
-    if ((*out = nn_optimizer_new(model->graph, def, attrs, err))) {
-        api_reserve_move(request, bytes);
-        model->reserved += bytes;
+    struct nn_optimizer *optimizer = NULL;
+    const json_t *json = json_object_get(spec->json, "optimizer");
+    const struct nn_def *def = NULL;
+    const struct nn_attrs *attrs = NULL;
+    size_t bytes = 0;
+    if (json && !json_is_null(json) && api_spec_optimizer(request, json, NULL, &def, &attrs))
+        return (int)err->code;
+    bool same = is_same(model, def);
+    if (describe_patched(request, spec, same)) return (int)err->code;
+    if (def) bytes = nn_optimizer_bytes(model->graph, def, attrs);
+    if (same) {
+        optimizer = model->optimizer;
+        configure(request, attrs, &bytes);
+    } else if (def) {
+        make(request, def, attrs, bytes, &optimizer);
     }
-out:
-    return err->code ? api_point(request, "optimizer", err->member[0] ? err->member : NULL) : NN_OK;
+    if (err->code) return api_point(request, "optimizer", err->member[0] ? err->member : NULL);
+    atomic_fetch_add(&spec->refs, 1);
+    api_model_set_optimizer_take(request, optimizer, bytes, spec);
+    return NN_OK;
+}
+
+/* Who waits in a round was promised another one. */
+static void set_policy(struct api_request *request, const struct api_policy *policy) {
+    struct api_model *model = request->model;
+    if (json_object_get(request->doc.members, "aggregation"))
+        api_round_fail(request->api, model, NN_E_ROUND_FAILED,
+                       "the model's aggregation was changed meanwhile");
+    pthread_mutex_lock(&request->api->lock);
+    model->policy = *policy;
+    pthread_mutex_unlock(&request->api->lock);
 }
 
 static int turn_patch(struct api_request *request) {
-    struct nn_optimizer *optimizer;
-    json_t *spec = merge_patch(request->model->spec, request->doc.members);
+    json_t *patched = merge_patch(request->model->spec->json, request->doc.members);
+    struct api_model_spec *spec = api_model_spec_new_take(patched);
     if (!spec) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
-    if (make_optimizer(request, json_object_get(spec, "optimizer"), &optimizer)) {
-        json_decref(spec);
-        return (int)request->err.code;
-    }
-    api_model_set_optimizer_take(request, optimizer, spec);
-    return describe(request);
+    struct api_policy policy;
+    if (api_spec_policy(request, spec->json, NULL, &policy) == NN_OK && set_optimizer(request, spec) == NN_OK)
+        set_policy(request, &policy);
+    api_model_spec_unref(spec);
+    return (int)request->err.code;
 }
 
 int api_patch_model(struct api_request *request) {

@@ -2,8 +2,8 @@
  * A tensor of the state is named SLOT.PARAMETER: "exp_avg.0.weight". */
 #include <string.h>
 
+#include "../bind.h"
 #include "../model.h"
-#include "../pass.h"
 
 /* "exp_avg.0.weight", in the arena. */
 static const char *state_name(struct api_request *request, const char *slot, const char *param) {
@@ -72,35 +72,45 @@ int api_get_optimizer(struct api_request *request) {
     return api_model_turn(request, turn_get);
 }
 
-/* First a check of all, then the writing: a state is set whole or not at all. `arg` counts the tensors. */
+/* One tensor that was sent, converted, and where it goes. */
+struct change {
+    struct change *next;
+    void *to;
+    const void *from;
+    size_t size;
+};
+
+struct changes {
+    struct change *first;
+    size_t n;
+};
+
+/* First all are checked and converted, then all are written: a state is set whole or not at all. */
 static int check_tensor(struct api_request *request, const char *name, int index, void *data, void *arg) {
     const struct nn_param *param = nn_graph_param(request->model->graph, index);
     enum nn_dtype dtype = nn_graph_dtype(request->model->graph);
+    size_t size = (size_t)param->elements * nn_dtype_size(dtype);
     const struct api_tensor *tensor = api_document_tensor(&request->doc, "state", name);
-    (void)data;
+    struct changes *changes = arg;
     if (!tensor) {
         nn_fail(&request->err, NN_E_VALUE, "\"%s\" is missing", name);
         return api_point(request, "state", name);
     }
-    ++*(size_t *)arg;
-    if (api_reserve(request, (size_t)param->elements * nn_dtype_size(dtype))) return (int)request->err.code;
-    void *copy = nn_arena_alloc(request->arena, (size_t)param->elements, nn_dtype_size(dtype));
-    if (!copy) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    if (api_reserve(request, size)) return (int)request->err.code;
+    void *copy = nn_arena_alloc(request->arena, size, 1);
+    struct change *change = nn_arena_alloc(request->arena, 1, sizeof *change);
+    if (!copy || !change) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    *change = (struct change){changes->first, data, copy, size};
+    changes->first = change;
+    changes->n++;
     return api_bind(request, tensor, &param->shape, dtype, copy);
-}
-
-static int write_tensor(struct api_request *request, const char *name, int index, void *data, void *arg) {
-    (void)arg;
-    return api_bind(request, api_document_tensor(&request->doc, "state", name),
-                    &nn_graph_param(request->model->graph, index)->shape,
-                    nn_graph_dtype(request->model->graph), data);
 }
 
 static int turn_put(struct api_request *request) {
     struct api_model *model = request->model;
     int64_t steps = -1;
     const char *op = NULL;
-    size_t count = 0;
+    struct changes changes = {0};
     if (check(request) || api_get_integer(request, "steps", 0, API_MAX_SEED, &steps) ||
         api_get_string(request, "op", &op))
         return (int)request->err.code;
@@ -113,15 +123,17 @@ static int turn_put(struct api_request *request) {
         nn_fail(&request->err, NN_E_VALUE, "\"steps\" must be given: how many were taken");
         return api_point(request, "steps", NULL);
     }
-    if (each_tensor(request, check_tensor, &count)) return (int)request->err.code;
-    if (count != request->doc.n_tensors)
+    if (each_tensor(request, check_tensor, &changes)) return (int)request->err.code;
+    if (changes.n != request->doc.n_tensors)
         return nn_fail(&request->err, NN_E_UNKNOWN_NAME,
-                       "the optimizer's state has %zu tensors, and %zu were sent", count,
+                       "the optimizer's state has %zu tensors, and %zu were sent", changes.n,
                        request->doc.n_tensors);
-    if (each_tensor(request, write_tensor, NULL)) return (int)request->err.code;
+    if (api_add(request, "steps", json_integer((json_int_t)steps)) || api_answer_ready(request))
+        return (int)request->err.code;
+    for (const struct change *c = changes.first; c; c = c->next) memcpy(c->to, c->from, c->size);
     nn_optimizer_set_steps(model->optimizer, (uint64_t)steps);
     api_model_note(request);
-    return api_add(request, "steps", json_integer((json_int_t)steps));
+    return NN_OK;
 }
 
 int api_put_optimizer(struct api_request *request) {

@@ -1,0 +1,166 @@
+/* json_read.c - a recursive reader of bounded depth. */
+#include "json_read.h"
+
+#include <string.h>
+
+#include "json_string.h"
+#include "tensor.h"
+
+struct reader {
+    const char *p, *end;
+    int depth;
+    struct nn_arena *arena;
+    struct nn_error *err;
+};
+
+static json_t *read_value(struct reader *r);
+
+static json_t *no_memory(struct reader *r) {
+    nn_fail(r->err, NN_E_NOMEM, "memory is out");
+    return NULL;
+}
+
+static json_t *malformed(struct reader *r) {
+    if (r->p >= r->end)
+        nn_fail(r->err, NN_E_MALFORMED, "the text ends too early");
+    else
+        nn_fail(r->err, NN_E_MALFORMED, "not JSON, from here on: %.*s",
+                (int)(r->end - r->p < 32 ? r->end - r->p : 32), r->p);
+    return NULL;
+}
+
+static void skip_space(struct reader *r) {
+    while (r->p < r->end && (*r->p == ' ' || *r->p == '\t' || *r->p == '\n' || *r->p == '\r')) r->p++;
+}
+
+/* Steps over white space, and then over `c` if that is next. */
+static bool accept(struct reader *r, char c) {
+    skip_space(r);
+    if (r->p == r->end || *r->p != c) return false;
+    r->p++;
+    return true;
+}
+
+/* --- what holds nothing else ----------------------------------------------------------------------- */
+
+static json_t *read_word(struct reader *r) {
+    static const struct {
+        const char *text;
+        json_t *(*make)(void);
+    } words[] = {{"true", json_true}, {"false", json_false}, {"null", json_null}};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        size_t size = strlen(words[i].text);
+        if ((size_t)(r->end - r->p) < size || memcmp(r->p, words[i].text, size) != 0) continue;
+        r->p += size;
+        return words[i].make();
+    }
+    return malformed(r);
+}
+
+/* As the only element of an array, for which there is a strict and exact reader. */
+static json_t *read_number(struct reader *r) {
+    size_t size = 0;
+    while (size < (size_t)(r->end - r->p) && strchr("+-.0123456789eE", r->p[size]) && r->p[size]) size++;
+    if (!size) return malformed(r);
+    char *list = nn_arena_alloc(r->arena, size + 2, 1);
+    if (!list) return no_memory(r);
+    list[0] = '[';
+    memcpy(list + 1, r->p, size);
+    list[size + 1] = ']';
+    struct api_tensor tensor = {.json = list};
+    struct nn_error ignored = {0};
+    tensor.json_size = api_json_array_scan(list, size + 2, &tensor.shape, &ignored);
+    if (tensor.json_size != size + 2) return malformed(r);
+    bool real = memchr(list, '.', size + 1) || memchr(list, 'e', size + 1) || memchr(list, 'E', size + 1);
+    double x = 0;
+    int64_t i = 0;
+    if (api_tensor_convert(&tensor, real ? NN_F64 : NN_I64, real ? (void *)&x : &i, r->err)) return NULL;
+    r->p += size;
+    json_t *value = real ? json_real(x) : json_integer(i);
+    return value ? value : no_memory(r);
+}
+
+static json_t *read_string(struct reader *r) {
+    const char *text = api_json_string_read(&r->p, r->end, r->arena, r->err);
+    json_t *value = text ? json_string_nocheck(text) : NULL;
+    return text && !value ? no_memory(r) : value;
+}
+
+/* --- arrays and objects ---------------------------------------------------------------------------- */
+
+/* Both: their elements, after the opening bracket. False on error. */
+static bool read_elements(struct reader *r, json_t *array) {
+    if (accept(r, ']')) return true;
+    do {
+        json_t *value = read_value(r);
+        if (!value) return false;
+        if (json_array_append_new(array, value)) return no_memory(r), false;
+    } while (accept(r, ','));
+    return accept(r, ']') || malformed(r);
+}
+
+static bool read_member(struct reader *r, json_t *object) {
+    skip_space(r);
+    if (r->p == r->end || *r->p != '"') return malformed(r);
+    const char *name = api_json_string_read(&r->p, r->end, r->arena, r->err);
+    if (!name) return false;
+    if (!accept(r, ':')) return malformed(r);
+    if (json_object_get(object, name))
+        return nn_fail(r->err, NN_E_MALFORMED, "the member \"%.100s\" is there twice", name), false;
+    json_t *value = read_value(r);
+    if (!value) return false;
+    if (json_object_set_new_nocheck(object, name, value)) return no_memory(r), false;
+    return true;
+}
+
+static bool read_members(struct reader *r, json_t *object) {
+    if (accept(r, '}')) return true;
+    do
+        if (!read_member(r, object)) return false;
+    while (accept(r, ','));
+    return accept(r, '}') || malformed(r);
+}
+
+static json_t *read_nested(struct reader *r, bool is_array) {
+    if (r->depth == API_JSON_DEPTH) {
+        nn_fail(r->err, NN_E_MALFORMED, "JSON is nested at most %d deep here", API_JSON_DEPTH);
+        return NULL;
+    }
+    json_t *value = is_array ? json_array() : json_object();
+    if (!value) return no_memory(r);
+    r->p++;
+    r->depth++;
+    bool good = is_array ? read_elements(r, value) : read_members(r, value);
+    r->depth--;
+    if (good) return value;
+    json_decref(value);
+    return NULL;
+}
+
+static json_t *read_value(struct reader *r) {
+    skip_space(r);
+    if (r->p == r->end) return malformed(r);
+    switch (*r->p) {
+    case '{':
+    case '[':
+        return read_nested(r, *r->p == '[');
+    case '"':
+        return read_string(r);
+    case 't':
+    case 'f':
+    case 'n':
+        return read_word(r);
+    default:
+        return read_number(r);
+    }
+}
+
+json_t *api_json_read(const char *text, size_t size, struct nn_arena *arena, struct nn_error *err) {
+    struct reader r = {.p = text, .end = text + size, .arena = arena, .err = err};
+    json_t *value = read_value(&r);
+    if (!value) return NULL;
+    skip_space(&r);
+    if (r.p == r.end) return value;
+    json_decref(value);
+    return malformed(&r);
+}

@@ -1,0 +1,20 @@
+/* json_read.h - JSON text (RFC 8259) into jansson's values.
+ *
+ * Jansson's own reader ignores failed allocations while it collects a token: when memory is short it may
+ * return a name that lacks a byte, or look for a string's end beyond its buffer. This one does not, and
+ * bounds depth. */
+#ifndef API_JSON_READ_H
+#define API_JSON_READ_H
+
+#include <jansson.h>
+
+#include "../core/nn.h"
+
+#define API_JSON_DEPTH 64 /* how deep arrays and objects may be nested */
+
+/* Any value, with nothing but white space around it. The arena is scratch. NULL with NN_E_MALFORMED
+ * (duplicate members and U+0000 in strings included), NN_E_VALUE (an integer beyond 64 bits),
+ * NN_E_NOT_FINITE (a number beyond a double) or NN_E_NOMEM. */
+json_t *api_json_read(const char *text, size_t size, struct nn_arena *arena, struct nn_error *err);
+
+#endif

@@ -1,0 +1,171 @@
+/* service.c - struct api with its outside world made of counters. */
+#include "service.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* --- the outside world ----------------------------------------------------------------------------- */
+
+static int64_t now_ms(void *self) { return atomic_load(&((struct test_service *)self)->now_ms); }
+
+/* SplitMix64 (Steele, Lea and Flood, 2014), so that numbers differ in all their bits. */
+static uint64_t draw(struct test_service *service) {
+    uint64_t z = (atomic_fetch_add(&service->drawn, 1) + 1) * UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+static bool entropy(void *self, void *buffer, size_t size) {
+    for (size_t done = 0; done < size; done += sizeof(uint64_t)) {
+        uint64_t bits = draw(self);
+        size_t part = size - done < sizeof bits ? size - done : sizeof bits;
+        memcpy((char *)buffer + done, &bits, part);
+    }
+    return true;
+}
+
+static bool execute(void *self, void (*job)(void *arg), void *arg, uint64_t cost) {
+    struct test_service *service = self;
+    (void)cost;
+    pthread_mutex_lock(&service->lock);
+    bool room = service->n_jobs < TEST_MAX_QUEUE;
+    if (room)
+        service->queue[(service->first + service->n_jobs++) % TEST_MAX_QUEUE] = (struct test_job){job, arg};
+    pthread_cond_signal(&service->more);
+    pthread_mutex_unlock(&service->lock);
+    return room;
+}
+
+static void *work(void *self) {
+    struct test_service *service = self;
+    pthread_mutex_lock(&service->lock);
+    for (;;) {
+        while (!service->n_jobs && !service->stopping) pthread_cond_wait(&service->more, &service->lock);
+        if (!service->n_jobs) break;
+        struct test_job job = service->queue[service->first];
+        service->first = (service->first + 1) % TEST_MAX_QUEUE;
+        service->n_jobs--;
+        pthread_mutex_unlock(&service->lock);
+        job.run(job.arg);
+        pthread_mutex_lock(&service->lock);
+    }
+    pthread_mutex_unlock(&service->lock);
+    return NULL;
+}
+
+/* --- its life -------------------------------------------------------------------------------------- */
+
+void test_service_start(struct test_service *service, const struct api_settings *settings, int workers) {
+    struct api_settings defaults = {.limits = api_default_limits, .version = "0.0.0-test"};
+    struct api_env env = {.self = service, .now_ms = now_ms, .entropy = entropy};
+    struct nn_error err = {0};
+    memset(service, 0, sizeof *service);
+    if (workers) env.execute = execute;
+    assert_true(workers <= TEST_MAX_WORKERS);
+    assert_int_equal(pthread_mutex_init(&service->lock, NULL), 0);
+    assert_int_equal(pthread_cond_init(&service->more, NULL), 0);
+    service->api = api_new(settings ? settings : &defaults, &env, &err);
+    assert_non_null(service->api);
+    for (; service->n_workers < workers; service->n_workers++)
+        assert_int_equal(pthread_create(&service->worker[service->n_workers], NULL, work, service), 0);
+}
+
+void test_service_stop(struct test_service *service) {
+    pthread_mutex_lock(&service->lock);
+    service->stopping = true;
+    pthread_cond_broadcast(&service->more);
+    pthread_mutex_unlock(&service->lock);
+    for (int i = 0; i < service->n_workers; i++) pthread_join(service->worker[i], NULL);
+    api_free(service->api);
+    pthread_cond_destroy(&service->more);
+    pthread_mutex_destroy(&service->lock);
+}
+
+/* --- requests -------------------------------------------------------------------------------------- */
+
+struct api_response *test_respond(struct test_service *service, const struct test_request *request) {
+    char path[512];
+    const char *query = strchr(request->path, '?');
+    size_t size = query ? (size_t)(query - request->path) : strlen(request->path);
+    assert_true(size < sizeof path);
+    memcpy(path, request->path, size);
+    path[size] = '\0';
+    struct api_head head = {.method = request->method,
+                            .path = path,
+                            .query = query ? query + 1 : NULL,
+                            .authorization = request->authorization,
+                            .content_type = request->content_type,
+                            .accept = request->accept,
+                            .content_length = (int64_t)request->size};
+    if (service->watch) service->watch(true);
+    struct api_response *response = api_handle(service->api, &head, request->body, request->size);
+    if (service->watch) service->watch(false);
+    return response;
+}
+
+struct test_answer test_copy_answer(const struct api_response *response) {
+    struct test_answer answer = {.status = response ? response->status : 0,
+                                 .size = response ? response->size : 0};
+    size_t at = 0;
+    if (!response) return answer;
+    answer.n_headers = response->n_headers;
+    memcpy(answer.headers, response->headers, sizeof answer.headers);
+    answer.body = malloc(response->size + 1);
+    assert_non_null(answer.body);
+    for (size_t i = 0; i < response->n_segments; i++) {
+        assert_true(response->segments[i].size <= response->size - at);
+        memcpy(answer.body + at, response->segments[i].data, response->segments[i].size);
+        at += response->segments[i].size;
+    }
+    assert_int_equal(at, response->size);
+    answer.body[at] = '\0';
+    return answer;
+}
+
+struct test_answer test_request(struct test_service *service, const struct test_request *request) {
+    struct api_response *response = test_respond(service, request);
+    struct test_answer answer = test_copy_answer(response);
+    api_response_free(response);
+    return answer;
+}
+
+void test_answer_free(struct test_answer *answer) {
+    free(answer->body);
+    *answer = (struct test_answer){0};
+}
+
+const char *test_answer_header(const struct test_answer *answer, const char *name) {
+    for (int i = 0; i < answer->n_headers; i++)
+        if (strcmp(answer->headers[i].name, name) == 0) return answer->headers[i].value;
+    return NULL;
+}
+
+json_t *test_call(struct test_service *service, int status, const char *request, const char *body) {
+    char method[16];
+    const char *path = strchr(request, ' ');
+    json_error_t error;
+    assert_non_null(path);
+    snprintf(method, sizeof method, "%.*s", (int)(path - request), request);
+    struct test_answer answer = test_request(
+        service, &(struct test_request){
+                     .method = method, .path = path + 1, .body = body, .size = body ? strlen(body) : 0});
+    if (status && answer.status != status)
+        fail_msg("%s: %d instead of %d: %s", request, answer.status, status,
+                 answer.body ? answer.body : "no memory");
+    json_t *json = answer.body ? json_loadb(answer.body, answer.size, JSON_REJECT_DUPLICATES, &error) : NULL;
+    if (answer.body && !json) fail_msg("%s: no JSON: %s: %s", request, error.text, answer.body);
+    test_answer_free(&answer);
+    return json;
+}
+
+void test_do(struct test_service *service, int status, const char *request, const char *body) {
+    json_decref(test_call(service, status, request, body));
+}
