@@ -17,7 +17,9 @@ class Arrays(unittest.TestCase):
         big_endian = numpy.array([[1, 2], [3, 4]], ">f4")
         strided = numpy.arange(8, dtype="f4").reshape(2, 4)[:, ::2]
         arrays = [big_endian, strided, strided.T, numpy.float16(2.5), numpy.array(3), numpy.array([True])]
-        arrays += [numpy.array([1, 2], code) for code in ("i1", "u2", "i2", "u1", "u4", "i4", "i8", "f2", "f8")]
+        arrays += [
+            numpy.array([1, 2], code) for code in ("i1", "u2", "i2", "u1", "u4", "i4", "i8", "f2", "f8")
+        ]
         for array in arrays:
             with self.subTest(array=array):
                 read = gradd.unpack(gradd.pack({"a": array}))[0]["a"]
@@ -27,7 +29,11 @@ class Arrays(unittest.TestCase):
                 gradd.pack({"a": wrong})
 
     def test_files_of_the_safetensors_package(self):
-        tensors = {"w": numpy.arange(6, dtype="f4").reshape(2, 3), "half": numpy.ones(3, "f2"), "n": numpy.array(3)}
+        tensors = {
+            "w": numpy.arange(6, dtype="f4").reshape(2, 3),
+            "half": numpy.ones(3, "f2"),
+            "n": numpy.array(3),
+        }
         read, metadata = gradd.unpack(safetensors.numpy.save(tensors, {"k": "v"}))
         self.assertEqual(metadata, {"k": "v"})
         back = safetensors.numpy.load(gradd.pack(tensors, metadata))

@@ -202,7 +202,9 @@ class Fleet(unittest.TestCase):
         queue = fork.Queue()
         self.client.models()
         held = self.client._pool._idle[-1]
-        workers = [fork.Process(target=models_of_a_forked_worker, args=(self.client, queue)) for _ in range(4)]
+        workers = [
+            fork.Process(target=models_of_a_forked_worker, args=(self.client, queue)) for _ in range(4)
+        ]
         for worker in workers:
             worker.start()
         self.assertEqual([queue.get(timeout=60) for _ in workers], [["line"]] * 4)

@@ -126,7 +126,11 @@ class Retries(unittest.TestCase):
         self.assertEqual(self.version(), 3)
 
     def test_waits_as_long_as_it_is_asked_to(self):
-        passing = [Refuse(503, "busy", "2"), Refuse(429, "too-many-requests", "3"), Refuse(409, "in-flight", "1")]
+        passing = [
+            Refuse(503, "busy", "2"),
+            Refuse(429, "too-many-requests", "3"),
+            Refuse(409, "in-flight", "1"),
+        ]
         self.proxy.reset(*passing)
         self.assertEqual(self.apply()["applied_version"], 1)
         self.assertEqual(len(set(self.keys())), 1)
@@ -163,7 +167,12 @@ class Retries(unittest.TestCase):
         self.assertEqual(len(self.proxy.seen), 4)
 
     def test_other_errors_are_not_repeated(self):
-        for fault in (Refuse(500, "internal"), Refuse(409, "in-use"), Refuse(412, "stale"), Refuse(422, "not-finite")):
+        for fault in (
+            Refuse(500, "internal"),
+            Refuse(409, "in-use"),
+            Refuse(412, "stale"),
+            Refuse(422, "not-finite"),
+        ):
             self.proxy.reset(fault)
             self.assertEqual(self.refused(fault.slug, self.apply).attempts, 1)
 

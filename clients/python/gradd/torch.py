@@ -52,7 +52,7 @@ def _unwire(values: Any, like: torch.Tensor) -> torch.Tensor:
 
 
 def _scalars(answer: Answer) -> Answer:
-    return {name: value for name, value in answer.items() if not isinstance(value, dict) or name == "round"}
+    return {name: value for name, value in answer.items() if name not in ("outputs", "input_gradients")}
 
 
 class _Tape:
