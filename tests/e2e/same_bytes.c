@@ -137,7 +137,7 @@ static void *keep_busy(void *arg) {
 
 /* Its own model, which it reads, trains and pulls, in batches of its own size. */
 static void invite(struct guest *guest, int number) {
-    char name[8];
+    char name[16];
     struct test_writer writer = {0};
     int rows = 1 + number * 17 % 90;
     snprintf(name, sizeof name, "g%d", number);
