@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <cmocka.h>
 
 #include "../support/e2e.h"
@@ -209,13 +208,12 @@ static void has_a_mode(void **state) {
 
 static void expires(void **state) {
     (void)state;
-    static const struct timespec tick = {.tv_nsec = 50 * 1000 * 1000};
     service_start((const char *const[]){"--context-ttl", "1s", NULL}, NULL);
     ask(201, "POST", "/models", MODEL, "m");
     const char *context = quoted(keep_context(""));
     backward_at(context, ", 'retain': true"); /* is there */
-    for (int i = 0; i < 400 && json_array_size(at(ask(200, "GET", "/contexts", NULL), "contexts")); i++)
-        nanosleep(&tick, NULL);
+    for (int i = 0; i < 4000 && json_array_size(at(ask(200, "GET", "/contexts", NULL), "contexts")); i++)
+        test_pause();
     refused(404, "not-found", NULL, "POST", "/backward", "{'context': '%s', " Y "}", context);
     service_stop();
 }

@@ -39,14 +39,14 @@ static const struct http_answer *post_sized(int status, size_t size, bool chunke
 
 static void bodies(void **state) {
     (void)state;
-    enum { LIMIT = 65536 };
+    static const size_t limit = 65536;
     service_start(FLAGS("--max-body", "64K"), NULL);
     ask(201, "POST", "/models", "{'name': 'm', " MODEL "}");
     for (int chunked = 0; chunked < 2; chunked++) {
-        post_sized(200, LIMIT, chunked);
-        check_problem(post_sized(413, LIMIT + 1, chunked), 413, "too-large", NULL);
-        check_problem(post_sized(413, 4 * LIMIT, chunked), 413, "too-large", NULL);
-        check_problem(post_sized(413, 100 * LIMIT, chunked), 413, "too-large", NULL);
+        post_sized(200, limit, chunked);
+        check_problem(post_sized(413, limit + 1, chunked), 413, "too-large", NULL);
+        check_problem(post_sized(413, 4 * limit, chunked), 413, "too-large", NULL);
+        check_problem(post_sized(413, 100 * limit, chunked), 413, "too-large", NULL);
         post_sized(200, sizeof FORWARD - 1, chunked);
     }
     /* a GET has no body */

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -159,7 +158,6 @@ static unsigned char *heavy_request(size_t *size) {
 /* SIGTERM while all of them are at it: every request that was taken is answered, and the exit is clean. */
 static void stops_gracefully(void **state) {
     (void)state;
-    static const struct timespec tick = {.tv_nsec = 1000 * 1000};
     struct caller callers[CLIENTS];
     atomic_int begun = 0;
     size_t size;
@@ -175,7 +173,7 @@ static void stops_gracefully(void **state) {
         assert_non_null(callers[i].client);
         assert_int_equal(pthread_create(&callers[i].thread, NULL, call_on, &callers[i]), 0);
     }
-    while (atomic_load(&begun) < 5 * CLIENTS) nanosleep(&tick, NULL);
+    while (atomic_load(&begun) < 5 * CLIENTS) test_pause();
     test_daemon_signal(&service, SIGTERM);
     int answered = 0;
     for (int i = 0; i < CLIENTS; i++) {

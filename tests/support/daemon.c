@@ -96,9 +96,13 @@ static pid_t start(const char *const *first, const char *const *flags, const cha
     return pid;
 }
 
+void test_pause(void) {
+    static const struct timespec tick = {.tv_nsec = 5000000};
+    nanosleep(&tick, NULL);
+}
+
 static int wait_for(pid_t pid) {
     int status;
-    static const struct timespec tick = {.tv_nsec = 5 * 1000 * 1000};
     for (int i = 0; i < PATIENCE_S * 200; i++) {
         pid_t ended = waitpid(pid, &status, WNOHANG);
         assert_int_not_equal(ended, -1);
@@ -106,7 +110,7 @@ static int wait_for(pid_t pid) {
             forget_running(pid);
             return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
         }
-        nanosleep(&tick, NULL);
+        test_pause();
     }
     fail_msg("process %d does not end", (int)pid);
     return -1;
@@ -126,15 +130,17 @@ static void read_line(int fd, char *line, size_t size) {
 
 void test_daemon_start(struct test_daemon *daemon, const char *const *flags, const char *const *environment) {
     static const char *const first[] = {"--listen", "127.0.0.1:0", "--log", "off", NULL};
-    char line[256];
-    int out[2], end = 0;
+    static const char before[] = "listening on http://127.0.0.1:";
+    char line[256], *end = line;
+    int out[2];
     assert_int_equal(pipe2(out, O_CLOEXEC), 0);
     *daemon = (struct test_daemon){.pid = start(first, flags, environment, out[1], -1)};
     close(out[1]);
     read_line(out[0], line, sizeof line);
     close(out[0]);
-    if (sscanf(line, "listening on http://127.0.0.1:%d%n", &daemon->port, &end) != 1 || line[end])
-        fail_msg("gradd does not say that it listens, but \"%s\"", line);
+    if (strncmp(line, before, sizeof before - 1) == 0)
+        daemon->port = (int)strtol(line + sizeof before - 1, &end, 10);
+    if (!daemon->port || *end) fail_msg("gradd does not say that it listens, but \"%s\"", line);
     snprintf(daemon->url, sizeof daemon->url, "http://127.0.0.1:%d", daemon->port);
 }
 

@@ -30,4 +30,7 @@ struct test_run {
 };
 void test_gradd_run(struct test_run *run, const char *const *flags, const char *const *environment);
 
+/* Some milliseconds, between two looks at what is to come. */
+void test_pause(void);
+
 #endif

@@ -32,7 +32,7 @@ static json_t *header_of(struct test_writer *writer) {
 
 void test_write(struct test_writer *writer, const char *name, const char *dtype, const int64_t *shape,
                 const void *data) {
-    size_t size = test_dtype_size(dtype);
+    size_t size = test_dtype_size(dtype), end;
     json_t *dims = json_array();
     for (; *shape >= 0; shape++) {
         json_array_append_new(dims, json_integer(*shape));
@@ -41,10 +41,11 @@ void test_write(struct test_writer *writer, const char *name, const char *dtype,
     writer->data = realloc(writer->data, writer->size + size + 1);
     assert_non_null(writer->data);
     memcpy(writer->data + writer->size, data, size);
+    end = writer->size + size;
     json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype, "shape", dims, "data_offsets",
-                              (json_int_t)writer->size, (json_int_t)(writer->size + size));
+                              (json_int_t)writer->size, (json_int_t)end);
     assert_int_equal(json_object_set_new(header_of(writer), name, entry), 0);
-    writer->size += size;
+    writer->size = end;
 }
 
 void test_write_f32(struct test_writer *writer, const char *name, const int64_t *shape, const float *data) {
