@@ -130,9 +130,9 @@ static void *call_on(void *arg) {
                                                       .body = caller->body,
                                                       .size = caller->size},
                                &answer);
-        bool refused_ = !whole && (strstr((char *)answer.body, "onnect") != NULL);
+        bool gone = !whole && (strstr((char *)answer.body, "connect to") != NULL);
         caller->answered += whole && answer.status == 200;
-        caller->cut += !refused_ && !(whole && answer.status == 200);
+        caller->cut += !gone && !(whole && answer.status == 200);
         if (caller->cut) fprintf(stderr, "cut off: %d %.200s\n", answer.status, (char *)answer.body);
         char connection[256];
         bool last = !whole || strcmp(http_header(&answer, "Connection", connection), "close") == 0;
