@@ -154,6 +154,7 @@ int main(void) {
         cmocka_unit_test(models),     cmocka_unit_test(lives),    cmocka_unit_test(cycles),
         cmocka_unit_test(optimizers), cmocka_unit_test(contexts), cmocka_unit_test(refusals),
     };
+    atomic_store(&test_counts_bytes, true);
     nn_blas_init();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

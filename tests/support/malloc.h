@@ -12,8 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static atomic_long test_live;  /* allocations not yet freed, */
-static atomic_long test_bytes; /* and their size */
+static atomic_long test_live; /* allocations not yet freed, */
+static atomic_long
+    test_bytes; /* and their size, once there is a test: a sanitizer that begins is not asked */
+static atomic_bool test_counts_bytes;
 
 static atomic_long until; /* how many more succeed; only while armed */
 static atomic_bool armed, all_from_there, failed;
@@ -59,10 +61,12 @@ static bool resolve(void) {
     return true;
 }
 
+static long size_of(void *p) { return atomic_load(&test_counts_bytes) ? (long)malloc_usable_size(p) : 0; }
+
 static void *count(void *p) {
     if (!p) return NULL;
     atomic_fetch_add(&test_live, 1);
-    atomic_fetch_add(&test_bytes, (long)malloc_usable_size(p));
+    atomic_fetch_add(&test_bytes, size_of(p));
     return p;
 }
 
@@ -79,9 +83,9 @@ void *calloc(size_t n, size_t size) {
 void *realloc(void *p, size_t size) {
     if (!p) return malloc(size);
     if (!resolve() || fails()) return NULL;
-    long before = (long)malloc_usable_size(p);
+    long before = size_of(p);
     void *moved = next_realloc(p, size);
-    if (moved) atomic_fetch_add(&test_bytes, (long)malloc_usable_size(moved) - before);
+    if (moved) atomic_fetch_add(&test_bytes, size_of(moved) - before);
     return moved;
 }
 
@@ -99,7 +103,7 @@ char *strdup(const char *text) { /* a sanitizer's own would not come by here */
 void free(void *p) {
     if (!p || is_first(p)) return;
     atomic_fetch_sub(&test_live, 1);
-    atomic_fetch_sub(&test_bytes, (long)malloc_usable_size(p));
+    atomic_fetch_sub(&test_bytes, size_of(p));
     next_free(p);
 }
 
