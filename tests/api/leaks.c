@@ -134,7 +134,7 @@ static void refuse(struct test_service *service, int i) {
                                          "{\"model\": \"m\", \"inputs\": {\"x\": ",
                                          "{\"model\": \"m\", \"retain\": true, \"retain\": true}",
                                          "{\"model\": {\"inputs\": {}, \"layers\": [{\"op\": \"relu\"}]}}",
-                                         "{\"model\": \"nobody\", " INPUTS "}"};
+                                         "{\"model\": \"nobody\", \"inputs\": {\"x\": [[1]]}}"};
     test_do(service, 0, "POST /forward", bodies[i % 6]);
     test_do(service, 0, "POST /models", bodies[i % 6]);
     test_do(service, 0, "POST /backward", bodies[i % 6]);
