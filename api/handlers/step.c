@@ -10,7 +10,7 @@ int api_post_step(struct api_request *request) {
     if (api_query_check(request, "") || api_get_string(request, "model", &name) ||
         api_get_bool(request, "mean", &request->mean) || api_get_real(request, "lr", &request->lr))
         return (int)request->err.code;
-    if (!name || request->lr < 0) {
+    if (!name || request->lr < 0 || request->lr > API_MAX_LR) {
         nn_fail(&request->err, NN_E_VALUE,
                 name ? "a learning rate is 0 to 1e30" : "\"model\" must name a model");
         return api_point(request, name ? "lr" : "model", NULL);
