@@ -158,6 +158,23 @@ static void versions(void **state) {
     test_service_stop(&service);
 }
 
+/* An id that is taken is not given again, were entropy to repeat itself. */
+static void ids(void **state) {
+    (void)state;
+    static const char keep_it[] = "{\"model\": \"m\", \"retain\": true, \"seed\": 1, " INPUTS "}";
+    struct test_service service;
+    test_service_start(&service, NULL, 0);
+    test_do(&service, 201, "POST /models", "{\"name\": \"m\", " LAYERS);
+    unsigned long long drawn = atomic_load(&service.drawn);
+    test_do(&service, 200, "POST /forward", keep_it);
+    size_t reserved = api_memory_in_use(service.api);
+    atomic_store(&service.drawn, drawn);
+    test_do(&service, 503, "POST /forward", keep_it);
+    assert_int_equal(api_memory_in_use(service.api), reserved);
+    test_do(&service, 200, "POST /forward", keep_it);
+    test_service_stop(&service);
+}
+
 static void refuse(struct test_service *service, int i) {
     static const char *const bodies[] = {"{\"model\": \"m\", \"inputs\": {\"x\": [[1, 2], [3]]}}",
                                          "{\"model\": \"m\", \"inputs\": {\"x\": [[1, 2]]}}",
@@ -183,7 +200,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(models),     cmocka_unit_test(lives),    cmocka_unit_test(cycles),
         cmocka_unit_test(optimizers), cmocka_unit_test(contexts), cmocka_unit_test(refusals),
-        cmocka_unit_test(versions),
+        cmocka_unit_test(versions),   cmocka_unit_test(ids),
     };
     atomic_store(&test_counts_bytes, true);
     nn_blas_init();
