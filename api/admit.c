@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "client.h"
 #include "request.h"
 #include "service.h"
 
@@ -182,6 +183,8 @@ static int admit(struct api_request *request, const struct api_head *head) {
     *err = (struct nn_error){0};
     if (check_token(request, head)) return (int)err->code;
     *err = no_route;
+    if (!err->code && head->client && !request->route->open && api_client_enter(request, head->client))
+        return (int)err->code;
     if (err->code || choose_encodings(request, head) || check_length(request, head)) return (int)err->code;
     if (head->query && !(request->query = strdup(head->query)))
         return nn_fail(err, NN_E_NOMEM, "memory is out");

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client.h"
 #include "context.h"
 #include "model.h"
 #include "service.h"
@@ -19,6 +20,7 @@ int api_point(struct api_request *request, const char *member, const char *name)
 
 void api_request_free(struct api_request *request) {
     if (!request) return;
+    api_client_leave(request);
     nn_backward_free(request->backward);
     nn_run_free(request->run);
     nn_grads_free(request->grads);

@@ -143,21 +143,25 @@ static void *begin(void *self, const char *target, struct MHD_Connection *connec
     return x;
 }
 
-static void peer_name(struct MHD_Connection *connection, char name[80]) {
+/* The peer's host and port; "unix" and "" where it has none. */
+static void peer_address(struct MHD_Connection *connection, char host[INET6_ADDRSTRLEN], char port[8]) {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
     const struct sockaddr *address = info ? info->client_addr : NULL;
-    char host[INET6_ADDRSTRLEN] = "", port[8] = "";
     socklen_t length = 0;
     if (address && address->sa_family == AF_INET) length = sizeof(struct sockaddr_in);
     if (address && address->sa_family == AF_INET6) length = sizeof(struct sockaddr_in6);
-    bool named = length > 0 && getnameinfo(address, length, host, sizeof host, port, sizeof port,
-                                           NI_NUMERICHOST | NI_NUMERICSERV) == 0;
-    snprintf(name, 80,
-             !named                                 ? "unix"
-             : length == sizeof(struct sockaddr_in) ? "%s:%s"
-                                                    : "[%s]:%s",
-             host, port);
+    if (length &&
+        getnameinfo(address, length, host, INET6_ADDRSTRLEN, port, 8, NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+        return;
+    snprintf(host, INET6_ADDRSTRLEN, "unix");
+    port[0] = '\0';
+}
+
+static void peer_name(struct MHD_Connection *connection, char name[80]) {
+    char host[INET6_ADDRSTRLEN], port[8];
+    peer_address(connection, host, port);
+    snprintf(name, 80, !*port ? "%s" : strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
 }
 
 static void log_exchange(const struct exchange *x, bool whole) {
@@ -326,6 +330,8 @@ static const char *header(const struct exchange *x, const char *name) {
 }
 
 static void admit(struct exchange *x, int64_t length) {
+    char host[INET6_ADDRSTRLEN], port[8];
+    peer_address(x->connection, host, port);
     struct api_head head = {
         /* Of an answer to HEAD, libmicrohttpd sends the head alone. */
         .method = strcmp(x->method, "HEAD") == 0 ? "GET" : x->method,
@@ -334,6 +340,7 @@ static void admit(struct exchange *x, int64_t length) {
         .authorization = header(x, "Authorization"),
         .content_type = header(x, "Content-Type"),
         .accept = header(x, "Accept"),
+        .client = host,
         .if_match = header(x, "If-Match"),
         .if_none_match = header(x, "If-None-Match"),
         .idempotency_key = header(x, "Idempotency-Key"),
