@@ -321,6 +321,24 @@ void api_model_note(struct api_request *request) {
     pthread_mutex_unlock(&request->api->lock);
 }
 
+/* Versions that nobody reads any more are let go of, all but one, in which the next will be built. */
+static void trim_blocks(struct api *api, struct api_model *model) {
+    bool spare = false;
+    for (int i = 0; i < model->n_blocks;) {
+        struct nn_params *block = model->blocks[i];
+        if (block == model->params || !nn_params_unshared(block) || !spare) {
+            spare |= block != model->params && nn_params_unshared(block);
+            i++;
+            continue;
+        }
+        size_t bytes = nn_graph_param_bytes(model->graph);
+        nn_params_unref(block);
+        model->blocks[i] = model->blocks[--model->n_blocks];
+        model->reserved -= bytes;
+        api_release(api, bytes);
+    }
+}
+
 void api_model_publish(struct api_request *request, struct nn_params *next) {
     struct api_model *model = request->model;
     if (next == request->fresh) {
@@ -331,6 +349,7 @@ void api_model_publish(struct api_request *request, struct nn_params *next) {
     pthread_mutex_lock(&request->api->lock);
     model->params = next;
     pthread_mutex_unlock(&request->api->lock);
+    trim_blocks(request->api, model);
     api_model_note(request);
 }
 

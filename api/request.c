@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client.h"
 #include "context.h"
 #include "model.h"
 #include "service.h"
@@ -19,6 +20,7 @@ int api_point(struct api_request *request, const char *member, const char *name)
 
 void api_request_free(struct api_request *request) {
     if (!request) return;
+    api_client_leave(request);
     nn_backward_free(request->backward);
     nn_run_free(request->run);
     nn_grads_free(request->grads);
@@ -144,15 +146,15 @@ int api_query_check(struct api_request *request, const char *known) {
     return NN_OK;
 }
 
-int api_query(struct api_request *request, const char *wanted, const char **out) {
-    const char *name, *value;
+int api_query(struct api_request *request, const char *wanted, const char **value) {
+    const char *name, *text;
     size_t name_size, value_size;
-    *out = NULL;
-    for (int n = 0; query_part(request->query, n, &name, &name_size, &value, &value_size); n++) {
+    *value = NULL;
+    for (int n = 0; query_part(request->query, n, &name, &name_size, &text, &value_size); n++) {
         if (strlen(wanted) != name_size || memcmp(name, wanted, name_size) != 0) continue;
         char *copy = nn_arena_alloc(request->arena, value_size + 1, 1);
         if (!copy) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
-        *out = memcpy(copy, value, value_size);
+        *value = memcpy(copy, text, value_size);
         return NN_OK;
     }
     return NN_OK;

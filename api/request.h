@@ -17,6 +17,7 @@
 struct api_model;
 struct api_context;
 struct api_effect;
+struct api_client;
 struct api_request;
 
 struct api_route {
@@ -67,6 +68,7 @@ struct api_request {
     struct nn_error err;
     struct api_pointer pointer; /* where err is, in the request */
     struct api_effect *effect;  /* what its Idempotency-Key stands for, while it is in flight */
+    struct api_client *client;  /* whose count it is in */
     size_t reserved;            /* bytes of the api's budget */
     struct api_response *ready; /* the answer, where it was encoded before the change that it tells of */
 
