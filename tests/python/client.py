@@ -1,10 +1,13 @@
 """The Python client, with numpy: every call, and arrays in both directions."""
 
+import contextlib
+import io
+import re
 import unittest
 
 import numpy
 import safetensors.numpy
-from support import Daemon, main
+from support import ROOT, Daemon, main
 from support.calls import LINE, Calls, Files, lists
 
 import gradd
@@ -49,6 +52,18 @@ class Arrays(unittest.TestCase):
                 self.assertTrue(weight.flags.writeable and weight.flags.aligned)
                 self.assertNotEqual(lists(weight), [[7.0, 7.0]])
                 weight[:] = 7
+
+    def test_what_the_readme_says(self):
+        page = (ROOT / "clients" / "python" / "README.md").read_text()
+        first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:2]
+        with Daemon() as daemon, contextlib.redirect_stdout(io.StringIO()) as said:
+            names = {}
+            exec(first.replace("http://127.0.0.1:8080", daemon.url), names)
+            exec(second, names)
+            names["client"].close()
+        loss, problem = said.getvalue().splitlines()[0].split()[0], said.getvalue().splitlines()[-1]
+        self.assertLess(float(loss), 0.01)
+        self.assertIn(problem, page)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class RemoteModule(unittest.TestCase):
     def setUpClass(cls):
         cls.daemon = Daemon()
         cls.addClassCleanup(cls.daemon.stop)
-        cls.client = gradd.Client(cls.daemon.url)
+        cls.client = gradd.Client(cls.daemon.url, retries=0)
         cls.addClassCleanup(cls.client.close)
 
     def setUp(self):
