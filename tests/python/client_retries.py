@@ -171,7 +171,7 @@ class Retries(unittest.TestCase):
             Refuse(500, "internal"),
             Refuse(409, "in-use"),
             Refuse(412, "stale"),
-            Refuse(422, "not-finite"),
+            Refuse(301, "moved"),
         ):
             self.proxy.reset(fault)
             self.assertEqual(self.refused(fault.slug, self.apply).attempts, 1)

@@ -610,7 +610,7 @@ class Client:
                 failure = ConnectionError(f"{method} {target}: no answer in {attempt} attempts: {lost!r}")
                 failure.__cause__ = lost
             else:
-                if reply.status < 400:
+                if reply.status < 300 or reply.status == 304:
                     return reply
                 failure = _error_of(reply.status, reply.data)
                 failure.attempts = attempt
