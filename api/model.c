@@ -153,8 +153,8 @@ int api_model_delete(struct api_request *request, const char *name) {
     struct api_model key = {0};
     pthread_mutex_lock(&api->lock);
     struct api_model *model = lookup(api, name, &key);
-    bool matches =
-        !model || model != request->model || !api_check_match(request, nn_params_version(model->params));
+    if (model != request->model) model = NULL; /* another's by now: the one that was meant is gone */
+    bool matches = !model || !api_check_match(request, nn_params_version(model->params));
     if (model && matches) {
         tdelete(model, &api->models, by_name);
         api->n_models--;
@@ -228,7 +228,7 @@ static void drain(struct api *api, struct api_model *model) {
     bool dead;
     while (pop(api, model, &request, &dead)) {
         if (request) take_turn(request, dead);
-        api_round_settle(api, model);
+        api_round_settle(api, model, dead);
     }
     api_model_unref(api, model);
 }

@@ -138,11 +138,11 @@ int api_round_join(struct api_request *request) {
     return API_LATER;
 }
 
-void api_round_settle(struct api *api, struct api_model *model) {
+void api_round_settle(struct api *api, struct api_model *model, bool dead) {
     struct api_round *round = &model->round;
     if (!round->first) return;
     bool due = api_now_ms(api) >= round->since_ms + model->policy.timeout_ms || atomic_load(&api->draining);
-    if (model->dead)
+    if (dead)
         api_round_fail(api, model, NN_E_NOT_FOUND, "the model was deleted meanwhile");
     else if (round->version != nn_params_version(model->params))
         api_round_fail(api, model, NN_E_STALE, "the parameters were changed while the round waited");

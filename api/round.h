@@ -16,8 +16,8 @@ struct api_model;
 int api_round_join(struct api_request *request);
 
 /* In a turn, after every change: ends a round whose time is up, whose version has passed, or whose model is
- * gone. */
-void api_round_settle(struct api *api, struct api_model *model);
+ * gone (`dead`). */
+void api_round_settle(struct api *api, struct api_model *model, bool dead);
 /* In a turn: ends a round with an error for all who wait. */
 void api_round_fail(struct api *api, struct api_model *model, enum nn_code code, const char *why);
 
