@@ -157,6 +157,11 @@ void nn_grads_free(struct nn_grads *grads) {
 
 void nn_grads_clear(struct nn_grads *grads) { memset(grads->data, 0, grads->graph->trainable_bytes); }
 
+void nn_grads_copy(struct nn_grads *grads, const struct nn_grads *from) {
+    assert(grads->graph == from->graph);
+    memcpy(grads->data, from->data, grads->graph->trainable_bytes);
+}
+
 void *nn_grads_data(struct nn_grads *grads, int param) {
     assert(nn_graph_param(grads->graph, param)->trainable);
     return grads->data + grads->graph->params[param].offset;
