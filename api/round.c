@@ -117,6 +117,7 @@ static void apply_all(struct api *api, struct api_model *model) {
 
 /* --- joining ---------------------------------------------------------------------------------------- */
 
+/* In a turn, or with the lock held. */
 static int check(struct api_request *request) {
     const struct api_model *model = request->model;
     uint64_t now = nn_params_version(model->params);
@@ -136,6 +137,13 @@ static int check(struct api_request *request) {
     if (atomic_load(&request->api->draining))
         return nn_fail(&request->err, NN_E_BUSY, "the service is stopping, and begins no rounds");
     return NN_OK;
+}
+
+int api_round_check(struct api_request *request) {
+    pthread_mutex_lock(&request->api->lock);
+    if (request->model->policy.sync) check(request);
+    pthread_mutex_unlock(&request->api->lock);
+    return (int)request->err.code;
 }
 
 int api_round_join(struct api_request *request) {

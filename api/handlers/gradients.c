@@ -79,7 +79,8 @@ int api_post_gradients(struct api_request *request) {
         return (int)request->err.code;
     if (apply && accumulate) return wrong(request, "accumulate", "left out: the gradient is applied");
     if (!accumulate && api_check_optimizer(request)) return (int)request->err.code;
-    if (read_version(request) || read_gradients(request)) return (int)request->err.code;
+    if (read_version(request) || (!accumulate && api_round_check(request)) || read_gradients(request))
+        return (int)request->err.code;
     if (api_add(request, "model", json_string(request->model->name)) ||
         api_add(request, "incarnation", json_string(request->model->incarnation)) ||
         api_add(request, "version", json_integer((json_int_t)request->seen)))
