@@ -249,6 +249,7 @@ struct due {
     int n;
 };
 
+/* Claims the turn of each model whose round is due, unless somebody has it, who will see to it. */
 static void find_due(const void *node, VISIT visit, void *closure) {
     struct due *due = closure;
     struct api_model *model = *(struct api_model *const *)node;
@@ -256,8 +257,32 @@ static void find_due(const void *node, VISIT visit, void *closure) {
     if ((visit != postorder && visit != leaf) || !room || !model->round.first) return;
     bool late = due->now_ms >= model->round.since_ms + model->policy.timeout_ms;
     if (!late && !atomic_load(&due->api->draining)) return;
+    model->nudged = true;
+    if (model->draining) return;
+    model->draining = true;
     atomic_fetch_add(&model->refs, 1);
     due->models[due->n++] = model;
+}
+
+struct drain_job {
+    struct api *api;
+    struct api_model *model;
+};
+
+static void run_drain(void *arg) {
+    struct drain_job job = *(struct drain_job *)arg;
+    free(arg);
+    drain(job.api, job.model);
+}
+
+/* To settle a round may mean a step, and then the changes that wait behind it: no work for the thread that
+ * looks after everybody's time, as long as another will do it. */
+static void drain_elsewhere(struct api *api, struct api_model *model) {
+    struct drain_job *job = api->env.execute ? malloc(sizeof *job) : NULL;
+    if (job) *job = (struct drain_job){api, model};
+    if (job && api->env.execute(api->env.self, run_drain, job, 0)) return;
+    free(job);
+    drain(api, model);
 }
 
 void api_models_tick(struct api *api) {
@@ -265,10 +290,7 @@ void api_models_tick(struct api *api) {
     pthread_mutex_lock(&api->lock);
     twalk_r(api->models, find_due, &due);
     pthread_mutex_unlock(&api->lock);
-    for (int i = 0; i < due.n; i++) {
-        api_model_nudge(api, due.models[i]);
-        api_model_unref(api, due.models[i]);
-    }
+    for (int i = 0; i < due.n; i++) drain_elsewhere(api, due.models[i]);
 }
 
 int api_model_turn(struct api_request *request, int (*turn)(struct api_request *request)) {
