@@ -59,6 +59,7 @@ void api_free(struct api *api) {
 void api_set_draining(struct api *api, bool draining) { atomic_store(&api->draining, draining); }
 void api_tick(struct api *api) {
     api_contexts_expire(api);
+    api_effects_expire(api);
     api_models_tick(api);
 }
 

@@ -146,6 +146,24 @@ int api_query_check(struct api_request *request, const char *known) {
     return NN_OK;
 }
 
+static int hex_digit(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* In place; what is no escape stays, and none makes a NUL. */
+static void decode_percent(char *text) {
+    char *to = text;
+    for (const char *c = text; *c; c++) {
+        int high = *c == '%' ? hex_digit(c[1]) : -1, low = high < 0 ? -1 : hex_digit(c[2]);
+        bool escape = low >= 0 && (high || low);
+        *to++ = escape ? (char)(high * 16 + low) : *c;
+        if (escape) c += 2;
+    }
+    *to = '\0';
+}
+
 int api_query(struct api_request *request, const char *wanted, const char **value) {
     const char *name, *text;
     size_t name_size, value_size;
@@ -155,6 +173,7 @@ int api_query(struct api_request *request, const char *wanted, const char **valu
         char *copy = nn_arena_alloc(request->arena, value_size + 1, 1);
         if (!copy) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
         *value = memcpy(copy, text, value_size);
+        decode_percent(copy);
         return NN_OK;
     }
     return NN_OK;

@@ -112,8 +112,8 @@ int api_get_integer(struct api_request *request, const char *name, int64_t min, 
 int api_get_real(struct api_request *request, const char *name, double *value);
 #define API_MAX_SEED ((INT64_C(1) << 53) - 1)
 
-/* Names not in `known` (separated by spaces): NN_E_UNKNOWN_MEMBER. The value of ?wanted= in the query, in the
- * arena; NULL if absent. NN_E_NOMEM. */
+/* Names not in `known` (separated by spaces): NN_E_UNKNOWN_MEMBER. The value of ?wanted= in the query, percent-
+ * decoded, in the arena; NULL if absent. NN_E_NOMEM. */
 int api_query_check(struct api_request *request, const char *known);
 int api_query(struct api_request *request, const char *wanted, const char **value);
 /* The wire type that "dtype" or ?dtype= asks for; else that of `dtype`. */
