@@ -126,7 +126,7 @@ $(BUILD)/venv/ready:
 test-torch:
 	@$(NEED) $(BUILD_NEEDS) python3-venv
 	$(MAKE_ALL) $(BUILD)/gradd $(BUILD)/venv-torch/ready
-	@PYTHON=$(BUILD)/venv-torch/bin/python tests/run tests/torch/*.py
+	@TEST_PYTHON=$(BUILD)/venv-torch/bin/python tests/run tests/torch/*.py
 
 $(BUILD)/venv-torch/ready:
 	python3 -m venv $(@D) && $(@D)/bin/pip install --quiet torch==2.13.0 numpy && touch $@
