@@ -18,7 +18,7 @@ const struct api_limits api_default_limits = {
     .contexts = 256,
     .context_ttl_ms = (int64_t)600 * 1000,
     .layers = 1024,
-    .client_requests = 128,
+    .client_requests = 256,
     .keys = 65536,
     .key_ttl_ms = (int64_t)3600 * 1000,
 };

@@ -38,6 +38,24 @@ void api_request_free(struct api_request *request) {
     free(request);
 }
 
+void api_request_let_go(struct api_request *request) {
+    nn_backward_free(request->backward);
+    nn_run_free(request->run);
+    nn_params_unref(request->params);
+    free(request->body);
+    size_t kept = request->grads ? nn_graph_trainable_bytes(request->model->graph) : 0;
+    if (request->reserved > kept) {
+        api_release(request->api, request->reserved - kept);
+        request->reserved = kept;
+    }
+    request->backward = NULL;
+    request->run = NULL;
+    request->params = NULL;
+    request->body = NULL;
+    request->size = 0;
+    request->doc.n_tensors = 0;
+}
+
 /* --- memory ---------------------------------------------------------------------------------------- */
 
 int api_reserve(struct api_request *request, size_t bytes) {

@@ -98,6 +98,10 @@ struct api_request {
 /* Says where `err` is, unless that is said: "/member" or, with a name, "/member/name". Returns err.code. */
 int api_point(struct api_request *request, const char *member, const char *name);
 
+/* Frees what a change does not need while it waits for its turn, or in a round: its body, its tape, the
+ * version that it read. Its gradient stays. For requests whose answer shows no tensors. */
+void api_request_let_go(struct api_request *request);
+
 /* Takes `bytes` of the memory budget until the request ends. NN_E_BUSY, or NN_E_TOO_LARGE where no
  * waiting would help. */
 int api_reserve(struct api_request *request, size_t bytes);

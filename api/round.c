@@ -171,17 +171,17 @@ void api_round_settle(struct api *api, struct api_model *model, bool dead) {
 
 /* --- telling ---------------------------------------------------------------------------------------- */
 
-json_t *api_round_json(struct api *api, const struct api_model *model) {
+json_t *api_round_json(struct api *api, const struct api_model *model, const struct api_policy *policy) {
     const struct api_round *round = &model->round;
     json_t *workers = json_array();
     int failed = !workers;
     for (const struct api_request *r = round->first; r; r = r->next)
         failed |= json_array_append_new(workers, json_string(r->worker));
     json_int_t since = round->first ? api_now_ms(api) - round->since_ms : 0;
-    json_t *json = failed ? NULL
-                          : json_pack("{s:I, s:O, s:i, s:I}", "version",
-                                      (json_int_t)nn_params_version(model->params), "workers", workers,
-                                      "missing", model->policy.workers - round->count, "since_ms", since);
+    json_t *json =
+        failed ? NULL
+               : json_pack("{s:I, s:O, s:i, s:I}", "version", (json_int_t)nn_params_version(model->params),
+                           "workers", workers, "missing", policy->workers - round->count, "since_ms", since);
     json_decref(workers);
     return json;
 }

@@ -9,6 +9,7 @@
 #include "request.h"
 
 struct api_model;
+struct api_policy;
 
 /* Of one contribution; 10,000 of them still add up in 64 bits. */
 #define API_MAX_SAMPLES (INT64_C(1) << 40)
@@ -27,7 +28,8 @@ void api_round_settle(struct api *api, struct api_model *model, bool dead);
 /* In a turn: ends a round with an error for all who wait. */
 void api_round_fail(struct api *api, struct api_model *model, enum nn_code code, const char *why);
 
-/* The round as GET /models/{m} shows it; NULL when memory is out. With the registry's lock held. */
-json_t *api_round_json(struct api *api, const struct api_model *model);
+/* The round as GET /models/{m} shows it under a policy; NULL when memory is out. With the registry's lock
+ * held. */
+json_t *api_round_json(struct api *api, const struct api_model *model, const struct api_policy *policy);
 
 #endif

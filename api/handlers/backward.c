@@ -226,16 +226,6 @@ static int add_returns(struct api_request *request, const struct wish *wish) {
     return NN_OK;
 }
 
-/* While it waits for its turn, a change holds its gradient and no version of the parameters. */
-static void let_go(struct api_request *request) {
-    nn_backward_free(request->backward);
-    nn_run_free(request->run);
-    nn_params_unref(request->params);
-    request->backward = NULL;
-    request->run = NULL;
-    request->params = NULL;
-}
-
 int api_post_backward(struct api_request *request) {
     struct wish wish = {0};
     if (api_query_check(request, "") || read_wish(request, &wish) || begin(request, &wish) ||
@@ -248,6 +238,6 @@ int api_post_backward(struct api_request *request) {
     if (add_members(request, &wish) || add_returns(request, &wish)) return (int)request->err.code;
     if (!change) return NN_OK;
     request->samples = nn_run_options(wish.run)->rows;
-    if (!request->answer.n_results) let_go(request);
+    if (!request->answer.n_results) api_request_let_go(request);
     return api_model_turn(request, wish.apply ? api_turn_apply : api_turn_accumulate);
 }

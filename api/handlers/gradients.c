@@ -77,6 +77,8 @@ int api_post_gradients(struct api_request *request) {
         api_get_integer(request, "samples", 1, API_MAX_SAMPLES, &request->samples) ||
         api_read_staleness(request) || api_model_find(request, request->name))
         return (int)request->err.code;
+    if (!apply && !accumulate && json_object_get(request->doc.members, "apply"))
+        return wrong(request, "apply", "true, or left out: what else is to be done with it?");
     if (apply && accumulate) return wrong(request, "accumulate", "left out: the gradient is applied");
     if (!accumulate && api_check_optimizer(request)) return (int)request->err.code;
     if (read_version(request) || (!accumulate && api_round_check(request)) || read_gradients(request))
@@ -85,8 +87,7 @@ int api_post_gradients(struct api_request *request) {
         api_add(request, "incarnation", json_string(request->model->incarnation)) ||
         api_add(request, "version", json_integer((json_int_t)request->seen)))
         return (int)request->err.code;
-    nn_params_unref(request->params);
-    request->params = NULL;
+    api_request_let_go(request);
     return api_model_turn(request, accumulate ? api_turn_accumulate : api_turn_apply);
 }
 
