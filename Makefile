@@ -1,5 +1,6 @@
 # gradd. `make demo` and `make test` work on a Debian 12 with nothing but git and make: they install what
-# they lack through apt, and say so. The rest: all, lint, format, docs, bench, test-container, deps, clean.
+# they lack through apt, and say so. The rest: all, lint, format, docs, bench, test-container, test-torch,
+# deps, clean.
 #
 #   BUILD=dir      builds elsewhere
 #   SAN=list       builds with sanitizers: address,undefined or thread
@@ -40,8 +41,9 @@ programs = $(patsubst %.c,$(BUILD)/%,$(wildcard $(1)))
 API_OBJ = $(call objects,api/*.c api/*/*.c)
 SERVER_OBJ = $(call objects,server/*.c)
 SUPPORT_OBJ = $(call objects,tests/support/*.c)
+SUPPORT = $(BUILD)/libsupport.a
 
-# A test program is one file of one of these folders; support code is linked into all.
+# A test program is one file of one of these folders; what it uses of the support code is linked to it.
 # Those of tests/golden are no tests: they help to make the golden values.
 UNIT = $(call programs,tests/unit/*.c tests/api/*.c tests/golden/*.c)
 SERVER_TESTS = $(call programs,tests/server/*.c)
@@ -67,16 +69,17 @@ $(BUILD)/%.o: %.c
 LIBRARIES = $(BUILD)/libapi.a $(BUILD)/libcore.a
 $(BUILD)/libcore.a: $(CORE_OBJ)
 $(BUILD)/libapi.a: $(API_OBJ)
+$(SUPPORT): $(SUPPORT_OBJ)
 %.a:
 	@rm -f $@ && ar rcs $@ $^
 
 $(BUILD)/gradd: $(SERVER_OBJ) $(LIBRARIES)
 	$(call link,$(SERVER_LIBS))
-$(UNIT): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJ) $(LIBRARIES)
+$(UNIT): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT) $(LIBRARIES)
 	$(call link,$(TEST_LDFLAGS) -lcmocka $(API_LIBS))
-$(SERVER_TESTS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJ) $(filter-out %/main.o,$(SERVER_OBJ)) $(LIBRARIES)
+$(SERVER_TESTS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT) $(filter-out %/main.o,$(SERVER_OBJ)) $(LIBRARIES)
 	$(call link,-lcmocka $(SERVER_LIBS))
-$(E2E): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJ) $(LIBRARIES)
+$(E2E): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT) $(LIBRARIES)
 	$(call link,-lcmocka -lcurl $(API_LIBS))
 $(BENCH): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/server/pool.o $(LIBRARIES)
 	$(call link,-lcurl $(API_LIBS))
@@ -103,7 +106,9 @@ demo:
 	@$(BUILD)/examples/digits
 
 SUITES ?= unit api server e2e docs python
-PROGRAM_TESTS = $(filter $(foreach s,$(SUITES),$(BUILD)/tests/$(s)/%),$(UNIT) $(SERVER_TESTS) $(E2E))
+# These count allocations, with one thread, through a malloc of their own: TSan has one too.
+UNTHREADED = $(if $(filter thread,$(SAN)),%/tests/api/allocations %/tests/api/leaks)
+PROGRAM_TESTS = $(filter-out $(UNTHREADED),$(filter $(foreach s,$(SUITES),$(BUILD)/tests/$(s)/%),$(UNIT) $(SERVER_TESTS) $(E2E)))
 SCRIPT_TESTS = $(foreach s,$(filter e2e docs,$(SUITES)),$(shell find tests/$(s) -maxdepth 1 -type f -executable \
     2>/dev/null))
 PYTHON_TESTS = $(if $(filter python,$(SUITES)),$(wildcard tests/python/*.py))
@@ -116,6 +121,15 @@ test:
 # The packages that tests/python compares with.
 $(BUILD)/venv/ready:
 	python3 -m venv $(@D) && $(@D)/bin/pip install --quiet numpy safetensors && touch $@
+
+# The layer of PyTorch that is a remote model. Apart, for the size of what it installs.
+test-torch:
+	@$(NEED) $(BUILD_NEEDS) python3-venv
+	$(MAKE_ALL) $(BUILD)/gradd $(BUILD)/venv-torch/ready
+	@TEST_PYTHON=$(BUILD)/venv-torch/bin/python tests/run tests/torch/*.py
+
+$(BUILD)/venv-torch/ready:
+	python3 -m venv $(@D) && $(@D)/bin/pip install --quiet torch==2.13.0 numpy && touch $@
 
 test-container:
 	@$(NEED) $(BUILD_NEEDS) $(CURL_NEEDS) curl podman buildah runc debootstrap
@@ -180,7 +194,7 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(OBJECTS:.o=.d)
-.PHONY: all objects deps demo test test-container bench docs format clean \
+.PHONY: all objects deps demo test test-torch test-container bench docs format clean \
     lint lint-arrows lint-operators lint-words lint-format lint-docs lint-cppcheck lint-shell lint-clang \
     lint-tidy
 .SECONDARY:

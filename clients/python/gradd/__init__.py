@@ -481,7 +481,7 @@ class _Pool:
         return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
 
     def exchange(self, method: str, target: str, head: Mapping[str, str], body: Sequence[Bytes]) -> _Reply:
-        """One request and its answer. OSError or http.client.HTTPException where there was none."""
+        """One request and its answer. What _LOST says where there was none."""
         connection = self._take()
         refused = False
         try:
@@ -496,6 +496,7 @@ class _Pool:
                 refused = True  # perhaps a body that is refused unread: the answer is there all the same
             response = connection.getresponse()
             reply = _Reply(response.status, response.headers, _read(response))
+            response.close()  # one without a body is not at its end until it is told so
         except BaseException:
             connection.close()
             raise
@@ -511,6 +512,9 @@ class _Pool:
             while self._idle:
                 self._idle.pop().close()
 
+
+# What is raised when a request or its answer is lost on the way.
+_LOST = (OSError, http.client.BadStatusLine, http.client.IncompleteRead)
 
 # --- the client ---------------------------------------------------------------------------------------
 
@@ -602,11 +606,11 @@ class Client:
             failure: Exception
             try:
                 reply = self._pool.exchange(method, target, head, body)
-            except (OSError, http.client.HTTPException) as lost:
+            except _LOST as lost:
                 failure = ConnectionError(f"{method} {target}: no answer in {attempt} attempts: {lost!r}")
                 failure.__cause__ = lost
             else:
-                if reply.status < 400:
+                if reply.status < 300 or reply.status == 304:
                     return reply
                 failure = _error_of(reply.status, reply.data)
                 failure.attempts = attempt

@@ -52,7 +52,7 @@ def _unwire(values: Any, like: torch.Tensor) -> torch.Tensor:
 
 
 def _scalars(answer: Answer) -> Answer:
-    return {name: value for name, value in answer.items() if not isinstance(value, dict) or name == "round"}
+    return {name: value for name, value in answer.items() if name not in ("outputs", "input_gradients")}
 
 
 class _Tape:
@@ -73,7 +73,7 @@ class _Tape:
 
 
 class _Remote(torch.autograd.Function):
-    """The anchor is an empty tensor that wants a gradient: it has backward called even where no input does."""
+    """The anchor is an empty tensor that wants a gradient: it has backward called where no input does."""
 
     @staticmethod
     def forward(ctx: Any, module: RemoteModule, anchor: torch.Tensor, *inputs: torch.Tensor) -> Any:
@@ -109,9 +109,9 @@ class RemoteModule(torch.nn.Module):
     {"lr": 0.1}), by `accumulate` (True, or {"scale": 0.5}; `client.step` applies the sum), or by neither:
     then they are not even computed. `options` go to every such `client.backward`: worker, max_staleness.
 
-    `train()` and `eval()` choose the mode of the remote model too. Seeds are drawn from PyTorch's generator, so
-    that `torch.manual_seed` governs remote dropout as it does local. `last_forward` and `last_backward` are the
-    answers' members without tensors: the versions seen and made, the seed that replays the dropout.
+    `train()` and `eval()` choose the mode of the remote model too. Seeds are drawn from PyTorch's generator,
+    so that `torch.manual_seed` governs remote dropout as it does local. `last_forward` and `last_backward`
+    are the answers' members without tensors: versions seen and made, the seed that replays the dropout.
 
     Every backward pass of a graph needs its tape. It is let go after the first; with `retain_graph=True`
     only when the graph is dropped, for `loss.backward(retain_graph=True)` and a second one.

@@ -1,7 +1,9 @@
 """For the tests of tests/python: the client on the path, a daemon of their own, and TAP."""
 
+import ctypes
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import unittest
@@ -19,6 +21,10 @@ LINE = {
 }
 
 
+def die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no daemon outlives a test that is killed
+
+
 class Daemon:
     """A gradd on a free port of the loopback, or where told; it is stopped at the end of the `with`."""
 
@@ -28,7 +34,9 @@ class Daemon:
             environment["GRADD_TOKEN"] = token
         gradd = os.path.abspath(os.environ["GRADD"])
         command = [gradd, "--listen", listen, "--log", "off", *flags]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=die_with_parent
+        )
         line = self.process.stdout.readline()
         if not line.startswith("listening on "):
             raise RuntimeError(f"{command} said {line!r}")

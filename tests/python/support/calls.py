@@ -26,7 +26,7 @@ class Calls(unittest.TestCase):
     def setUpClass(cls):
         cls.daemon = Daemon()
         cls.addClassCleanup(cls.daemon.stop)
-        cls.client = gradd.Client(cls.daemon.url)
+        cls.client = gradd.Client(cls.daemon.url, retries=0)  # which would hide what is wrong
         cls.addClassCleanup(cls.client.close)
 
     def setUp(self):
@@ -81,7 +81,14 @@ class Calls(unittest.TestCase):
                 self.assertEqual(lists(answer["outputs"]["0"]), [[1.0], [2.0]])
 
     def test_what_may_not_be_sent(self):
-        for wrong in ([[1, 2], [3]], [[1, 2], 3], "ab", [["a", "b"]], [[1, None]], gradd.Tensor("F32", (2,), b"1234")):
+        for wrong in (
+            [[1, 2], [3]],
+            [[1, 2], 3],
+            "ab",
+            [["a", "b"]],
+            [[1, None]],
+            gradd.Tensor("F32", (2,), b"1234"),
+        ):
             with self.subTest(wrong=wrong), self.assertRaises((TypeError, ValueError)):
                 self.client.forward("line", {"x": wrong})
 
@@ -156,9 +163,7 @@ class Calls(unittest.TestCase):
         self.client.set_parameters("line", {"0.weight": [[5, 5]]}, partial=True)
         self.assertEqual([c["context"] for c in self.client.contexts()], [context])
         self.assertEqual(self.client.context(context)["version"], 1)
-        answer = self.client.backward(
-            context=context, upstream={"0": [[1]]}, returns=["inputs"], retain=True
-        )
+        answer = self.client.backward(context=context, upstream={"0": [[1]]}, returns=["inputs"], retain=True)
         self.assertEqual(lists(answer["input_gradients"]["x"]), [[1.0, 2.0]])  # of the version it saw
         self.assertEqual(answer["version"], 1)
         self.client.backward(context=context, upstream={"0": [[1]]})
@@ -188,7 +193,9 @@ class Calls(unittest.TestCase):
         self.assertEqual(lists(kept["state"]["momentum_buffer.0.weight"]), [[2.0, 4.0]])
         state = {"momentum_buffer.0.weight": [[0, 1]], "momentum_buffer.0.bias": [0]}
         self.assertEqual(self.client.set_optimizer("line", state, steps=9, op="sgd")["steps"], 9)
-        self.assertEqual(lists(self.client.optimizer("line")["state"]["momentum_buffer.0.weight"]), [[0.0, 1.0]])
+        self.assertEqual(
+            lists(self.client.optimizer("line")["state"]["momentum_buffer.0.weight"]), [[0.0, 1.0]]
+        )
 
     def test_integers_and_all_types_of_answers(self):
         spec = {
@@ -272,12 +279,21 @@ class Files(unittest.TestCase):
 
     def test_bfloat16_is_rounded_to_nearest_even(self):
         one = 1 + 2**-7
-        cases = {1.0: 1.0, 1 + 2**-8: 1.0, one: one, one + 2**-8: 1 + 2**-6, 1 + 2**-8 + 2**-20: one, -3.0: -3.0}
+        cases = {
+            1.0: 1.0,
+            1 + 2**-8: 1.0,
+            one: one,
+            one + 2**-8: 1 + 2**-6,
+            1 + 2**-8 + 2**-20: one,
+            -3.0: -3.0,
+        }
         for value, rounded in cases.items():
             with self.subTest(value=value):
                 data = gradd.pack({"a": gradd.bfloat16([value])})
                 self.assertEqual(lists(gradd.unpack(data)[0]["a"]), [rounded])
-        special = lists(gradd.unpack(gradd.pack({"a": gradd.bfloat16([float("nan"), -float("inf"), 3.4e38])}))[0]["a"])
+        special = lists(
+            gradd.unpack(gradd.pack({"a": gradd.bfloat16([float("nan"), -float("inf"), 3.4e38])}))[0]["a"]
+        )
         self.assertNotEqual(special[0], special[0])
         self.assertEqual(special[1:], [-float("inf"), float("inf")])
 

@@ -56,7 +56,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return response.status, dict(response.getheaders()), data
 
     def refuse(self, fault: Refuse) -> None:
-        problem = {"type": f"urn:gradd:problem:{fault.slug}", "status": fault.status, "detail": "by the proxy"}
+        problem = {
+            "type": f"urn:gradd:problem:{fault.slug}",
+            "status": fault.status,
+            "detail": "by the proxy",
+        }
         headers = {"Content-Type": "application/problem+json"}
         if fault.retry_after:
             headers["Retry-After"] = fault.retry_after
