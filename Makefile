@@ -1,5 +1,6 @@
 # gradd. `make demo` and `make test` work on a Debian 12 with nothing but git and make: they install what
-# they lack through apt, and say so. The rest: all, lint, format, docs, bench, test-container, deps, clean.
+# they lack through apt, and say so. The rest: all, lint, format, docs, bench, test-container, test-torch,
+# deps, clean.
 #
 #   BUILD=dir      builds elsewhere
 #   SAN=list       builds with sanitizers: address,undefined or thread
@@ -121,6 +122,15 @@ test:
 $(BUILD)/venv/ready:
 	python3 -m venv $(@D) && $(@D)/bin/pip install --quiet numpy safetensors && touch $@
 
+# The layer of PyTorch that is a remote model. Apart, for the size of what it installs.
+test-torch:
+	@$(NEED) $(BUILD_NEEDS) python3-venv
+	$(MAKE_ALL) $(BUILD)/gradd $(BUILD)/venv-torch/ready
+	@TEST_PYTHON=$(BUILD)/venv-torch/bin/python tests/run tests/torch/*.py
+
+$(BUILD)/venv-torch/ready:
+	python3 -m venv $(@D) && $(@D)/bin/pip install --quiet torch==2.13.0 numpy && touch $@
+
 test-container:
 	@$(NEED) $(BUILD_NEEDS) $(CURL_NEEDS) curl podman buildah runc debootstrap
 	$(MAKE_ALL) $(filter %/digits,$(EXAMPLES))
@@ -184,7 +194,7 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(OBJECTS:.o=.d)
-.PHONY: all objects deps demo test test-container bench docs format clean \
+.PHONY: all objects deps demo test test-torch test-container bench docs format clean \
     lint lint-arrows lint-operators lint-words lint-format lint-docs lint-cppcheck lint-shell lint-clang \
     lint-tidy
 .SECONDARY:
