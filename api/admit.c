@@ -8,8 +8,8 @@
 #include "service.h"
 
 static const struct api_route routes[] = {
-#define API_ROUTE(method, path, handler, body, open, members, summary)                                       \
-    {method, path, handler, body, open, members, summary},
+#define API_ROUTE(method, path, handler, body, effect, open, members, summary)                               \
+    {method, path, handler, body, effect, open, members, summary},
 #include "routes.def"
 #undef API_ROUTE
 };
@@ -155,6 +155,13 @@ static int check_length(struct api_request *request, const struct api_head *head
     return (int)request->err.code;
 }
 
+/* A copy that lives as long as the request. */
+static int keep_header(struct api_request *request, const char *value, const char **kept) {
+    if (value && !(*kept = nn_arena_strdup(request->arena, value)))
+        return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    return NN_OK;
+}
+
 static int admit(struct api_request *request, const struct api_head *head) {
     struct nn_error *err = &request->err;
     if (find_route(request, head) && err->code != NN_E_NOT_FOUND && err->code != NN_E_METHOD)
@@ -166,7 +173,10 @@ static int admit(struct api_request *request, const struct api_head *head) {
     if (err->code || choose_encodings(request, head) || check_length(request, head)) return (int)err->code;
     if (head->query && !(request->query = strdup(head->query)))
         return nn_fail(err, NN_E_NOMEM, "memory is out");
-    return NN_OK;
+    if (keep_header(request, head->if_match, &request->if_match) ||
+        keep_header(request, head->if_none_match, &request->if_none_match))
+        return (int)err->code;
+    return keep_header(request, head->idempotency_key, &request->idempotency_key);
 }
 
 struct api_admission api_admit(struct api *api, const struct api_head *head) {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "effect.h"
 #include "json_text.h"
 #include "request.h"
 #include "safetensors.h"
@@ -212,21 +213,36 @@ static struct api_response *encode_json(struct api_request *request) {
 
 /* --- both ------------------------------------------------------------------------------------------ */
 
+static void add_header(struct api_response *response, const char *name, const char *value) {
+    if (!*value) return;
+    struct api_header *header = &response->headers[response->n_headers++];
+    snprintf(header->name, sizeof header->name, "%s", name);
+    snprintf(header->value, sizeof header->value, "%s", value);
+}
+
+/* 304 has headers alone. */
+static struct api_response *encode_nothing(struct api_request *request) {
+    struct owned_response *owned = response_new(request, 0, 0);
+    if (!owned) return NULL;
+    owned->response.n_headers = 0;
+    owned->request = request;
+    return &owned->response;
+}
+
 struct api_response *api_encode(struct api_request *request) {
     struct api_answer *answer = &request->answer;
-    struct api_response *response =
-        request->out == API_JSON ? encode_json(request) : encode_safetensors(request);
+    struct api_response *response = answer->status == 304      ? encode_nothing(request)
+                                    : request->out == API_JSON ? encode_json(request)
+                                                               : encode_safetensors(request);
     if (!response) return NULL;
     response->status = answer->status ? answer->status : 200;
-    if (answer->location[0]) {
-        struct api_header *header = &response->headers[response->n_headers++];
-        snprintf(header->name, sizeof header->name, "Location");
-        snprintf(header->value, sizeof header->value, "%s", answer->location);
-    }
+    add_header(response, "Location", answer->location);
+    add_header(response, "ETag", answer->etag);
     return response;
 }
 
 int api_answer_ready(struct api_request *request) {
+    if (api_effect_note(request)) return (int)request->err.code;
     if ((request->ready = api_encode(request))) return NN_OK;
     return nn_fail(&request->err, NN_E_NOMEM, "no memory for the answer");
 }

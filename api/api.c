@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "context.h"
+#include "effect.h"
 #include "model.h"
 #include "request.h"
 #include "service.h"
@@ -17,6 +18,8 @@ const struct api_limits api_default_limits = {
     .contexts = 256,
     .context_ttl_ms = (int64_t)600 * 1000,
     .layers = 1024,
+    .keys = 65536,
+    .key_ttl_ms = (int64_t)3600 * 1000,
 };
 
 struct api *api_new(const struct api_settings *settings, const struct api_env *env, struct nn_error *err) {
@@ -44,6 +47,7 @@ void api_free(struct api *api) {
     assert(atomic_load(&api->in_flight) == 0);
     api_contexts_clear(api);
     api_models_clear(api);
+    api_effects_clear(api);
     assert(atomic_load(&api->memory) == 0);
     pthread_mutex_destroy(&api->lock);
     free(api->token);
@@ -66,11 +70,13 @@ void api_finish(struct api_request *request, int code) {
     if (code == NN_OK && !request->ready) code = api_answer_ready(request);
     if (code == NN_OK) {
         api_context_settle(request);
+        api_effect_end(request, true);
         response = request->ready;
         request->ready = NULL;
     } else {
         assert(request->err.code);
         api_context_unclaim(request); /* a failed request uses nothing up */
+        api_effect_end(request, false);
         api_answer_drop(request);
         response = api_problem(request);
         if (!response) api_request_free(request);
@@ -111,7 +117,9 @@ static int read_document(struct api_request *request) {
 static void serve(void *arg) {
     struct api_request *request = arg;
     int code = read_document(request);
-    if (code == NN_OK) code = request->route->handler(request);
+    bool replayed = false;
+    if (code == NN_OK) code = api_effect_begin(request, &replayed);
+    if (code == NN_OK && !replayed) code = request->route->handler(request);
     if (code != API_LATER) api_finish(request, code);
 }
 

@@ -34,6 +34,8 @@ struct api_limits {
     int contexts;
     int64_t context_ttl_ms; /* a kept tape that nobody used for so long is let go */
     int layers;             /* of a model */
+    int keys;               /* Idempotency-Keys remembered */
+    int64_t key_ttl_ms;     /* for so long after success */
 };
 extern const struct api_limits api_default_limits;
 
@@ -62,6 +64,7 @@ size_t api_memory_in_use(const struct api *api);
 struct api_head {
     const char *method, *path, *query;
     const char *authorization, *content_type, *accept;
+    const char *if_match, *if_none_match, *idempotency_key;
     int64_t content_length; /* -1: not told */
 };
 

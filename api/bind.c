@@ -1,7 +1,7 @@
 /* bind.c - tensors of a request into the places that core has for them. */
 #include <string.h>
 
-#include "pass.h"
+#include "bind.h"
 
 static int point_tensor(struct api_request *request, const struct api_tensor *tensor) {
     return api_point(request, tensor->member, tensor->name);

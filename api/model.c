@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "condition.h"
 #include "context.h"
 #include "service.h"
 
@@ -90,6 +91,7 @@ int api_model_new(struct api_request *request, const char *name, const struct ap
     atomic_init(&model->refs, 1);
     keep(request, model, bytes + optimizer_bytes);
     model->optimizer_bytes = optimizer_bytes;
+    model->policy = spec->policy;
     snprintf(model->name, sizeof model->name, "%s", name);
     model->graph = nn_graph_ref(spec->graph);
     if (api_random(request, &incarnation) || api_random(request, &seed)) return (int)err->code;
@@ -150,13 +152,16 @@ int api_model_delete(struct api_request *request, const char *name) {
     struct api_model key = {0};
     pthread_mutex_lock(&api->lock);
     struct api_model *model = lookup(api, name, &key);
-    if (model) {
+    bool matches =
+        !model || model != request->model || !api_check_match(request, nn_params_version(model->params));
+    if (model && matches) {
         tdelete(model, &api->models, by_name);
         api->n_models--;
         model->dead = true;
     }
     pthread_mutex_unlock(&api->lock);
     if (!model) return nn_fail(&request->err, NN_E_NOT_FOUND, "no model is named \"%.100s\"", name);
+    if (!matches) return (int)request->err.code;
     api_contexts_drop(api, model);
     api_model_unref(api, model);
     return NN_OK;
@@ -214,7 +219,8 @@ static void drain(struct api *api, struct api_model *model) {
     bool dead;
     while ((request = pop(api, model, &dead))) {
         int code = dead ? nn_fail(&request->err, NN_E_NOT_FOUND, "the model was deleted meanwhile")
-                        : request->turn(request);
+                        : api_check_match(request, nn_params_version(model->params));
+        if (code == NN_OK) code = request->turn(request);
         api_finish(request, code);
     }
     api_model_unref(api, model);

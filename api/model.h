@@ -39,7 +39,8 @@ struct api_model {
     struct nn_optimizer *optimizer; /* or NULL */
     struct nn_grads *sum;           /* the accumulation buffer; NULL before the first contribution */
     double sum_scale;
-    uint64_t sum_count;
+    uint64_t sum_count, sum_oldest; /* contributions, and the oldest version of them */
+    struct api_policy policy;
     struct nn_params *blocks[API_MAX_VERSIONS];
     int n_blocks;
     size_t reserved, optimizer_bytes; /* of the budget; the optimizer's part of it */

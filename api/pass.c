@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "bind.h"
 #include "model.h"
 
 struct nn_graph *api_pass_graph(const struct api_request *request) {

@@ -62,7 +62,8 @@ static void add_headers(struct api_response *response, const struct api_request 
                  {429, "Retry-After", "1"},
                  {503, "Retry-After", "1"}};
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        if (table[i].status != response->status) continue;
+        bool later = request->err.code == NN_E_IN_FLIGHT && table[i].status == 503;
+        if (table[i].status != response->status && !later) continue;
         struct api_header *header = &response->headers[response->n_headers++];
         snprintf(header->name, sizeof header->name, "%s", table[i].name);
         snprintf(header->value, sizeof header->value, "%s", table[i].value);

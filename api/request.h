@@ -16,12 +16,14 @@
 
 struct api_model;
 struct api_context;
+struct api_effect;
 struct api_request;
 
 struct api_route {
     const char *method, *path;
     int (*handler)(struct api_request *request);
     enum api_body body;
+    enum { API_READS, API_CHANGES, API_IF_ASKED } effect;
     bool open; /* asks for no token */
     const char *members;
     const char *summary;
@@ -41,9 +43,9 @@ struct api_answer {
     int n_maps;
     struct api_result *results;
     size_t n_results, room;
-    size_t encoded;    /* bytes reserved for the results' encoding */
-    char location[96]; /* "" for none */
-    bool plain_names;  /* the parameters resource: names without their map */
+    size_t encoded;               /* bytes reserved for the results' encoding */
+    char location[96], etag[112]; /* "" for none */
+    bool plain_names;             /* the parameters resource: names without their map */
 };
 
 struct api_request {
@@ -52,6 +54,7 @@ struct api_request {
     char name[80];  /* of the resource in the path */
     char allow[48]; /* the methods of a path that has others than the one asked for */
     char *query;
+    const char *if_match, *if_none_match, *idempotency_key; /* in the arena; NULL where absent */
     enum api_encoding in, out;
     struct nn_arena *arena;
     void *body;
@@ -63,6 +66,7 @@ struct api_request {
     struct api_answer answer;
     struct nn_error err;
     struct api_pointer pointer; /* where err is, in the request */
+    struct api_effect *effect;  /* what its Idempotency-Key stands for, while it is in flight */
     size_t reserved;            /* bytes of the api's budget */
     struct api_response *ready; /* the answer, where it was encoded before the change that it tells of */
 
@@ -81,6 +85,10 @@ struct api_request {
     int (*turn)(struct api_request *request);
     double lr, scale; /* of the change; see update.h */
     bool mean, partial;
+    uint64_t seen;         /* the version that a gradient is of */
+    int64_t max_staleness; /* -1: the model's own bound alone */
+    const bool *only;      /* by parameter: which a push names; NULL: all */
+    double tau;            /* of a blend */
 };
 
 /* Says where `err` is, unless that is said: "/member" or, with a name, "/member/name". Returns err.code. */

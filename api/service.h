@@ -19,7 +19,9 @@ struct api {
      * instructions only, and never with another lock. */
     pthread_mutex_t lock;
     void *models, *contexts; /* trees of tsearch(3), by name and by id */
-    int n_models, n_contexts;
+    void *effects; /* likewise, by Idempotency-Key; those that are done form a queue, in which they expire */
+    struct api_effect *first_effect, *last_effect;
+    int n_models, n_contexts, n_effects;
 };
 
 #endif

@@ -323,6 +323,17 @@ static int read_seed(const struct place *place, const json_t *json, struct api_s
     return NN_OK;
 }
 
+int api_spec_policy(struct api_request *request, const json_t *json, const char *prefix,
+                    struct api_policy *policy) {
+    struct place root = {.request = request};
+    if (prefix) root = within(&root, prefix);
+    const json_t *bound = json_object_get(json, "max_staleness");
+    policy->max_staleness = bound ? json_integer_value(bound) : -1;
+    if (bound && (!json_is_integer(bound) || policy->max_staleness < 0))
+        return wrong(&root, "max_staleness", "an integer of 0 or more");
+    return NN_OK;
+}
+
 int api_spec_optimizer(struct api_request *request, const json_t *json, const char *prefix,
                        const struct nn_def **def, const struct nn_attrs **attrs) {
     struct place root = {.request = request}, place;
@@ -339,12 +350,13 @@ int api_spec_read(struct api_request *request, const json_t *json, const char *p
     if (prefix) root = within(&root, prefix);
     const char *dtype = nn_dtype_name(NN_F32);
     *spec = (struct api_spec){0};
-    if (check_known(&root, json, "name seed dtype inputs layers outputs loss optimizer"))
+    if (check_known(&root, json, "name seed dtype inputs layers outputs loss optimizer max_staleness"))
         return (int)err->code;
     if (read_seed(&root, json, spec) || get_string(&root, json, "dtype", &dtype)) return (int)err->code;
     bool is_double = strcmp(dtype, nn_dtype_name(NN_F64)) == 0;
     if (!is_double && strcmp(dtype, nn_dtype_name(NN_F32)) != 0)
         return wrong(&root, "dtype", "\"F32\" or \"F64\"");
+    if (api_spec_policy(request, json, prefix, &spec->policy)) return (int)err->code;
     const json_t *optimizer = json_object_get(json, "optimizer");
     if (optimizer && !json_is_null(optimizer) &&
         api_spec_optimizer(request, optimizer, prefix, &spec->optimizer, &spec->optimizer_attrs))

@@ -4,12 +4,18 @@
 
 #include "request.h"
 
+/* How a model takes its updates. */
+struct api_policy {
+    int64_t max_staleness; /* of a gradient that is applied; -1: any */
+};
+
 struct api_spec {
     struct nn_graph *graph; /* owned */
     bool has_seed;
     uint64_t seed;
     const struct nn_def *optimizer;         /* NULL: none */
     const struct nn_attrs *optimizer_attrs; /* in the request's arena */
+    struct api_policy policy;
 };
 
 /* Reads a specification that stands at `prefix` in the request ("model"), or is the request itself (NULL).
@@ -17,6 +23,9 @@ struct api_spec {
 int api_spec_read(struct api_request *request, const json_t *json, const char *prefix, struct api_spec *spec);
 void api_spec_fini(struct api_spec *spec);
 
+/* The members of a specification that are its policy. */
+int api_spec_policy(struct api_request *request, const json_t *json, const char *prefix,
+                    struct api_policy *policy);
 /* An optimizer's object {"op", ...} into its definition and attributes, which live in the request's arena. */
 int api_spec_optimizer(struct api_request *request, const json_t *json, const char *prefix,
                        const struct nn_def **def, const struct nn_attrs **attrs);

@@ -3,8 +3,12 @@
 
 #include <math.h>
 
+#include "bind.h"
+#include "condition.h"
 #include "model.h"
-#include "pass.h"
+
+/* The greatest learning rate, as in the optimizers' tables. */
+#define MAX_LR 1e30
 
 static int no_optimizer(struct api_request *request) {
     return nn_fail(&request->err, NN_E_NO_OPTIMIZER, "the model has no optimizer; PATCH /models/%s with one",
@@ -24,13 +28,16 @@ static int step(struct api_request *request, const struct nn_grads *grads, doubl
     struct nn_params *next;
     if (!model->optimizer) return no_optimizer(request);
     if (api_model_next(request, &next) || api_answer_ready(request)) return (int)request->err.code;
-    nn_optimizer_step(model->optimizer, model->params, grads, scale, request->lr, next,
-                      api_parallel(request->api));
+    nn_optimizer_step_some(model->optimizer, request->only, model->params, grads, scale, request->lr, next,
+                           api_parallel(request->api));
     api_model_publish(request, next);
     return NN_OK;
 }
 
-int api_turn_apply(struct api_request *request) { return step(request, request->grads, 1); }
+int api_turn_apply(struct api_request *request) {
+    if (api_check_staleness(request, request->seen)) return (int)request->err.code;
+    return step(request, request->grads, 1);
+}
 
 static int make_sum(struct api_request *request) {
     struct api_model *model = request->model;
@@ -51,20 +58,22 @@ int api_turn_accumulate(struct api_request *request) {
         nn_fail(&request->err, NN_E_NOT_FINITE, "the scales of what was accumulated would sum to infinity");
         return api_point(request, "accumulate", "scale");
     }
+    if (api_check_staleness(request, request->seen)) return (int)request->err.code;
     if (api_add(request, "accumulated",
                 json_pack("{s:I, s:f}", "contributions", (json_int_t)count, "scale", scale)) ||
         api_answer_ready(request) || make_sum(request))
         return (int)request->err.code;
     nn_grads_add(model->sum, request->grads, request->scale, api_parallel(request->api));
+    if (!model->sum_count || request->seen < model->sum_oldest) model->sum_oldest = request->seen;
     model->sum_scale = scale;
     model->sum_count = count;
     api_model_note(request);
     return NN_OK;
 }
 
-static void clear_sum(struct api_request *request) {
+void api_clear_sum(struct api_request *request) {
     struct api_model *model = request->model;
-    nn_grads_clear(model->sum);
+    if (model->sum) nn_grads_clear(model->sum);
     model->sum_scale = 0;
     model->sum_count = 0;
     api_model_note(request);
@@ -77,8 +86,9 @@ int api_turn_step(struct api_request *request) {
     if (request->mean && !isfinite(1 / model->sum_scale))
         return nn_fail(&request->err, NN_E_VALUE,
                        "the scales of what was accumulated sum to 0: there is no mean");
+    if (api_check_staleness(request, model->sum_oldest)) return (int)request->err.code;
     if (nn_grads_first_nonfinite(model->sum, api_parallel(request->api)) >= 0) {
-        clear_sum(request); /* it would never be finite again */
+        api_clear_sum(request); /* it would never be finite again */
         return nn_fail(&request->err, NN_E_NOT_FINITE,
                        "the accumulated sum has overflowed; it is cleared, and the model unchanged");
     }
@@ -86,7 +96,7 @@ int api_turn_step(struct api_request *request) {
         api_add(request, "contributions", json_integer((json_int_t)count)) ||
         step(request, model->sum, request->mean ? 1 / model->sum_scale : 1))
         return (int)request->err.code;
-    clear_sum(request);
+    api_clear_sum(request);
     return NN_OK;
 }
 
@@ -97,5 +107,52 @@ int api_turn_set_parameters(struct api_request *request) {
     if (api_bind_parameters(request, next, request->partial) || api_answer_ready(request))
         return (int)request->err.code;
     api_model_publish(request, next);
+    return NN_OK;
+}
+
+int api_turn_blend(struct api_request *request) {
+    struct nn_params *next;
+    if (api_model_next(request, &next) || api_answer_ready(request)) return (int)request->err.code;
+    nn_params_copy(next, request->model->params);
+    nn_params_blend(next, request->params, request->tau, api_parallel(request->api));
+    api_model_publish(request, next);
+    return NN_OK;
+}
+
+/* --- what changes are asked with ---------------------------------------------------------------------- */
+
+int api_read_switch(struct api_request *request, const char *member, const char *option, bool *on,
+                    double *value) {
+    const json_t *json = json_object_get(request->doc.members, member), *number;
+    if (!json || json_is_boolean(json)) {
+        *on = json_is_true(json);
+        return NN_OK;
+    }
+    number = json_object_get(json, option);
+    if (json_object_size(json) != 1 || !json_is_number(number) || !isfinite(json_number_value(number))) {
+        nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be true, false, or {\"%s\": a number}", member,
+                option);
+        return api_point(request, member, NULL);
+    }
+    *on = true;
+    *value = json_number_value(number);
+    return NN_OK;
+}
+
+int api_check_lr(struct api_request *request, const char *member) {
+    if (!(request->lr < 0 || request->lr > MAX_LR)) return NN_OK; /* NaN: none was given */
+    nn_fail(&request->err, NN_E_VALUE, "a learning rate is 0 to 1e30");
+    return api_point(request, member, NULL);
+}
+
+int api_add_gradients(struct api_request *request, enum api_dtype as) {
+    const struct nn_graph *graph = request->model ? request->model->graph : nn_params_graph(request->params);
+    api_add_map(request, "gradients");
+    for (int i = 0; i < nn_graph_param_count(graph); i++) {
+        const struct nn_param *param = nn_graph_param(graph, i);
+        if (param->trainable && api_add_tensor(request, "gradients", param->name, &param->shape,
+                                               nn_graph_dtype(graph), nn_grads_data(request->grads, i), as))
+            return (int)request->err.code;
+    }
     return NN_OK;
 }

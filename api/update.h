@@ -4,9 +4,6 @@
 
 #include "request.h"
 
-/* The greatest learning rate, as in the optimizers' tables. */
-#define API_MAX_LR 1e30
-
 /* request->grads, applied by the model's optimizer; request->lr NaN means its own learning rate. */
 int api_turn_apply(struct api_request *request);
 /* request->scale * request->grads, added to the accumulation buffer. */
@@ -15,6 +12,20 @@ int api_turn_accumulate(struct api_request *request);
 int api_turn_step(struct api_request *request);
 /* The document's "parameters", set. request->partial: some may be missing. */
 int api_turn_set_parameters(struct api_request *request);
+
+/* The version held in request->params blended into the model's: theta = tau from + (1 - tau) theta. */
+int api_turn_blend(struct api_request *request);
+
+/* In a turn: empties the accumulation buffer. */
+void api_clear_sum(struct api_request *request);
+
+/* A member that is true, false, or an object with one number: {"lr": 0.1}. */
+int api_read_switch(struct api_request *request, const char *member, const char *option, bool *on,
+                    double *value);
+/* Whether request->lr, if one was given, may be; else an error at `member`. */
+int api_check_lr(struct api_request *request, const char *member);
+/* request->grads as the map "gradients". */
+int api_add_gradients(struct api_request *request, enum api_dtype as);
 
 /* NN_E_NO_OPTIMIZER early, before any arithmetic. */
 int api_check_optimizer(struct api_request *request);

@@ -324,6 +324,13 @@ void nn_params_init(struct nn_params *params, uint64_t seed);
 /* All of `from`, which is of the same graph. */
 void nn_params_copy(struct nn_params *params, const struct nn_params *from);
 
+/* params = tau * from + (1 - tau) * params, parameter by parameter; `from` may be of another graph whose
+ * parameters have the same names, shapes and type: nn_params_alike. */
+void nn_params_blend(struct nn_params *params, const struct nn_params *from, double tau,
+                     const struct nn_parallel *par);
+/* NN_OK, or NN_E_SHAPE with the first difference. */
+int nn_params_alike(const struct nn_graph *graph, const struct nn_graph *other, struct nn_error *err);
+
 struct nn_graph *nn_params_graph(const struct nn_params *params);
 void *nn_params_data(struct nn_params *params, int param); /* elements of one parameter */
 const void *nn_params_view(const struct nn_params *params, int param);
@@ -451,6 +458,12 @@ const struct nn_def *nn_optimizer_definition(const struct nn_optimizer *optimize
 void nn_optimizer_step(struct nn_optimizer *optimizer, const struct nn_params *from,
                        const struct nn_grads *grads, double scale, double lr, struct nn_params *to,
                        const struct nn_parallel *par);
+
+/* The same for the parameters that `only` marks (by parameter): the others, and their state, stay as they
+ * are. NULL: all. */
+void nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, const struct nn_params *from,
+                            const struct nn_grads *grads, double scale, double lr, struct nn_params *to,
+                            const struct nn_parallel *par);
 
 /* The state: tensors shaped like the trainable parameters, each by name, and the steps taken. */
 int nn_optimizer_slot_count(const struct nn_optimizer *optimizer);

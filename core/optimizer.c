@@ -134,16 +134,34 @@ static double grad_norm(struct nn_optimizer *optimizer, const struct nn_grads *g
 struct step_task {
     const struct nn_optimizer_op *op;
     struct nn_update update;
+    int64_t first; /* element of the block that range 0 begins at */
 };
 
 static void step_range(void *arg, int64_t begin, int64_t end) {
     const struct step_task *task = arg;
-    task->op->update(&task->update, begin, end);
+    task->op->update(&task->update, task->first + begin, task->first + end);
 }
 
-void nn_optimizer_step(struct nn_optimizer *optimizer, const struct nn_params *from,
-                       const struct nn_grads *grads, double scale, double lr, struct nn_params *to,
-                       const struct nn_parallel *par) {
+/* One pass over the whole block, or one for each parameter that is marked. */
+static void step_block(const struct nn_optimizer *optimizer, struct step_task *task, const bool *only,
+                       struct nn_params *to, const struct nn_parallel *par) {
+    const struct nn_graph *graph = optimizer->graph;
+    if (!only) {
+        nn_parallel_ranges(par, nn_trainable_elements(graph), NN_CHUNK, step_range, task);
+        return;
+    }
+    memcpy(to->data, task->update.w, graph->trainable_bytes);
+    for (int i = 0; i < graph->n_params; i++) {
+        const struct nn_param *param = &graph->params[i];
+        if (!param->trainable || !only[i]) continue;
+        task->first = (int64_t)(param->offset / nn_dtype_size(graph->dtype));
+        nn_parallel_ranges(par, param->elements, NN_CHUNK, step_range, task);
+    }
+}
+
+void nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, const struct nn_params *from,
+                            const struct nn_grads *grads, double scale, double lr, struct nn_params *to,
+                            const struct nn_parallel *par) {
     const struct nn_graph *graph = optimizer->graph;
     assert(from->graph == graph && grads->graph == graph && to->graph == graph && from != to);
     union nn_attr_value attrs[MAX_ATTRS];
@@ -164,16 +182,23 @@ void nn_optimizer_step(struct nn_optimizer *optimizer, const struct nn_params *f
                               .w = from->data,
                               .g = grads->data,
                               .w_next = to->data,
-                              .slot = slots}};
+                              .slot = slots},
+                             0};
     for (int i = 0; i < NN_MAX_SLOTS; i++) {
         slots[i] = optimizer->slot[i];
         task.update.fresh[i] = optimizer->fresh[i];
     }
-    nn_parallel_ranges(par, nn_trainable_elements(graph), NN_CHUNK, step_range, &task);
+    step_block(optimizer, &task, only, to, par);
     for (int i = 0; i < NN_MAX_SLOTS; i++)
         if (uses_slot(optimizer->op, attrs, i)) optimizer->fresh[i] = false;
     memcpy(to->data + graph->trainable_bytes, from->data + graph->trainable_bytes,
            graph->param_bytes - graph->trainable_bytes);
+}
+
+void nn_optimizer_step(struct nn_optimizer *optimizer, const struct nn_params *from,
+                       const struct nn_grads *grads, double scale, double lr, struct nn_params *to,
+                       const struct nn_parallel *par) {
+    nn_optimizer_step_some(optimizer, NULL, from, grads, scale, lr, to, par);
 }
 
 /* --- state ------------------------------------------------------------------------------------- */

@@ -106,6 +106,34 @@ int nn_params_first_nonfinite(const struct nn_params *params, const struct nn_pa
     return first_nonfinite(params->graph, params->data, false, par);
 }
 
+void nn_params_blend(struct nn_params *params, const struct nn_params *from, double tau,
+                     const struct nn_parallel *par) {
+    const struct nn_graph *graph = params->graph;
+    for (int i = 0; i < graph->n_params; i++) {
+        const struct nn_param *param = &graph->params[i];
+        struct array a = {.kernels = nn_kernels_of(graph->dtype), .y = params->data + param->offset};
+        a.scale = 1 - tau;
+        nn_parallel_ranges(par, param->elements, NN_CHUNK, scale_range, &a);
+        a.x = from->data + from->graph->params[i].offset;
+        a.scale = tau;
+        nn_parallel_ranges(par, param->elements, NN_CHUNK, add_range, &a);
+    }
+}
+
+int nn_params_alike(const struct nn_graph *graph, const struct nn_graph *other, struct nn_error *err) {
+    if (graph->dtype != other->dtype || graph->n_params != other->n_params)
+        return nn_fail(err, NN_E_SHAPE, "one has %d parameters of %s, the other %d of %s", graph->n_params,
+                       nn_dtype_name(graph->dtype), other->n_params, nn_dtype_name(other->dtype));
+    for (int i = 0; i < graph->n_params; i++) {
+        const struct nn_param *a = &graph->params[i], *b = &other->params[i];
+        if (strcmp(a->name, b->name) != 0)
+            return nn_fail(err, NN_E_SHAPE, "\"%s\" stands where the other has \"%s\"", a->name, b->name);
+        if (!nn_shape_equal(&a->shape, &b->shape))
+            return nn_fail_shape(err, &a->shape, &b->shape, "\"%s\" has another shape", a->name);
+    }
+    return NN_OK;
+}
+
 /* --- gradients --------------------------------------------------------------------------------- */
 
 struct nn_grads *nn_grads_new(struct nn_graph *graph, struct nn_error *err) {

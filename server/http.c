@@ -333,6 +333,9 @@ static void admit(struct exchange *x, int64_t length) {
         .authorization = header(x, "Authorization"),
         .content_type = header(x, "Content-Type"),
         .accept = header(x, "Accept"),
+        .if_match = header(x, "If-Match"),
+        .if_none_match = header(x, "If-None-Match"),
+        .idempotency_key = header(x, "Idempotency-Key"),
         .content_length = length,
     };
     struct api_admission admission = api_admit(x->http->api, &head);

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "../condition.h"
 #include "../context.h"
 #include "../model.h"
 #include "../pass.h"
@@ -31,25 +32,6 @@ static int wrong(struct api_request *request, const char *member, const char *wh
 
 /* --- what is asked for ------------------------------------------------------------------------------ */
 
-/* true, false, or an object with one number: {"lr": 0.1}. */
-static int read_switch(struct api_request *request, const char *member, const char *option, bool *on,
-                       double *value) {
-    const json_t *json = json_object_get(request->doc.members, member), *number;
-    if (!json || json_is_boolean(json)) {
-        *on = json_is_true(json);
-        return NN_OK;
-    }
-    number = json_object_get(json, option);
-    if (json_object_size(json) != 1 || !json_is_number(number) || !isfinite(json_number_value(number))) {
-        nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be true, false, or {\"%s\": a number}", member,
-                option);
-        return api_point(request, member, NULL);
-    }
-    *on = true;
-    *value = json_number_value(number);
-    return NN_OK;
-}
-
 static int read_returns(struct api_request *request, struct wish *wish) {
     const json_t *list = json_object_get(request->doc.members, "return"), *item;
     wish->returns = wish->apply || wish->accumulate ? 0 : PARAMETERS;
@@ -71,12 +53,11 @@ static int read_returns(struct api_request *request, struct wish *wish) {
 static int read_wish(struct api_request *request, struct wish *wish) {
     request->lr = NAN;
     request->scale = 1;
-    if (read_switch(request, "apply", "lr", &wish->apply, &request->lr) ||
-        read_switch(request, "accumulate", "scale", &wish->accumulate, &request->scale) ||
+    if (api_read_switch(request, "apply", "lr", &wish->apply, &request->lr) ||
+        api_read_switch(request, "accumulate", "scale", &wish->accumulate, &request->scale) ||
         api_get_bool(request, "retain", &wish->retain))
         return (int)request->err.code;
-    if (request->lr < 0 || request->lr > API_MAX_LR)
-        return wrong(request, "apply", "a learning rate of 0 to 1e30");
+    if (api_check_lr(request, "apply") || api_read_staleness(request)) return (int)request->err.code;
     if (wish->apply && wish->accumulate)
         return wrong(request, "accumulate", "left out: the gradient is applied");
     return read_returns(request, wish);
@@ -200,19 +181,6 @@ static int add_members(struct api_request *request, const struct wish *wish) {
     return api_add(request, "seed", json_integer((json_int_t)run->seed));
 }
 
-static int add_parameters(struct api_request *request, const struct wish *wish) {
-    const struct nn_graph *graph = api_pass_graph(request);
-    api_add_map(request, "gradients");
-    for (int i = 0; i < nn_graph_param_count(graph); i++) {
-        const struct nn_param *param = nn_graph_param(graph, i);
-        if (param->trainable &&
-            api_add_tensor(request, "gradients", param->name, &param->shape, nn_graph_dtype(graph),
-                           nn_grads_data(request->grads, i), wish->as))
-            return (int)request->err.code;
-    }
-    return NN_OK;
-}
-
 /* Gradients of nodes first..last-1 that were kept. */
 static int add_nodes(struct api_request *request, const struct wish *wish, const char *map, int first,
                      int last) {
@@ -245,7 +213,7 @@ static int add_outputs(struct api_request *request, const struct wish *wish) {
 static int add_returns(struct api_request *request, const struct wish *wish) {
     const struct nn_graph *graph = api_pass_graph(request);
     int inputs = nn_graph_input_count(graph), nodes = nn_graph_node_count(graph);
-    if (wish->returns & PARAMETERS && add_parameters(request, wish)) return (int)request->err.code;
+    if (wish->returns & PARAMETERS && api_add_gradients(request, wish->as)) return (int)request->err.code;
     if (wish->returns & INPUTS && add_nodes(request, wish, "input_gradients", 0, inputs))
         return (int)request->err.code;
     if (wish->returns & NODES && add_nodes(request, wish, "node_gradients", 0, nodes))
@@ -275,6 +243,7 @@ int api_post_backward(struct api_request *request) {
     if (change && check_finite(request, &wish)) return (int)request->err.code;
     if (add_members(request, &wish) || add_returns(request, &wish)) return (int)request->err.code;
     if (!change) return NN_OK;
+    request->seen = nn_params_version(request->params);
     if (!request->answer.n_results) let_go(request);
     return api_model_turn(request, wish.apply ? api_turn_apply : api_turn_accumulate);
 }

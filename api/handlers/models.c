@@ -200,7 +200,9 @@ static int turn_patch(struct api_request *request) {
     json_t *patched = merge_patch(request->model->spec->json, request->doc.members);
     struct api_model_spec *spec = api_model_spec_new_take(patched);
     if (!spec) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
-    set_optimizer(request, spec);
+    struct api_policy policy;
+    if (api_spec_policy(request, spec->json, NULL, &policy) == NN_OK && set_optimizer(request, spec) == NN_OK)
+        request->model->policy = policy;
     api_model_spec_unref(spec);
     return (int)request->err.code;
 }

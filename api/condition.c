@@ -1,0 +1,80 @@
+/* condition.c - entity tags and versions. */
+#include "condition.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "model.h"
+
+/* FNV-1a, 64 bits (Fowler, Noll, Vo): tells one list of names from another. */
+static uint64_t hash(const char *text) {
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    for (; *text; text++) h = (h ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
+    return h;
+}
+
+/* The n-th quoted tag of a list (RFC 9110, section 13.1): where it begins, and its length. */
+static bool nth_tag(const char *list, int n, const char **tag, size_t *length) {
+    for (; *list; n--) {
+        list += strcspn(list, "\"");
+        if (!*list++) return false;
+        size_t size = strcspn(list, "\"");
+        if (!list[size]) return false;
+        if (n == 0) {
+            *tag = list;
+            *length = size;
+            return true;
+        }
+        list += size + 1;
+    }
+    return false;
+}
+
+static bool is_any(const char *list) { return list[strspn(list, " \t")] == '*'; }
+
+bool api_etag(struct api_request *request, uint64_t version, enum api_dtype dtype, const char *names) {
+    struct api_answer *answer = &request->answer;
+    char suffix[24] = "";
+    const char *tag;
+    size_t length;
+    if (names) snprintf(suffix, sizeof suffix, "-%016llx", (unsigned long long)hash(names));
+    snprintf(answer->etag, sizeof answer->etag, "\"%s-%llu-%s-%s%s\"", request->model->incarnation,
+             (unsigned long long)version, request->out == API_JSON ? "json" : "safetensors",
+             api_dtype_name(dtype), suffix);
+    const char *list = request->if_none_match;
+    if (!list) return false;
+    if (is_any(list)) return true;
+    for (int n = 0; nth_tag(list, n, &tag, &length); n++)
+        if (strlen(answer->etag) == length + 2 && memcmp(tag, answer->etag + 1, length) == 0) return true;
+    return false;
+}
+
+int api_check_match(struct api_request *request, uint64_t version) {
+    const char *list = request->if_match, *tag;
+    char want[64];
+    size_t length;
+    if (!list || is_any(list)) return NN_OK;
+    size_t size = (size_t)snprintf(want, sizeof want, "%s-%llu", request->model->incarnation,
+                                   (unsigned long long)version);
+    for (int n = 0; nth_tag(list, n, &tag, &length); n++)
+        if (length >= size && memcmp(tag, want, size) == 0 && (length == size || tag[size] == '-'))
+            return NN_OK;
+    return nn_fail(&request->err, NN_E_STALE, "the model is at \"%s\"", want);
+}
+
+int api_read_staleness(struct api_request *request) {
+    request->max_staleness = -1;
+    return api_get_integer(request, "max_staleness", 0, API_MAX_SEED, &request->max_staleness);
+}
+
+int api_check_staleness(struct api_request *request, uint64_t seen) {
+    struct api_model *model = request->model;
+    uint64_t now = nn_params_version(model->params), staleness = now - seen;
+    int64_t own = model->policy.max_staleness, limit = request->max_staleness;
+    if (limit < 0 || (own >= 0 && own < limit)) limit = own;
+    if (limit >= 0 && staleness > (uint64_t)limit)
+        return nn_fail(&request->err, NN_E_STALE,
+                       "the gradient is of version %llu, the model at %llu, and at most %lld may lie between",
+                       (unsigned long long)seen, (unsigned long long)now, (long long)limit);
+    return api_add(request, "staleness", json_integer((json_int_t)staleness));
+}

@@ -1,0 +1,200 @@
+/* effect.c - the table of keys, and the queue in which they expire. */
+#include "effect.h"
+
+#include <search.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "json_read.h"
+#include "json_text.h"
+#include "service.h"
+
+#define MAX_KEY 128
+
+struct api_effect {
+    char key[MAX_KEY + 1];
+    XXH128_hash_t body; /* of the first request, */
+    XXH64_hash_t head;  /* and of its method, path and query */
+    size_t reserved;
+    char *members; /* JSON; NULL until it is noted */
+    int status;
+    char location[96];
+
+    /* Guarded by the registry's lock. */
+    bool done;
+    int64_t expires_ms;
+    struct api_effect *next; /* the one that expires after it */
+};
+
+static int by_key(const void *a, const void *b) {
+    return strcmp(((const struct api_effect *)a)->key, ((const struct api_effect *)b)->key);
+}
+
+static void effect_free(struct api *api, struct api_effect *effect) {
+    if (!effect) return;
+    api_release(api, effect->reserved);
+    free(effect->members);
+    free(effect);
+}
+
+/* --- the table; the lock is held ------------------------------------------------------------------ */
+
+/* Takes out what has expired; the caller frees the list. */
+static struct api_effect *take_expired(struct api *api, int64_t now) {
+    struct api_effect *first = api->first_effect, **last = &first;
+    while (*last && (*last)->expires_ms <= now) {
+        tdelete(*last, &api->effects, by_key);
+        api->n_effects--;
+        last = &(*last)->next;
+    }
+    api->first_effect = *last;
+    if (!*last) api->last_effect = NULL;
+    *last = NULL;
+    return first;
+}
+
+static void append(struct api *api, struct api_effect *effect) {
+    effect->next = NULL;
+    if (api->last_effect)
+        api->last_effect->next = effect;
+    else
+        api->first_effect = effect;
+    api->last_effect = effect;
+}
+
+/* --- a request -------------------------------------------------------------------------------------- */
+
+static bool is_asked(const json_t *value) { return value && !json_is_false(value); }
+
+/* Whether the request, if it succeeds, has changed something. */
+static bool changes(const struct api_request *request) {
+    const json_t *members = request->doc.members;
+    if (request->route->effect != API_IF_ASKED) return request->route->effect == API_CHANGES;
+    return is_asked(json_object_get(members, "apply")) || is_asked(json_object_get(members, "accumulate"));
+}
+
+static bool is_key(const char *key) {
+    size_t length = strlen(key);
+    for (size_t i = 0; i < length; i++)
+        if (key[i] < '!' || key[i] > '~') return false;
+    return length >= 1 && length <= MAX_KEY;
+}
+
+static struct api_effect *effect_new(struct api_request *request) {
+    const char *query = request->query ? request->query : "";
+    const char *parts[] = {request->route->method, request->route->path, request->name, query};
+    if (api_reserve(request, sizeof(struct api_effect))) return NULL;
+    struct api_effect *effect = calloc(1, sizeof *effect);
+    if (!effect) return nn_fail(&request->err, NN_E_NOMEM, "memory is out"), NULL;
+    api_reserve_move(request, sizeof *effect);
+    effect->reserved = sizeof *effect;
+    snprintf(effect->key, sizeof effect->key, "%s", request->idempotency_key);
+    effect->body = XXH3_128bits(request->body, request->size);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) /* with its end, which keeps parts apart */
+        effect->head = XXH3_64bits_withSeed(parts[i], strlen(parts[i]) + 1, effect->head);
+    return effect;
+}
+
+/* The answer of the first request, but for its tensors. `members` is a copy. */
+static int replay(struct api_request *request, const char *members) {
+    json_t *json = api_json_read(members, strlen(members), request->arena, &request->err);
+    if (!json) return (int)request->err.code;
+    json_decref(request->answer.members);
+    request->answer.members = json;
+    return api_add(request, "replayed", json_true());
+}
+
+/* What the table says of a key that another request had first. With the lock held. */
+static int found(struct api_request *request, const struct api_effect *first, const struct api_effect *effect,
+                 const char **members) {
+    if (!XXH128_isEqual(first->body, effect->body) || first->head != effect->head)
+        return nn_fail(&request->err, NN_E_KEY_REUSED, "\"%s\" came with another request before", first->key);
+    if (!first->done)
+        return nn_fail(&request->err, NN_E_IN_FLIGHT, "the first request with \"%s\" is not answered yet",
+                       first->key);
+    if (!(*members = nn_arena_strdup(request->arena, first->members)))
+        return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    request->answer.status = first->status;
+    memcpy(request->answer.location, first->location, sizeof request->answer.location);
+    return NN_OK;
+}
+
+int api_effect_begin(struct api_request *request, bool *replayed) {
+    struct api *api = request->api;
+    const char *members = NULL;
+    *replayed = false;
+    if (!request->idempotency_key || !changes(request)) return NN_OK;
+    if (!is_key(request->idempotency_key))
+        return nn_fail(&request->err, NN_E_VALUE, "an Idempotency-Key is 1 to %d visible characters",
+                       MAX_KEY);
+    struct api_effect *effect = effect_new(request);
+    if (!effect) return (int)request->err.code;
+    pthread_mutex_lock(&api->lock);
+    struct api_effect *expired = take_expired(api, api_now_ms(api));
+    void *node = tfind(effect, &api->effects, by_key);
+    if (node) {
+        found(request, *(struct api_effect **)node, effect, &members);
+    } else if (api->n_effects >= api->settings.limits.keys) {
+        nn_fail(&request->err, NN_E_BUSY, "%d keys are remembered, and may be no more", api->n_effects);
+    } else if (tsearch(effect, &api->effects, by_key)) {
+        api->n_effects++;
+        request->effect = effect;
+    } else {
+        nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    }
+    pthread_mutex_unlock(&api->lock);
+    for (struct api_effect *next; expired; expired = next) {
+        next = expired->next;
+        effect_free(api, expired);
+    }
+    if (request->effect) return NN_OK;
+    effect_free(api, effect);
+    *replayed = members != NULL;
+    return members ? replay(request, members) : (int)request->err.code;
+}
+
+int api_effect_note(struct api_request *request) {
+    struct api_effect *effect = request->effect;
+    if (!effect || effect->members) return NN_OK;
+    const struct api_answer *answer = &request->answer;
+    effect->members = answer->members ? api_json_text(answer->members) : strdup("{}");
+    if (!effect->members) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    effect->status = answer->status;
+    memcpy(effect->location, answer->location, sizeof effect->location);
+    size_t bytes = strlen(effect->members) + 1;
+    if (api_reserve(request, bytes)) return (int)request->err.code;
+    api_reserve_move(request, bytes);
+    effect->reserved += bytes;
+    return NN_OK;
+}
+
+void api_effect_end(struct api_request *request, bool succeeded) {
+    struct api *api = request->api;
+    struct api_effect *effect = request->effect;
+    if (!effect) return;
+    request->effect = NULL;
+    int64_t now = api_now_ms(api);
+    pthread_mutex_lock(&api->lock);
+    if (succeeded) {
+        effect->done = true;
+        effect->expires_ms = now + api->settings.limits.key_ttl_ms;
+        append(api, effect);
+    } else {
+        tdelete(effect, &api->effects, by_key);
+        api->n_effects--;
+    }
+    pthread_mutex_unlock(&api->lock);
+    if (!succeeded) effect_free(api, effect);
+}
+
+void api_effects_clear(struct api *api) {
+    while (api->effects) {
+        struct api_effect *effect = *(struct api_effect **)api->effects;
+        tdelete(effect, &api->effects, by_key);
+        effect_free(api, effect);
+    }
+    api->first_effect = api->last_effect = NULL;
+    api->n_effects = 0;
+}

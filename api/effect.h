@@ -1,0 +1,22 @@
+/* effect.h - what the Idempotency-Keys of changing requests have done.
+ *
+ * A key belongs to the first request that bears it. While that is in flight, another of the same key is told
+ * so; when it has succeeded, a repetition has no effect and gets the same status and scalar members again,
+ * for as long as the window is. An error changed nothing and frees the key. */
+#ifndef API_EFFECT_H
+#define API_EFFECT_H
+
+#include "request.h"
+
+struct api_effect;
+
+/* Before a handler runs. `*replayed`: the answer is there already. NN_E_VALUE (not a key), NN_E_IN_FLIGHT,
+ * NN_E_KEY_REUSED, NN_E_BUSY (the table is full), NN_E_NOMEM. */
+int api_effect_begin(struct api_request *request, bool *replayed);
+/* Before the change: writes down the answer's scalar members. NN_E_NOMEM, NN_E_BUSY. */
+int api_effect_note(struct api_request *request);
+/* At the end: keeps what was noted, or frees the key. */
+void api_effect_end(struct api_request *request, bool succeeded);
+void api_effects_clear(struct api *api);
+
+#endif
