@@ -89,6 +89,14 @@ export interface Graph {
 
 export interface Specification extends Graph {
   name: string;
+  /** How many versions old a gradient may be when it is applied or accumulated. */
+  max_staleness?: number;
+}
+
+/** What a changing call answers. */
+export interface Changed {
+  /** The answer to a call that had been made already; it has no tensors then. */
+  replayed?: true;
 }
 
 /** What an answer says of the model that it saw. */
@@ -129,9 +137,18 @@ interface Stateless {
   parameters?: TensorsLike;
 }
 
-export type ForwardRequest = Pass & ({ model: string } | Stateless) & { outputs?: string[] };
+/** A model of the service by its name, or one that is sent along and forgotten. */
+interface Named {
+  model: string;
+}
 
-export interface ForwardAnswer extends Partial<Seen> {
+interface ForwardMembers extends Pass {
+  outputs?: string[];
+}
+
+export type ForwardRequest = ForwardMembers & (Named | Stateless);
+
+export interface ForwardAnswer {
   seed: number;
   outputs: Tensors;
   context?: string;
@@ -139,17 +156,32 @@ export interface ForwardAnswer extends Partial<Seen> {
 
 export type Returned = 'parameters' | 'inputs' | 'nodes' | 'outputs';
 
-export type BackwardRequest = Pass &
-  ({ model: string } | Stateless | { context: string }) & {
-    targets?: TensorsLike;
-    upstream?: TensorsLike;
-    normalizer?: number | number[];
-    return?: Returned[];
-    apply?: boolean | { lr: number };
-    accumulate?: boolean | { scale: number };
-  };
+interface BackwardMembers extends Pass, Use {
+  targets?: TensorsLike;
+  upstream?: TensorsLike;
+  normalizer?: number | number[];
+  return?: Returned[];
+}
 
-export interface BackwardAnswer extends Partial<Seen> {
+export type BackwardRequest = BackwardMembers & (Named | Stateless | { context: string });
+
+/** What becomes of a gradient. */
+export interface Use {
+  apply?: boolean | { lr: number };
+  accumulate?: boolean | { scale: number };
+  /** Refused with 412 "stale" if its version is further back; a model's own bound holds, too. */
+  max_staleness?: number;
+}
+
+/** What became of it. */
+export interface Used extends Changed {
+  applied_version?: number;
+  accumulated?: { contributions: number; scale: number };
+  /** How many versions old it was. */
+  staleness?: number;
+}
+
+export interface BackwardAnswer extends Used {
   loss?: number;
   losses?: number[];
   normalizers?: number[];
@@ -159,17 +191,16 @@ export interface BackwardAnswer extends Partial<Seen> {
   input_gradients?: Tensors;
   node_gradients?: Tensors;
   outputs?: Tensors;
-  applied_version?: number;
-  accumulated?: { contributions: number; scale: number };
 }
 
 export interface StepRequest {
   model: string;
   mean?: boolean;
   lr?: number;
+  max_staleness?: number;
 }
 
-export interface StepAnswer extends Seen {
+export interface StepAnswer extends Seen, Changed {
   applied_version: number;
   contributions: number;
 }
@@ -182,10 +213,29 @@ export interface Pulled {
   parameters: Tensors;
 }
 
-export interface ParametersSet {
+export interface ParametersSet extends Changed {
   model: string;
   incarnation: string;
   applied_version: number;
+}
+
+/** A gradient and the version that it is of: what `backward` answered, or the like. Applied unless accumulated. */
+export interface Contribution extends Use {
+  incarnation: string;
+  version: number;
+  gradients: TensorsLike;
+  samples?: number;
+  worker?: string;
+  /** Members of a backward's answer that are of no influence. */
+  [answered: string]: unknown;
+}
+
+/** The accumulation buffer. */
+export interface Accumulated extends Seen {
+  contributions: number;
+  scale: number;
+  oldest_version: number;
+  gradients: Tensors;
 }
 
 export interface OptimizerState extends Seen {
@@ -227,6 +277,8 @@ export interface ClientOptions {
   timeoutMs?: number;
   /** How often a call is tried again that failed for now. Default 6. */
   retries?: number;
+  /** How many bytes of pulled parameters are kept to be shown again while they stand. Default 256 MiB. */
+  cacheBytes?: number;
   /** Instead of the platform's fetch. */
   fetch?: typeof globalThis.fetch;
 }
@@ -238,35 +290,74 @@ export interface CallOptions {
   retries?: number;
 }
 
+/** Of calls that change something. */
+export interface ChangeOptions extends CallOptions {
+  /** Change this version or nothing (412 "stale"): an entity tag, or whatever has its incarnation and version. */
+  ifMatch?: string | { incarnation: string; version: number };
+  /** 1 to 128 visible characters that no other change has; one is drawn where none is given. */
+  idempotencyKey?: string;
+}
+
 export declare class Client {
   constructor(options: ClientOptions);
 
-  create(specification: Specification, options?: CallOptions): Promise<Description>;
+  create(specification: Specification, options?: ChangeOptions): Promise<Description & Changed>;
   models(options?: CallOptions): Promise<{ name: string; incarnation: string; version: number }[]>;
   describe(model: string, options?: CallOptions): Promise<Description>;
   /** A JSON Merge Patch: members replace, null removes. */
-  patch(model: string, change: { optimizer?: Record<string, unknown> | null }, options?: CallOptions): Promise<Description>;
-  delete(model: string, options?: CallOptions): Promise<{ deleted: string }>;
+  patch(
+    model: string,
+    change: { optimizer?: Record<string, unknown> | null; max_staleness?: number | null },
+    options?: ChangeOptions,
+  ): Promise<Description & Changed>;
+  delete(model: string, options?: ChangeOptions): Promise<{ deleted: string } & Changed>;
 
-  forward(request: ForwardRequest, options?: CallOptions): Promise<ForwardAnswer>;
-  backward(request: BackwardRequest, options?: CallOptions): Promise<BackwardAnswer>;
-  step(request: StepRequest, options?: CallOptions): Promise<StepAnswer>;
+  forward(request: ForwardMembers & Named, options?: CallOptions): Promise<ForwardAnswer & Seen>;
+  forward(request: ForwardRequest, options?: CallOptions): Promise<ForwardAnswer & Partial<Seen>>;
+  backward(
+    request: BackwardMembers & (Named | { context: string }),
+    options?: ChangeOptions,
+  ): Promise<BackwardAnswer & Seen>;
+  backward(request: BackwardRequest, options?: ChangeOptions): Promise<BackwardAnswer & Partial<Seen>>;
+  step(request: StepRequest, options?: ChangeOptions): Promise<StepAnswer>;
 
-  parameters(model: string, options?: CallOptions & { dtype?: FloatDtype }): Promise<Pulled>;
-  /** All parameters, or with `partial` some. */
-  setParameters(model: string, parameters: TensorsLike, options?: CallOptions & { partial?: boolean }): Promise<ParametersSet>;
+  /**
+   * The parameters, or those that are named. They are the caller's own to change, also when they have not
+   * changed since the last pull and so were not sent again.
+   */
+  parameters(model: string, options?: CallOptions & { names?: string[]; dtype?: FloatDtype }): Promise<Pulled>;
+  /** Sets all parameters, or with `partial` some. */
+  setParameters(
+    model: string,
+    parameters: TensorsLike,
+    options?: ChangeOptions & { partial?: boolean },
+  ): Promise<ParametersSet>;
+  /** θ ← τ θ_from + (1 − τ) θ. */
+  blend(
+    model: string,
+    request: { from: string; tau: number },
+    options?: ChangeOptions,
+  ): Promise<ParametersSet & { from_version: number }>;
+
+  /** Applies or accumulates a gradient that was computed elsewhere. */
+  push(model: string, contribution: Contribution, options?: ChangeOptions): Promise<Seen & Used>;
+  gradients(model: string, options?: CallOptions & { dtype?: FloatDtype }): Promise<Accumulated>;
+  clearGradients(
+    model: string,
+    options?: ChangeOptions,
+  ): Promise<{ model: string; incarnation: string; cleared: number } & Changed>;
 
   optimizer(model: string, options?: CallOptions & { dtype?: FloatDtype }): Promise<OptimizerState>;
   /** What `optimizer` answered can be given back as it is. */
   setOptimizer(
     model: string,
     state: { steps: number; state: TensorsLike; op?: string } & Partial<Seen>,
-    options?: CallOptions,
-  ): Promise<Description>;
+    options?: ChangeOptions,
+  ): Promise<Description & Changed>;
 
   contexts(options?: CallOptions): Promise<Context[]>;
   context(id: string, options?: CallOptions): Promise<Context>;
-  deleteContext(id: string, options?: CallOptions): Promise<{ deleted: string }>;
+  deleteContext(id: string, options?: ChangeOptions): Promise<{ deleted: string } & Changed>;
 
   ops(options?: CallOptions): Promise<Catalogue>;
   health(options?: CallOptions): Promise<{ status: string; version: string }>;

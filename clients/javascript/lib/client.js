@@ -9,8 +9,8 @@ import { send } from './transport.js';
 const JSON_TYPE = 'application/json';
 const SAFETENSORS_TYPE = 'application/safetensors';
 
-/** What a backward answers beside what POST /models/{m}/gradients takes. */
-const NOT_PUSHED = ['model', 'loss', 'losses', 'normalizers', 'seed', 'outputs', 'input_gradients', 'node_gradients'];
+/** What a backward may have answered that is of no use to who pushes its gradients. */
+const NOT_PUSHED = ['outputs', 'input_gradients', 'node_gradients'];
 
 /** An entity tag of what If-Match is to be: one already, or anything with an incarnation and a version. */
 function tagOf(condition) {
@@ -168,7 +168,7 @@ export class Client {
   }
 
   deleteContext(id, options) {
-    return this.#json('DELETE', `/contexts/${encodeURIComponent(id)}`, {}, options);
+    return this.#json('DELETE', `/contexts/${encodeURIComponent(id)}`, { changes: true }, options);
   }
 
   // --- the service

@@ -1,6 +1,7 @@
 /** Every call against a real daemon. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -205,4 +206,15 @@ test('works with what a page in a browser has', async () => {
   const page = fileURLToPath(new URL('support/page.js', import.meta.url));
   const run = promisify(execFile)(process.execPath, ['--experimental-vm-modules', page, daemon.url]);
   assert.deepEqual(JSON.parse((await run).stdout), [[[5]], 2]);
+});
+
+test('the example in README.md learns', async () => {
+  const readme = await readFile(new URL('../README.md', import.meta.url), 'utf8');
+  const [, example] = /^```js\n(.*?)^```/ms.exec(readme);
+  const code = example.replace('http://127.0.0.1:8080', daemon.url);
+  const cwd = fileURLToPath(new URL('..', import.meta.url)); // where 'gradd' is this package
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '--eval', code], { cwd });
+  const losses = stdout.match(/^[0-9.e-]+$/gm).map(Number);
+  assert.equal(losses.length, 10);
+  assert.ok(losses.at(-1) < losses[0] / 100);
 });
