@@ -56,6 +56,11 @@ void api_free(struct api *api) {
 }
 
 void api_set_draining(struct api *api, bool draining) { atomic_store(&api->draining, draining); }
+void api_tick(struct api *api) {
+    api_contexts_expire(api);
+    api_models_tick(api);
+}
+
 int api_in_flight(const struct api *api) { return atomic_load(&((struct api *)api)->in_flight); }
 size_t api_memory_in_use(const struct api *api) { return atomic_load(&((struct api *)api)->memory); }
 

@@ -51,6 +51,8 @@ struct api *api_new(const struct api_settings *settings, const struct api_env *e
 void api_free(struct api *api);
 /* While draining, /readyz answers 503. */
 void api_set_draining(struct api *api, bool draining);
+/* To be called some ten times a second: ends rounds whose time is up, lets go of what has expired. */
+void api_tick(struct api *api);
 /* Requests submitted and not yet answered. */
 int api_in_flight(const struct api *api);
 /* Bytes reserved now of limits.memory. */

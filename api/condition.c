@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "model.h"
+#include "service.h"
 
 /* FNV-1a, 64 bits (Fowler, Noll, Vo): tells one list of names from another. */
 static uint64_t hash(const char *text) {
@@ -77,4 +78,32 @@ int api_check_staleness(struct api_request *request, uint64_t seen) {
                        "the gradient is of version %llu, the model at %llu, and at most %lld may lie between",
                        (unsigned long long)seen, (unsigned long long)now, (long long)limit);
     return api_add(request, "staleness", json_integer((json_int_t)staleness));
+}
+
+/* --- how stale the applied gradients were ------------------------------------------------------------- */
+
+static const struct {
+    uint64_t most;
+    const char *name;
+} buckets[API_STALENESS_BUCKETS] = {{0, "0"},   {1, "1"},     {2, "2"},      {4, "3-4"},
+                                    {8, "5-8"}, {16, "9-16"}, {32, "17-32"}, {UINT64_MAX, "33-"}};
+
+void api_count_staleness(struct api_request *request) {
+    struct api_model *model = request->model;
+    uint64_t staleness = nn_params_version(model->params) - request->seen;
+    int i = 0;
+    while (staleness > buckets[i].most) i++;
+    pthread_mutex_lock(&request->api->lock);
+    model->staleness[i]++;
+    pthread_mutex_unlock(&request->api->lock);
+}
+
+json_t *api_staleness_json(const struct api_model *model) {
+    json_t *json = json_object();
+    int failed = 0;
+    for (int i = 0; i < API_STALENESS_BUCKETS; i++)
+        failed |= json_object_set_new(json, buckets[i].name, json_integer((json_int_t)model->staleness[i]));
+    if (!failed) return json;
+    json_decref(json);
+    return NULL;
 }

@@ -18,7 +18,11 @@ int api_check_match(struct api_request *request, uint64_t version);
 
 /* Reads "max_staleness" of the request. */
 int api_read_staleness(struct api_request *request);
-/* In a turn: whether a gradient of version `seen` may still be applied; counts it if so. NN_E_STALE. */
+/* In a turn: whether a gradient of version `seen` may still be applied. NN_E_STALE. */
 int api_check_staleness(struct api_request *request, uint64_t seen);
+/* In a turn, before an update is published: counts how old request->seen has become. */
+void api_count_staleness(struct api_request *request);
+/* How many gradients were applied at which staleness; NULL when memory is out. With the lock held. */
+json_t *api_staleness_json(const struct api_model *model);
 
 #endif

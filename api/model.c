@@ -9,6 +9,7 @@
 
 #include "condition.h"
 #include "context.h"
+#include "round.h"
 #include "service.h"
 
 bool api_model_name_valid(const char *name) {
@@ -163,6 +164,7 @@ int api_model_delete(struct api_request *request, const char *name) {
     if (!model) return nn_fail(&request->err, NN_E_NOT_FOUND, "no model is named \"%.100s\"", name);
     if (!matches) return (int)request->err.code;
     api_contexts_drop(api, model);
+    api_model_nudge(api, model);
     api_model_unref(api, model);
     return NN_OK;
 }
@@ -201,29 +203,72 @@ void api_models_clear(struct api *api) {
 
 /* --- turns ------------------------------------------------------------------------------------------ */
 
-/* The next change, or NULL, which also ends the draining. */
-static struct api_request *pop(struct api *api, struct api_model *model, bool *dead) {
+/* The next change, or NULL. False, which also ends the draining: there is nothing left to do. */
+static bool pop(struct api *api, struct api_model *model, struct api_request **request, bool *dead) {
     pthread_mutex_lock(&api->lock);
-    struct api_request *request = model->first;
-    if (request)
-        model->first = request->next;
-    else
-        model->draining = false;
+    *request = model->first;
     *dead = model->dead;
+    bool more = *request || model->nudged;
+    model->nudged = false;
+    if (*request) model->first = (*request)->next;
+    if (!more) model->draining = false;
     pthread_mutex_unlock(&api->lock);
-    return request;
+    return more;
+}
+
+static void take_turn(struct api_request *request, bool dead) {
+    int code = dead ? nn_fail(&request->err, NN_E_NOT_FOUND, "the model was deleted meanwhile")
+                    : api_check_match(request, nn_params_version(request->model->params));
+    if (code == NN_OK) code = request->turn(request);
+    if (code != API_LATER) api_finish(request, code);
 }
 
 static void drain(struct api *api, struct api_model *model) {
     struct api_request *request;
     bool dead;
-    while ((request = pop(api, model, &dead))) {
-        int code = dead ? nn_fail(&request->err, NN_E_NOT_FOUND, "the model was deleted meanwhile")
-                        : api_check_match(request, nn_params_version(model->params));
-        if (code == NN_OK) code = request->turn(request);
-        api_finish(request, code);
+    while (pop(api, model, &request, &dead)) {
+        if (request) take_turn(request, dead);
+        api_round_settle(api, model);
     }
     api_model_unref(api, model);
+}
+
+void api_model_nudge(struct api *api, struct api_model *model) {
+    pthread_mutex_lock(&api->lock);
+    bool idle = !model->draining;
+    model->nudged = model->draining = true;
+    if (idle) atomic_fetch_add(&model->refs, 1);
+    pthread_mutex_unlock(&api->lock);
+    if (idle) drain(api, model);
+}
+
+struct due {
+    struct api *api;
+    int64_t now_ms;
+    struct api_model *models[16]; /* of one tick; others are due at the next */
+    int n;
+};
+
+static void find_due(const void *node, VISIT visit, void *closure) {
+    struct due *due = closure;
+    struct api_model *model = *(struct api_model *const *)node;
+    bool room = due->n < (int)(sizeof due->models / sizeof due->models[0]);
+    if ((visit != postorder && visit != leaf) || !room || !model->round.first) return;
+    bool late = due->now_ms >= model->round.since_ms + model->policy.timeout_ms;
+    if (!late && !atomic_load(&due->api->draining)) return;
+    atomic_fetch_add(&model->refs, 1);
+    due->models[due->n++] = model;
+}
+
+void api_models_tick(struct api *api) {
+    struct due due = {.api = api, .now_ms = api_now_ms(api)};
+    pthread_mutex_lock(&api->lock);
+    twalk_r(api->models, find_due, &due);
+    pthread_mutex_unlock(&api->lock);
+    for (int i = 0; i < due.n; i++) {
+        api_model_nudge(api, due.models[i]);
+        api_model_unref(api, due.models[i]);
+    }
 }
 
 int api_model_turn(struct api_request *request, int (*turn)(struct api_request *request)) {

@@ -11,14 +11,23 @@
 #include "request.h"
 #include "spec.h"
 
-#define API_MAX_MODEL_NAME 64
-#define API_MAX_VERSIONS   8 /* of one model's that live at once; beyond, a change gets 503 */
+#define API_MAX_MODEL_NAME    64
+#define API_STALENESS_BUCKETS 8
+#define API_MAX_VERSIONS      8 /* of one model's that live at once; beyond, a change gets 503 */
 
 /* A specification as given, the seed included. Immutable, and shared by this count alone: jansson's is read
  * without atomics by whoever adds to it, so that no value of its own may go from thread to thread. */
 struct api_model_spec {
     atomic_int refs;
     json_t *json;
+};
+
+/* Contributions that wait for the others: see round.h. */
+struct api_round {
+    struct api_request *first; /* in the order of their workers */
+    int count;
+    uint64_t version;
+    int64_t since_ms; /* the first one's coming */
 };
 
 struct api_model {
@@ -34,13 +43,16 @@ struct api_model {
     uint64_t steps, contributions;
     struct api_request *first, *last; /* the queue */
     bool draining, dead;
+    bool nudged;              /* whoever drains is to settle the round once more */
+    struct api_round round;   /* changed in a turn alone, */
+    struct api_policy policy; /* and so is this: either the lock or the turn is enough to read them */
+    uint64_t staleness[API_STALENESS_BUCKETS]; /* of applied gradients: see condition.c */
 
     /* Belongs to whoever has the turn. */
     struct nn_optimizer *optimizer; /* or NULL */
     struct nn_grads *sum;           /* the accumulation buffer; NULL before the first contribution */
     double sum_scale;
     uint64_t sum_count, sum_oldest; /* contributions, and the oldest version of them */
-    struct api_policy policy;
     struct nn_params *blocks[API_MAX_VERSIONS];
     int n_blocks;
     size_t reserved, optimizer_bytes; /* of the budget; the optimizer's part of it */
@@ -67,6 +79,11 @@ void api_models_clear(struct api *api);
 /* Queues the request for its model; `turn` then runs once, alone among the model's changes, and its code
  * ends the request. Always returns API_LATER. */
 int api_model_turn(struct api_request *request, int (*turn)(struct api_request *request));
+
+/* Settles the rounds whose time is up. */
+void api_models_tick(struct api *api);
+/* Has the model's round settled in a turn. */
+void api_model_nudge(struct api *api, struct api_model *model);
 
 /* In a turn: a block to build the next version in, which "applied_version" already tells of. NN_E_BUSY when
  * too many versions are being read. */

@@ -87,8 +87,10 @@ struct api_request {
     bool mean, partial;
     uint64_t seen;         /* the version that a gradient is of */
     int64_t max_staleness; /* -1: the model's own bound alone */
-    const bool *only;      /* by parameter: which a push names; NULL: all */
+    bool *only;            /* by parameter: which a push names; NULL: all */
     double tau;            /* of a blend */
+    const char *worker;    /* who contributes to a round, in the document; NULL: nobody said */
+    int64_t samples;       /* that the gradient is of */
 };
 
 /* Says where `err` is, unless that is said: "/member" or, with a name, "/member/name". Returns err.code. */

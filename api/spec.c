@@ -7,6 +7,9 @@
 
 #include "service.h"
 
+#define MAX_WORKERS  10000
+#define MAX_ROUND_MS ((int64_t)24 * 3600 * 1000)
+
 /* Where in the request the reader is: "/model/layers/3". */
 struct place {
     struct api_request *request;
@@ -323,15 +326,53 @@ static int read_seed(const struct place *place, const json_t *json, struct api_s
     return NN_OK;
 }
 
+/* An integer member from 1 to `max`; absent leaves *value alone. */
+static int get_count(const struct place *place, const json_t *object, const char *name, int64_t max,
+                     int64_t *value) {
+    const json_t *json = json_object_get(object, name);
+    if (!json) return NN_OK;
+    *value = json_integer_value(json);
+    if (json_is_integer(json) && *value >= 1 && *value <= max) return NN_OK;
+    nn_fail(&place->request->err, NN_E_VALUE, "%s must be an integer from 1 to %lld", name, (long long)max);
+    return fail_at(place, name);
+}
+
+/* {"mode": "async"}, or {"mode": "sync", "workers", "quorum", "timeout_ms", "reduce"}. */
+static int read_aggregation(const struct place *place, const json_t *object, struct api_policy *policy) {
+    const char *mode = NULL, *reduce = "mean";
+    int64_t workers = 0, quorum = 0;
+    policy->timeout_ms = 30000;
+    if (!json_is_object(object)) return wrong(place, NULL, "an object");
+    if (check_known(place, object, "mode workers quorum timeout_ms reduce") ||
+        get_string(place, object, "mode", &mode) || get_string(place, object, "reduce", &reduce) ||
+        get_count(place, object, "workers", MAX_WORKERS, &workers) ||
+        get_count(place, object, "timeout_ms", MAX_ROUND_MS, &policy->timeout_ms))
+        return (int)place->request->err.code;
+    if (!mode || (strcmp(mode, "sync") != 0 && strcmp(mode, "async") != 0))
+        return wrong(place, "mode", "\"sync\" or \"async\"");
+    policy->sync = mode[0] == 's';
+    if (policy->sync && !workers) return wrong(place, "workers", "given: how many contribute to a round");
+    quorum = workers;
+    if (workers && get_count(place, object, "quorum", workers, &quorum)) return (int)place->request->err.code;
+    policy->sum = strcmp(reduce, "sum") == 0;
+    if (!policy->sum && strcmp(reduce, "mean") != 0) return wrong(place, "reduce", "\"mean\" or \"sum\"");
+    policy->workers = (int)workers;
+    policy->quorum = (int)quorum;
+    return NN_OK;
+}
+
 int api_spec_policy(struct api_request *request, const json_t *json, const char *prefix,
                     struct api_policy *policy) {
     struct place root = {.request = request};
     if (prefix) root = within(&root, prefix);
     const json_t *bound = json_object_get(json, "max_staleness");
+    *policy = (struct api_policy){0};
     policy->max_staleness = bound ? json_integer_value(bound) : -1;
     if (bound && (!json_is_integer(bound) || policy->max_staleness < 0))
         return wrong(&root, "max_staleness", "an integer of 0 or more");
-    return NN_OK;
+    const json_t *aggregation = json_object_get(json, "aggregation");
+    root = within(&root, "aggregation");
+    return aggregation ? read_aggregation(&root, aggregation, policy) : NN_OK;
 }
 
 int api_spec_optimizer(struct api_request *request, const json_t *json, const char *prefix,
@@ -350,7 +391,8 @@ int api_spec_read(struct api_request *request, const json_t *json, const char *p
     if (prefix) root = within(&root, prefix);
     const char *dtype = nn_dtype_name(NN_F32);
     *spec = (struct api_spec){0};
-    if (check_known(&root, json, "name seed dtype inputs layers outputs loss optimizer max_staleness"))
+    if (check_known(&root, json,
+                    "name seed dtype inputs layers outputs loss optimizer max_staleness aggregation"))
         return (int)err->code;
     if (read_seed(&root, json, spec) || get_string(&root, json, "dtype", &dtype)) return (int)err->code;
     bool is_double = strcmp(dtype, nn_dtype_name(NN_F64)) == 0;

@@ -7,6 +7,10 @@
 /* How a model takes its updates. */
 struct api_policy {
     int64_t max_staleness; /* of a gradient that is applied; -1: any */
+    bool sync;             /* updates come in rounds: */
+    int workers, quorum;   /* how many contribute, and how many are enough when the time is up */
+    int64_t timeout_ms;    /* from the first contribution */
+    bool sum;              /* their sum is applied, rather than their mean */
 };
 
 struct api_spec {

@@ -6,6 +6,7 @@
 #include "bind.h"
 #include "condition.h"
 #include "model.h"
+#include "round.h"
 
 /* The greatest learning rate, as in the optimizers' tables. */
 #define MAX_LR 1e30
@@ -30,12 +31,24 @@ static int step(struct api_request *request, const struct nn_grads *grads, doubl
     if (api_model_next(request, &next) || api_answer_ready(request)) return (int)request->err.code;
     nn_optimizer_step_some(model->optimizer, request->only, model->params, grads, scale, request->lr, next,
                            api_parallel(request->api));
+    api_count_staleness(request);
     api_model_publish(request, next);
     return NN_OK;
 }
 
 int api_turn_apply(struct api_request *request) {
+    if (request->model->policy.sync) return api_round_join(request);
     if (api_check_staleness(request, request->seen)) return (int)request->err.code;
+    return step(request, request->grads, 1);
+}
+
+int api_turn_apply_alone(struct api_request *request, int contributions, int64_t samples) {
+    if (nn_grads_first_nonfinite(request->grads, api_parallel(request->api)) >= 0)
+        return nn_fail(&request->err, NN_E_NOT_FINITE,
+                       "the round's gradient has overflowed; the model is unchanged");
+    if (api_add(request, "round",
+                json_pack("{s:i, s:I}", "contributions", contributions, "samples", (json_int_t)samples)))
+        return (int)request->err.code;
     return step(request, request->grads, 1);
 }
 
@@ -82,11 +95,14 @@ void api_clear_sum(struct api_request *request) {
 int api_turn_step(struct api_request *request) {
     struct api_model *model = request->model;
     uint64_t count = model->sum_count;
+    if (model->policy.sync)
+        return nn_fail(&request->err, NN_E_NO_ROUND, "the model's updates come in rounds");
     if (!count) return nn_fail(&request->err, NN_E_NOTHING_ACCUMULATED, "no gradient was accumulated");
     if (request->mean && !isfinite(1 / model->sum_scale))
         return nn_fail(&request->err, NN_E_VALUE,
                        "the scales of what was accumulated sum to 0: there is no mean");
-    if (api_check_staleness(request, model->sum_oldest)) return (int)request->err.code;
+    request->seen = model->sum_oldest;
+    if (api_check_staleness(request, request->seen)) return (int)request->err.code;
     if (nn_grads_first_nonfinite(model->sum, api_parallel(request->api)) >= 0) {
         api_clear_sum(request); /* it would never be finite again */
         return nn_fail(&request->err, NN_E_NOT_FINITE,
@@ -155,4 +171,11 @@ int api_add_gradients(struct api_request *request, enum api_dtype as) {
             return (int)request->err.code;
     }
     return NN_OK;
+}
+
+int api_read_worker(struct api_request *request) {
+    if (api_get_string(request, "worker", &request->worker)) return (int)request->err.code;
+    if (!request->worker || nn_name_valid(request->worker)) return NN_OK;
+    nn_fail(&request->err, NN_E_NAME, "a worker is named as layers are");
+    return api_point(request, "worker", NULL);
 }

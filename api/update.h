@@ -4,8 +4,10 @@
 
 #include "request.h"
 
-/* request->grads, applied by the model's optimizer; request->lr NaN means its own learning rate. */
+/* request->grads, applied by the model's optimizer, or left with its round (API_LATER); request->lr NaN means its own learning rate. */
 int api_turn_apply(struct api_request *request);
+/* The same for a round's aggregate, in the name of one of its contributions. */
+int api_turn_apply_alone(struct api_request *request, int contributions, int64_t samples);
 /* request->scale * request->grads, added to the accumulation buffer. */
 int api_turn_accumulate(struct api_request *request);
 /* The accumulated sum, or with request->mean the mean, applied; the buffer is empty afterwards. */
@@ -24,6 +26,8 @@ int api_read_switch(struct api_request *request, const char *member, const char 
                     double *value);
 /* Whether request->lr, if one was given, may be; else an error at `member`. */
 int api_check_lr(struct api_request *request, const char *member);
+/* "worker", if it is given: NN_E_NAME. */
+int api_read_worker(struct api_request *request);
 /* request->grads as the map "gradients". */
 int api_add_gradients(struct api_request *request, enum api_dtype as);
 

@@ -14,6 +14,7 @@
 #include "listen.h"
 #include "pool.h"
 
+#define TICK_NS 50000000
 #define VERSION "0.1.0"
 
 /* Exit statuses: what is wrong with the settings is told from what is wrong with the machine. */
@@ -85,8 +86,16 @@ static void handle_signals(void) {
     signal(SIGPIPE, SIG_IGN);
 }
 
-static void wait_for_stop(void) {
-    while (sem_wait(&stops) != 0) continue;
+/* Until a signal comes; meanwhile the API does what is due. */
+static void wait_for_stop(struct api *api) {
+    struct timespec until;
+    do {
+        api_tick(api);
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += TICK_NS;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+    } while (sem_timedwait(&stops, &until) != 0);
 }
 
 static void raise_file_limit(void) {
@@ -97,12 +106,13 @@ static void raise_file_limit(void) {
 }
 
 /* Whether all requests in flight came to their end: within the time, and before a second signal. */
-static bool drain(struct srv_http *http, int64_t seconds) {
+static bool drain(struct api *api, struct srv_http *http, int64_t seconds) {
     static const struct timespec tick = {.tv_nsec = 10000000};
     int64_t deadline = now_ms(NULL) + seconds * 1000;
     srv_http_drain(http);
     while (!srv_http_finished(http)) {
         if (now_ms(NULL) >= deadline || sem_trywait(&stops) == 0) return false;
+        api_tick(api);
         nanosleep(&tick, NULL);
     }
     return true;
@@ -136,9 +146,9 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
     printf("listening on %s\n", srv_listener_url(listener));
     fflush(stdout);
 
-    wait_for_stop();
+    wait_for_stop(api);
     api_set_draining(api, true);
-    if (!drain(http, settings->drain_timeout)) {
+    if (!drain(api, http, settings->drain_timeout)) {
         /* Jobs cannot be broken off, so what is still in flight ends with the process. */
         fputs("gradd: stopped with requests in flight\n", stderr);
         _exit(SERVED);

@@ -57,7 +57,8 @@ static int read_wish(struct api_request *request, struct wish *wish) {
         api_read_switch(request, "accumulate", "scale", &wish->accumulate, &request->scale) ||
         api_get_bool(request, "retain", &wish->retain))
         return (int)request->err.code;
-    if (api_check_lr(request, "apply") || api_read_staleness(request)) return (int)request->err.code;
+    if (api_check_lr(request, "apply") || api_read_staleness(request) || api_read_worker(request))
+        return (int)request->err.code;
     if (wish->apply && wish->accumulate)
         return wrong(request, "accumulate", "left out: the gradient is applied");
     return read_returns(request, wish);
@@ -244,6 +245,7 @@ int api_post_backward(struct api_request *request) {
     if (add_members(request, &wish) || add_returns(request, &wish)) return (int)request->err.code;
     if (!change) return NN_OK;
     request->seen = nn_params_version(request->params);
+    request->samples = nn_run_options(wish.run)->rows;
     if (!request->answer.n_results) let_go(request);
     return api_model_turn(request, wish.apply ? api_turn_apply : api_turn_accumulate);
 }

@@ -67,15 +67,14 @@ static int read_gradients(struct api_request *request) {
 
 int api_post_gradients(struct api_request *request) {
     bool apply = false, accumulate = false;
-    const char *worker = NULL;
-    int64_t samples = 1;
     request->lr = NAN;
     request->scale = 1;
+    request->samples = 1;
     if (api_query_check(request, "") || api_read_switch(request, "apply", "lr", &apply, &request->lr) ||
         api_read_switch(request, "accumulate", "scale", &accumulate, &request->scale) ||
-        api_check_lr(request, "apply") || api_get_string(request, "worker", &worker) ||
-        api_get_integer(request, "samples", 1, API_MAX_SEED, &samples) || api_read_staleness(request) ||
-        api_model_find(request, request->name))
+        api_check_lr(request, "apply") || api_read_worker(request) ||
+        api_get_integer(request, "samples", 1, API_MAX_SEED, &request->samples) ||
+        api_read_staleness(request) || api_model_find(request, request->name))
         return (int)request->err.code;
     if (apply && accumulate) return wrong(request, "accumulate", "left out: the gradient is applied");
     if (!accumulate && api_check_optimizer(request)) return (int)request->err.code;

@@ -1,7 +1,9 @@
 /* models.c - /models: create, list, describe, change hyper-parameters, remove. */
 #include <stdio.h>
 
+#include "../condition.h"
 #include "../model.h"
+#include "../round.h"
 #include "../service.h"
 
 /* NULL where memory was out, now or before: a NULL among the arguments is passed on. */
@@ -51,6 +53,17 @@ static int64_t count_numbers(const struct nn_graph *graph) {
     return n;
 }
 
+/* What changes from one moment to the next: the round that waits, and how stale gradients have been. */
+static int add_moment(struct api_request *request) {
+    const struct api_model *model = request->model;
+    pthread_mutex_lock(&request->api->lock);
+    json_t *round = model->policy.sync ? api_round_json(request->api, model) : json_null();
+    json_t *staleness = api_staleness_json(model);
+    pthread_mutex_unlock(&request->api->lock);
+    int failed = api_add(request, "round", round);
+    return api_add(request, "staleness", staleness) || failed;
+}
+
 /* Everything that there is to know of request->model in this state. */
 static int describe_state(struct api_request *request, struct api_model_state state) {
     const struct api_model *model = request->model;
@@ -66,6 +79,7 @@ static int describe_state(struct api_request *request, struct api_model_state st
     failed |= api_add(request, "parameters", parameters_json(model->graph));
     failed |= api_add(request, "steps", json_integer((json_int_t)state.steps));
     failed |= api_add(request, "accumulated", json_integer((json_int_t)state.contributions));
+    failed |= add_moment(request);
     failed |= api_add(request, "specification", json_deep_copy(state.spec->json));
     return failed ? (int)request->err.code : NN_OK;
 }
@@ -196,13 +210,24 @@ static int set_optimizer(struct api_request *request, struct api_model_spec *spe
     return NN_OK;
 }
 
+/* Who waits in a round was promised another one. */
+static void set_policy(struct api_request *request, const struct api_policy *policy) {
+    struct api_model *model = request->model;
+    if (json_object_get(request->doc.members, "aggregation"))
+        api_round_fail(request->api, model, NN_E_ROUND_FAILED,
+                       "the model's aggregation was changed meanwhile");
+    pthread_mutex_lock(&request->api->lock);
+    model->policy = *policy;
+    pthread_mutex_unlock(&request->api->lock);
+}
+
 static int turn_patch(struct api_request *request) {
     json_t *patched = merge_patch(request->model->spec->json, request->doc.members);
     struct api_model_spec *spec = api_model_spec_new_take(patched);
     if (!spec) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     struct api_policy policy;
     if (api_spec_policy(request, spec->json, NULL, &policy) == NN_OK && set_optimizer(request, spec) == NN_OK)
-        request->model->policy = policy;
+        set_policy(request, &policy);
     api_model_spec_unref(spec);
     return (int)request->err.code;
 }
