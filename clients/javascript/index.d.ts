@@ -91,7 +91,13 @@ export interface Specification extends Graph {
   name: string;
   /** How many versions old a gradient may be when it is applied or accumulated. */
   max_staleness?: number;
+  aggregation?: Aggregation;
 }
+
+/** Whether updates are applied as they come, or in rounds: the mean or sum of what all workers contributed. */
+export type Aggregation =
+  | { mode: 'async' }
+  | { mode: 'sync'; workers: number; quorum?: number; timeout_ms?: number; reduce?: 'mean' | 'sum' };
 
 /** What a changing call answers. */
 export interface Changed {
@@ -118,6 +124,10 @@ export interface Description {
   parameters: { name: string; shape: number[]; trainable: boolean }[];
   steps: number;
   accumulated: number;
+  /** The round that waits; null where updates are applied as they come. */
+  round: { version: number; workers: string[]; missing: number; since_ms: number } | null;
+  /** How many gradients there were of each staleness, by ranges of it. */
+  staleness: Record<string, number>;
   specification: Specification;
 }
 
@@ -171,6 +181,8 @@ export interface Use {
   accumulate?: boolean | { scale: number };
   /** Refused with 412 "stale" if its version is further back; a model's own bound holds, too. */
   max_staleness?: number;
+  /** Who contributes: needed where updates are applied in rounds. */
+  worker?: string;
 }
 
 /** What became of it. */
@@ -179,6 +191,8 @@ export interface Used extends Changed {
   accumulated?: { contributions: number; scale: number };
   /** How many versions old it was. */
   staleness?: number;
+  /** What was applied together with it. */
+  round?: { contributions: number; samples: number };
 }
 
 export interface BackwardAnswer extends Used {
@@ -225,7 +239,6 @@ export interface Contribution extends Use {
   version: number;
   gradients: TensorsLike;
   samples?: number;
-  worker?: string;
   /** Members of a backward's answer that are of no influence. */
   [answered: string]: unknown;
 }
@@ -307,7 +320,11 @@ export declare class Client {
   /** A JSON Merge Patch: members replace, null removes. */
   patch(
     model: string,
-    change: { optimizer?: Record<string, unknown> | null; max_staleness?: number | null },
+    change: {
+      optimizer?: Record<string, unknown> | null;
+      max_staleness?: number | null;
+      aggregation?: Aggregation | null;
+    },
     options?: ChangeOptions,
   ): Promise<Description & Changed>;
   delete(model: string, options?: ChangeOptions): Promise<{ deleted: string } & Changed>;

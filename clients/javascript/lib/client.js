@@ -149,7 +149,8 @@ export class Client {
 
   /** Where the optimizer keeps nothing but its count, no tensor tells of a state. */
   async optimizer(model, { dtype, ...options } = {}) {
-    return { state: {}, ...(await this.#document('GET', pathOf(model, '/optimizer'), { query: { dtype } }, options)) };
+    const answer = await this.#document('GET', pathOf(model, '/optimizer'), { query: { dtype } }, options);
+    return { state: {}, ...answer };
   }
 
   setOptimizer(model, state, options) {

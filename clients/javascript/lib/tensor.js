@@ -73,7 +73,8 @@ function dtypeOfElements(elements) {
   for (const element of elements) kinds.add(typeof element);
   const [kind = 'number'] = kinds;
   if (kinds.size > 1 || !Object.hasOwn(DTYPE_OF_KIND, kind)) {
-    throw new TypeError(`a tensor's elements are all numbers, all bigint or all boolean, not ${[...kinds].join(' and ')}`);
+    const found = [...kinds].join(' and ');
+    throw new TypeError(`a tensor's elements are all numbers, all bigint or all boolean, not ${found}`);
   }
   return DTYPE_OF_KIND[kind];
 }

@@ -5,7 +5,7 @@
  */
 import { GraddError, errorOf } from './error.js';
 
-const FIRST_MS = 200; // of the waits between attempts, each twice the one before
+const FIRST_MS = 100; // of the waits between attempts, each twice the one before
 const LONGEST_MS = 10_000;
 const PATIENCE_MS = 60_000; // of a Retry-After; who asks for more gets no other attempt
 
@@ -14,8 +14,8 @@ function isTransient({ status, slug, retryAfterMs = 0 }) {
 }
 
 /** How long to wait before the next attempt. By chance, so that many clients do not come back at once. */
-function waitOf(attempt, retryAfterMs = 0) {
-  const most = Math.min(LONGEST_MS, FIRST_MS * 2 ** attempt);
+function waitOf(failures, retryAfterMs = 0) {
+  const most = Math.min(LONGEST_MS, FIRST_MS * 2 ** failures);
   return retryAfterMs + most * (0.5 + Math.random() / 2);
 }
 
@@ -72,15 +72,26 @@ async function attemptOnce(fetch, url, request, { signal: outer, timeoutMs }) {
   }
 }
 
-/** Sends `request` (as fetch takes it) until there is an answer, an error that stays, or enough of it. */
+/**
+ * Sends `request` (as fetch takes it) until there is an answer, an error that stays, or enough of it. While
+ * an earlier attempt is at work in the service, as one is that waits for a round, asking is no failure.
+ */
 export async function send(fetch, url, request, { signal, timeoutMs, retries }) {
-  for (let attempt = 0; ; attempt++) {
+  let failures = 0;
+  let atWorkSince;
+  for (;;) {
     signal?.throwIfAborted();
     try {
       return await attemptOnce(fetch, url, request, { signal, timeoutMs });
     } catch (error) {
-      if (!(error instanceof GraddError) || attempt >= retries || !isTransient(error)) throw error;
-      await pause(waitOf(attempt, error.retryAfterMs), signal);
+      if (!(error instanceof GraddError) || !isTransient(error) || retries === 0) throw error;
+      if (error.slug === 'in-flight') {
+        atWorkSince ??= performance.now();
+        if (timeoutMs && performance.now() - atWorkSince > timeoutMs) throw error;
+      } else if (++failures > retries) {
+        throw error;
+      }
+      await pause(waitOf(failures, error.retryAfterMs), signal);
     }
   }
 }

@@ -89,8 +89,9 @@ test('attempts that meet in the service have one effect', async () => {
 
 test('a training over a bad line makes the same weights', async () => {
   await newLine(direct, { name: 'calm' });
-  const faults = ['pass', 'lose-request', 'pass', 'lose-answer', 'lose-answer', 'cut-answer', 'pass', 'lose-request', 'cut-answer'];
-  proxy.inject(...faults);
+  proxy.inject(
+    'pass', 'lose-request', 'pass', 'lose-answer', 'lose-answer', 'cut-answer', 'pass', 'lose-request', 'cut-answer',
+  );
   for (let step = 0; step < 6; step++) {
     await direct.backward({ model: 'calm', ...BATCH, apply: { lr: 0.01 } });
     await gradd.backward({ model: 'line', ...BATCH, apply: { lr: 0.01 } });

@@ -5,7 +5,7 @@ import { after, beforeEach, test } from 'node:test';
 import { Client, GraddError, toNested } from 'gradd';
 
 import { startDaemon } from './support/daemon.js';
-import { BATCH, newLine } from './support/models.js';
+import { BATCH, LINE, newLine } from './support/models.js';
 import { startProxy } from './support/proxy.js';
 
 const daemon = await startDaemon();
@@ -52,20 +52,29 @@ test('every call that changes something bears a key, and no other does', async (
   await gradd.patch(model, { optimizer: { lr: 0.1 } });
   await gradd.setParameters(model, { '0.bias': [1] }, { partial: true });
   await gradd.backward({ model, ...BATCH, apply: true });
+  const answer = await gradd.backward({ model, ...BATCH });
+  await gradd.push(model, { ...answer, accumulate: true });
+  await gradd.gradients(model);
+  await gradd.clearGradients(model);
   await gradd.backward({ model, ...BATCH, accumulate: true });
   await gradd.step({ model });
+  await gradd.blend(model, { from: model, tau: 0.5 });
+  const { context } = await gradd.forward({ model, inputs: BATCH.inputs, retain: true });
+  await gradd.context(context);
+  await gradd.deleteContext(context);
   await gradd.setOptimizer(model, await gradd.optimizer(model));
   await gradd.parameters(model);
   await gradd.backward({ model, ...BATCH });
   await gradd.describe(model);
   await gradd.models();
   await gradd.delete(model);
-  await gradd.create((await newLine(gradd), (await gradd.describe(model)).specification)).catch(() => {});
+  await gradd.create(LINE);
   const keyed = ({ method, path, body }) =>
     method === 'PATCH' || method === 'PUT' || method === 'DELETE' || path === '/step' ||
     (method === 'POST' && path.startsWith('/models')) || (path === '/backward' && /apply|accumulate/.test(body));
   for (const request of proxy.seen) {
-    assert.equal(request.headers['idempotency-key'] !== undefined, keyed(request), `${request.method} ${request.path}`);
+    const { method, path, headers } = request;
+    assert.equal(headers['idempotency-key'] !== undefined, keyed(request), `${method} ${path}`);
   }
 });
 
@@ -106,7 +115,8 @@ test('gives up after as many attempts as it was told, and tells why', async () =
 });
 
 test('an error that stays is not tried again', async () => {
-  for (const [status, slug] of [[400, 'malformed'], [404, 'not-found'], [409, 'name-taken'], [412, 'stale'], [500, 'internal']]) {
+  const lasting = { malformed: 400, 'not-found': 404, 'name-taken': 409, stale: 412, internal: 500 };
+  for (const [slug, status] of Object.entries(lasting)) {
     proxy.inject(problem(status, slug));
     await assert.rejects(forward(), { status, slug });
     assert.equal(proxy.seen.length, 1);

@@ -55,7 +55,9 @@ test('refuses what is no tensor', () => {
 
 test('gives the elements back', () => {
   const values = [[[1, 2], [3, 4]], [[5, 6], [7, 8]]];
-  for (const dtype of ['F32', 'F64', 'F16', 'BF16', 'U8', 'I32']) assert.deepEqual(toNested(tensor(values, { dtype })), values);
+  for (const dtype of ['F32', 'F64', 'F16', 'BF16', 'U8', 'I32']) {
+    assert.deepEqual(toNested(tensor(values, { dtype })), values);
+  }
   assert.deepEqual(toNested(tensor([[1n], [2n]])), [[1n], [2n]]);
   assert.equal(toNested(3), 3);
   assert.deepEqual(toFloat32(tensor([[1n, 2n]])), Float32Array.of(1, 2));
@@ -66,7 +68,13 @@ test('gives the elements back', () => {
 /** Of each format: its largest number, its smallest, the first beyond, and bits of some. */
 const HALVES = {
   F16: { largest: 65504, least: 2 ** -24, beyond: 65520, one: 0x3c00, infinity: 0x7c00 },
-  BF16: { largest: (2 - 2 ** -7) * 2 ** 127, least: 2 ** -133, beyond: (2 - 2 ** -8) * 2 ** 127, one: 0x3f80, infinity: 0x7f80 },
+  BF16: {
+    largest: (2 - 2 ** -7) * 2 ** 127,
+    least: 2 ** -133,
+    beyond: (2 - 2 ** -8) * 2 ** 127,
+    one: 0x3f80,
+    infinity: 0x7f80,
+  },
 };
 
 for (const [dtype, { largest, least, beyond, one, infinity }] of Object.entries(HALVES)) {

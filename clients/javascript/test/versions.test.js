@@ -54,7 +54,8 @@ test('keeps pulls of other names, dtypes and models apart', async () => {
     const some = await gradd.parameters('line', { names: ['0.bias'] });
     assert.deepEqual(nested(some.parameters), { '0.bias': [0] });
     const half = await gradd.parameters('line', { dtype: 'BF16' });
-    assert.deepEqual(half.parameters['0.weight'], { dtype: 'BF16', shape: [1, 2], data: Uint16Array.of(0x3f80, 0x4000) });
+    assert.equal(half.parameters['0.weight'].dtype, 'BF16');
+    assert.deepEqual(half.parameters['0.weight'].data, Uint16Array.of(0x3f80, 0x4000));
     assert.deepEqual(await parameters('other'), { '0.weight': [[1, 2]], '0.bias': [3] });
   }
   assert.deepEqual(statuses(), [200, 200, 200, 304, 304, 304]);
@@ -76,7 +77,9 @@ test('keeps no more bytes than it may', async () => {
   await small.parameters('line');
   await small.parameters('line');
   assert.deepEqual(statuses(), [200, 200]);
-  const { length } = new Uint8Array(await (await fetch(`${daemon.url}/models/line/parameters`, { headers: { accept: 'application/safetensors' } })).arrayBuffer());
+  const headers = { accept: 'application/safetensors' };
+  const answer = await fetch(`${daemon.url}/models/line/parameters`, { headers });
+  const { byteLength: length } = await answer.arrayBuffer();
   const one = new Client({ url: proxy.url, cacheBytes: length });
   proxy.inject();
   await one.parameters('line');
@@ -112,10 +115,12 @@ test('pushes some gradients of any dtype, at a rate of its own', async () => {
   const gradients = { '0.weight': tensor([[2, 4]], { dtype: 'BF16' }) };
   await gradd.push('line', { incarnation, version: 1, gradients, apply: { lr: 1 } });
   assert.deepEqual(await parameters(), { '0.weight': [[-1, -2]], '0.bias': [0] });
-  await assert.rejects(gradd.push('line', { incarnation, version: 9, gradients }), { status: 422, pointer: '/version' });
-  await assert.rejects(gradd.push('line', { incarnation: '0', version: 1, gradients }), { status: 412, slug: 'stale' });
-  await assert.rejects(gradd.push('line', { incarnation, version: 1, gradients, acumulate: true }), { slug: 'unknown-member' });
-  await assert.rejects(gradd.push('line', { incarnation, version: 1, gradients: { '0.bias': [NaN] } }), { slug: 'not-finite' });
+  const refused = (changes, expected) =>
+    assert.rejects(gradd.push('line', { incarnation, version: 1, gradients, ...changes }), expected);
+  await refused({ version: 9 }, { status: 422, pointer: '/version' });
+  await refused({ incarnation: '0' }, { status: 412, slug: 'stale' });
+  await refused({ acumulate: true }, { status: 422, slug: 'unknown-member' });
+  await refused({ gradients: { '0.bias': [NaN] } }, { status: 422, slug: 'not-finite' });
 });
 
 test('bounds how stale a gradient may be', async () => {

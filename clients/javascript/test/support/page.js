@@ -7,7 +7,8 @@ import { readFile } from 'node:fs/promises';
 import vm from 'node:vm';
 
 const context = vm.createContext({
-  AbortController, Headers, TextDecoder, TextEncoder, URL, URLSearchParams, clearTimeout, fetch, setTimeout,
+  AbortController, Headers, TextDecoder, TextEncoder, URL, URLSearchParams, clearTimeout, fetch, performance,
+  setTimeout,
   crypto: { getRandomValues: (array) => webcrypto.getRandomValues(array) },
   service: process.argv[2],
 });

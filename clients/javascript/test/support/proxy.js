@@ -6,7 +6,8 @@ import http from 'node:http';
  * What may happen to a request:
  *   pass            it is forwarded, and so is its answer
  *   lose-request    the connection ends before anything is forwarded
- *   lose-answer     it is forwarded; the connection ends when the answer is there
+ *   lose-caller     it is forwarded; the connection ends at once
+ *   lose-answer     ... when the answer is there
  *   cut-answer      ... when half of the answer's body has been sent
  *   stall           it is forwarded, and the answer kept back
  *   { status, headers, body }   it is not forwarded, and this is the answer
@@ -24,10 +25,11 @@ export async function startProxy(target) {
       record.status = fault.status;
       return response.writeHead(fault.status, fault.headers).end(fault.body);
     }
+    if (fault === 'lose-caller') request.socket.destroy();
     const answer = await forward(target, request, body);
     record.status = answer.status;
     if (fault === 'lose-answer') return request.socket.destroy();
-    if (fault === 'stall') return undefined;
+    if (fault === 'stall' || fault === 'lose-caller') return undefined;
     response.writeHead(answer.status, answer.headers);
     if (fault !== 'cut-answer') return response.end(answer.body);
     return response.write(answer.body.subarray(0, answer.body.length / 2), () => request.socket.destroy());
