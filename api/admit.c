@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "client.h"
 #include "request.h"
 #include "service.h"
 
@@ -99,26 +100,38 @@ static double quality(const char *entry, size_t size) {
     return 1;
 }
 
-/* The best that Accept allows; of equals the first. Any type stands for the request's own encoding. */
+/* How closely a range of Accept fits an encoding: 0 not at all, 3 by its own name. */
+static int closeness(const char *range, enum api_encoding encoding) {
+    enum api_encoding named;
+    if (find_encoding(range, &named)) return named == encoding ? 3 : 0;
+    if (strncasecmp(range, "application/*", 13) == 0) return 2;
+    return strncmp(range, "*/*", 3) == 0;
+}
+
+/* The best that Accept allows. The closest range decides an encoding's weight (RFC 9110, section 12.5.1);
+ * of equals the first is taken, and of one range the request's own encoding. */
 static int choose_output(struct api_request *request, const char *accept) {
-    double best = 0;
+    static const enum api_encoding encodings[] = {API_JSON, API_SAFETENSORS};
+    struct {
+        int close, place;
+        double q;
+    } of[2] = {{0}}, *own = &of[request->out == API_SAFETENSORS], *other = own == of ? &of[1] : &of[0];
     if (!accept || !*accept) return NN_OK;
-    enum api_encoding own = request->out;
-    while (*accept) {
+    for (int place = 1; *accept; place++) {
         accept += strspn(accept, " \t,");
         size_t size = strcspn(accept, ",");
-        double q = quality(accept, size);
-        enum api_encoding encoding;
-        bool any = size >= 3 && strncmp(accept, "*/*", 3) == 0;
-        any |= size >= 13 && strncasecmp(accept, "application/*", 13) == 0;
-        if (any) encoding = own;
-        if ((any || find_encoding(accept, &encoding)) && q > best) {
-            best = q;
-            request->out = encoding;
+        for (int i = 0; i < 2; i++) {
+            int close = closeness(accept, encodings[i]);
+            if (close <= of[i].close) continue;
+            of[i].close = close;
+            of[i].place = place;
+            of[i].q = quality(accept, size);
         }
         accept += size;
     }
-    if (best > 0) return NN_OK;
+    if (other->q > own->q || (other->q == own->q && other->place < own->place))
+        request->out = encodings[other - of];
+    if (own->q > 0 || other->q > 0) return NN_OK;
     return nn_fail(&request->err, NN_E_NOT_ACCEPTABLE,
                    "answers come as application/json or application/safetensors");
 }
@@ -170,6 +183,8 @@ static int admit(struct api_request *request, const struct api_head *head) {
     *err = (struct nn_error){0};
     if (check_token(request, head)) return (int)err->code;
     *err = no_route;
+    if (!err->code && head->client && !request->route->open && api_client_enter(request, head->client))
+        return (int)err->code;
     if (err->code || choose_encodings(request, head) || check_length(request, head)) return (int)err->code;
     if (head->query && !(request->query = strdup(head->query)))
         return nn_fail(err, NN_E_NOMEM, "memory is out");

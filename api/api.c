@@ -18,6 +18,7 @@ const struct api_limits api_default_limits = {
     .contexts = 256,
     .context_ttl_ms = (int64_t)600 * 1000,
     .layers = 1024,
+    .client_requests = 256,
     .keys = 65536,
     .key_ttl_ms = (int64_t)3600 * 1000,
 };
@@ -58,6 +59,7 @@ void api_free(struct api *api) {
 void api_set_draining(struct api *api, bool draining) { atomic_store(&api->draining, draining); }
 void api_tick(struct api *api) {
     api_contexts_expire(api);
+    api_effects_expire(api);
     api_models_tick(api);
 }
 

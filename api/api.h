@@ -34,6 +34,7 @@ struct api_limits {
     int contexts;
     int64_t context_ttl_ms; /* a kept tape that nobody used for so long is let go */
     int layers;             /* of a model */
+    int client_requests;    /* in flight, of one client */
     int keys;               /* Idempotency-Keys remembered */
     int64_t key_ttl_ms;     /* for so long after success */
 };
@@ -66,6 +67,7 @@ size_t api_memory_in_use(const struct api *api);
 struct api_head {
     const char *method, *path, *query;
     const char *authorization, *content_type, *accept;
+    const char *client; /* who asks: an address; NULL: not counted */
     const char *if_match, *if_none_match, *idempotency_key;
     int64_t content_length; /* -1: not told */
 };

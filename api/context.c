@@ -145,7 +145,10 @@ int api_context_keep(struct api_request *request) {
     context->used_ms = api_now_ms(api);
     pthread_mutex_lock(&api->lock);
     bool full = api->n_contexts >= api->settings.limits.contexts, dead = context->model->dead;
-    if (!full && !dead) context->listed = tsearch(context, &api->contexts, by_id) != NULL;
+    if (!full && !dead) {
+        struct api_context *const *node = tsearch(context, &api->contexts, by_id);
+        context->listed = node && *node == context; /* another's where entropy repeats itself */
+    }
     api->n_contexts += context->listed;
     if (context->listed) atomic_fetch_add(&context->refs, 1);
     bool listed = context->listed; /* from here on it may be another's */

@@ -307,13 +307,13 @@ static json_t *read_metadata_text(const struct member *member, const char *text,
     return value;
 }
 
-static int read_metadata(struct api_document *document, const json_t *metadata, struct nn_arena *arena,
-                         struct api_pointer *pointer, struct nn_error *err) {
+static int read_metadata(struct api_document *document, enum api_body kind, const json_t *metadata,
+                         struct nn_arena *arena, struct api_pointer *pointer, struct nn_error *err) {
     const char *name;
     json_t *text;
     json_object_foreach((json_t *)metadata, name, text) {
         const struct member *member = find_member(name, strlen(name));
-        if (member && member->type == API_TENSORS) {
+        if (kind == API_DOCUMENT && member && member->type == API_TENSORS) {
             nn_fail(err, NN_E_VALUE, "\"%s\" is a map of tensors, which are named %s/...", name, name);
             return point(pointer, name, NULL), (int)err->code;
         }
@@ -351,7 +351,7 @@ static int read_safetensors(struct api_document *document, enum api_body kind, c
     }
     for (size_t i = 0; i < file.n_tensors; i++)
         if (split_name(document, &file.tensors[i], arena, err)) goto out;
-    read_metadata(document, file.metadata, arena, pointer, err);
+    read_metadata(document, kind, file.metadata, arena, pointer, err);
 out:
     api_safetensors_fini(&file);
     return (int)err->code;

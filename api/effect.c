@@ -131,8 +131,8 @@ int api_effect_begin(struct api_request *request, bool *replayed) {
                        MAX_KEY);
     struct api_effect *effect = effect_new(request);
     if (!effect) return (int)request->err.code;
+    api_effects_expire(api);
     pthread_mutex_lock(&api->lock);
-    struct api_effect *expired = take_expired(api, api_now_ms(api));
     void *node = tfind(effect, &api->effects, by_key);
     if (node) {
         found(request, *(struct api_effect **)node, effect, &members);
@@ -145,10 +145,6 @@ int api_effect_begin(struct api_request *request, bool *replayed) {
         nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     }
     pthread_mutex_unlock(&api->lock);
-    for (struct api_effect *next; expired; expired = next) {
-        next = expired->next;
-        effect_free(api, expired);
-    }
     if (request->effect) return NN_OK;
     effect_free(api, effect);
     *replayed = members != NULL;
@@ -187,6 +183,17 @@ void api_effect_end(struct api_request *request, bool succeeded) {
     }
     pthread_mutex_unlock(&api->lock);
     if (!succeeded) effect_free(api, effect);
+}
+
+void api_effects_expire(struct api *api) {
+    int64_t now = api_now_ms(api);
+    pthread_mutex_lock(&api->lock);
+    struct api_effect *expired = take_expired(api, now);
+    pthread_mutex_unlock(&api->lock);
+    for (struct api_effect *next; expired; expired = next) {
+        next = expired->next;
+        effect_free(api, expired);
+    }
 }
 
 void api_effects_clear(struct api *api) {

@@ -17,6 +17,8 @@ int api_effect_begin(struct api_request *request, bool *replayed);
 int api_effect_note(struct api_request *request);
 /* At the end: keeps what was noted, or frees the key. */
 void api_effect_end(struct api_request *request, bool succeeded);
+/* Forgets those whose time is up. */
+void api_effects_expire(struct api *api);
 void api_effects_clear(struct api *api);
 
 #endif

@@ -153,8 +153,8 @@ int api_model_delete(struct api_request *request, const char *name) {
     struct api_model key = {0};
     pthread_mutex_lock(&api->lock);
     struct api_model *model = lookup(api, name, &key);
-    bool matches =
-        !model || model != request->model || !api_check_match(request, nn_params_version(model->params));
+    if (model != request->model) model = NULL; /* another's by now: the one that was meant is gone */
+    bool matches = !model || !api_check_match(request, nn_params_version(model->params));
     if (model && matches) {
         tdelete(model, &api->models, by_name);
         api->n_models--;
@@ -228,7 +228,7 @@ static void drain(struct api *api, struct api_model *model) {
     bool dead;
     while (pop(api, model, &request, &dead)) {
         if (request) take_turn(request, dead);
-        api_round_settle(api, model);
+        api_round_settle(api, model, dead);
     }
     api_model_unref(api, model);
 }
@@ -249,6 +249,7 @@ struct due {
     int n;
 };
 
+/* Claims the turn of each model whose round is due, unless somebody has it, who will see to it. */
 static void find_due(const void *node, VISIT visit, void *closure) {
     struct due *due = closure;
     struct api_model *model = *(struct api_model *const *)node;
@@ -256,8 +257,32 @@ static void find_due(const void *node, VISIT visit, void *closure) {
     if ((visit != postorder && visit != leaf) || !room || !model->round.first) return;
     bool late = due->now_ms >= model->round.since_ms + model->policy.timeout_ms;
     if (!late && !atomic_load(&due->api->draining)) return;
+    model->nudged = true;
+    if (model->draining) return;
+    model->draining = true;
     atomic_fetch_add(&model->refs, 1);
     due->models[due->n++] = model;
+}
+
+struct drain_job {
+    struct api *api;
+    struct api_model *model;
+};
+
+static void run_drain(void *arg) {
+    struct drain_job job = *(struct drain_job *)arg;
+    free(arg);
+    drain(job.api, job.model);
+}
+
+/* To settle a round may mean a step, and then the changes that wait behind it: no work for the thread that
+ * looks after everybody's time, as long as another will do it. */
+static void drain_elsewhere(struct api *api, struct api_model *model) {
+    struct drain_job *job = api->env.execute ? malloc(sizeof *job) : NULL;
+    if (job) *job = (struct drain_job){api, model};
+    if (job && api->env.execute(api->env.self, run_drain, job, 0)) return;
+    free(job);
+    drain(api, model);
 }
 
 void api_models_tick(struct api *api) {
@@ -265,10 +290,7 @@ void api_models_tick(struct api *api) {
     pthread_mutex_lock(&api->lock);
     twalk_r(api->models, find_due, &due);
     pthread_mutex_unlock(&api->lock);
-    for (int i = 0; i < due.n; i++) {
-        api_model_nudge(api, due.models[i]);
-        api_model_unref(api, due.models[i]);
-    }
+    for (int i = 0; i < due.n; i++) drain_elsewhere(api, due.models[i]);
 }
 
 int api_model_turn(struct api_request *request, int (*turn)(struct api_request *request)) {
@@ -321,6 +343,24 @@ void api_model_note(struct api_request *request) {
     pthread_mutex_unlock(&request->api->lock);
 }
 
+/* Versions that nobody reads any more are let go of, all but one, in which the next will be built. */
+static void trim_blocks(struct api *api, struct api_model *model) {
+    bool spare = false;
+    for (int i = 0; i < model->n_blocks;) {
+        struct nn_params *block = model->blocks[i];
+        if (block == model->params || !nn_params_unshared(block) || !spare) {
+            spare |= block != model->params && nn_params_unshared(block);
+            i++;
+            continue;
+        }
+        size_t bytes = nn_graph_param_bytes(model->graph);
+        nn_params_unref(block);
+        model->blocks[i] = model->blocks[--model->n_blocks];
+        model->reserved -= bytes;
+        api_release(api, bytes);
+    }
+}
+
 void api_model_publish(struct api_request *request, struct nn_params *next) {
     struct api_model *model = request->model;
     if (next == request->fresh) {
@@ -331,6 +371,7 @@ void api_model_publish(struct api_request *request, struct nn_params *next) {
     pthread_mutex_lock(&request->api->lock);
     model->params = next;
     pthread_mutex_unlock(&request->api->lock);
+    trim_blocks(request->api, model);
     api_model_note(request);
 }
 

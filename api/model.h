@@ -69,7 +69,8 @@ int api_model_new(struct api_request *request, const char *name, const struct ap
 int api_model_register(struct api_request *request);
 /* Finds a model and its current version: request->model and ->params. NN_E_NOT_FOUND. */
 int api_model_find(struct api_request *request, const char *name);
-/* Takes it out of the registry; changes that still wait get NN_E_NOT_FOUND. */
+/* Takes request->model out of the registry; changes that still wait get NN_E_NOT_FOUND, and so does this
+ * one if it comes too late. NN_E_STALE. */
 int api_model_delete(struct api_request *request, const char *name);
 /* Calls fn with every model's reference held, in the order of names; false stops. */
 int api_models_list(struct api_request *request, json_t *list);

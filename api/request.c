@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client.h"
 #include "context.h"
 #include "model.h"
 #include "service.h"
@@ -19,6 +20,7 @@ int api_point(struct api_request *request, const char *member, const char *name)
 
 void api_request_free(struct api_request *request) {
     if (!request) return;
+    api_client_leave(request);
     nn_backward_free(request->backward);
     nn_run_free(request->run);
     nn_grads_free(request->grads);
@@ -34,6 +36,24 @@ void api_request_free(struct api_request *request) {
     free(request->body);
     free(request->query);
     free(request);
+}
+
+void api_request_let_go(struct api_request *request) {
+    nn_backward_free(request->backward);
+    nn_run_free(request->run);
+    nn_params_unref(request->params);
+    free(request->body);
+    size_t kept = request->grads ? nn_graph_trainable_bytes(request->model->graph) : 0;
+    if (request->reserved > kept) {
+        api_release(request->api, request->reserved - kept);
+        request->reserved = kept;
+    }
+    request->backward = NULL;
+    request->run = NULL;
+    request->params = NULL;
+    request->body = NULL;
+    request->size = 0;
+    request->doc.n_tensors = 0;
 }
 
 /* --- memory ---------------------------------------------------------------------------------------- */
@@ -144,15 +164,34 @@ int api_query_check(struct api_request *request, const char *known) {
     return NN_OK;
 }
 
-int api_query(struct api_request *request, const char *wanted, const char **out) {
-    const char *name, *value;
+static int hex_digit(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* In place; what is no escape stays, and none makes a NUL. */
+static void decode_percent(char *text) {
+    char *to = text;
+    for (const char *c = text; *c; c++) {
+        int high = *c == '%' ? hex_digit(c[1]) : -1, low = high < 0 ? -1 : hex_digit(c[2]);
+        bool escape = low >= 0 && (high || low);
+        *to++ = escape ? (char)(high * 16 + low) : *c;
+        if (escape) c += 2;
+    }
+    *to = '\0';
+}
+
+int api_query(struct api_request *request, const char *wanted, const char **value) {
+    const char *name, *text;
     size_t name_size, value_size;
-    *out = NULL;
-    for (int n = 0; query_part(request->query, n, &name, &name_size, &value, &value_size); n++) {
+    *value = NULL;
+    for (int n = 0; query_part(request->query, n, &name, &name_size, &text, &value_size); n++) {
         if (strlen(wanted) != name_size || memcmp(name, wanted, name_size) != 0) continue;
         char *copy = nn_arena_alloc(request->arena, value_size + 1, 1);
         if (!copy) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
-        *out = memcpy(copy, value, value_size);
+        *value = memcpy(copy, text, value_size);
+        decode_percent(copy);
         return NN_OK;
     }
     return NN_OK;

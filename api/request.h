@@ -17,6 +17,7 @@
 struct api_model;
 struct api_context;
 struct api_effect;
+struct api_client;
 struct api_request;
 
 struct api_route {
@@ -67,6 +68,7 @@ struct api_request {
     struct nn_error err;
     struct api_pointer pointer; /* where err is, in the request */
     struct api_effect *effect;  /* what its Idempotency-Key stands for, while it is in flight */
+    struct api_client *client;  /* whose count it is in */
     size_t reserved;            /* bytes of the api's budget */
     struct api_response *ready; /* the answer, where it was encoded before the change that it tells of */
 
@@ -96,6 +98,10 @@ struct api_request {
 /* Says where `err` is, unless that is said: "/member" or, with a name, "/member/name". Returns err.code. */
 int api_point(struct api_request *request, const char *member, const char *name);
 
+/* Frees what a change does not need while it waits for its turn, or in a round: its body, its tape, the
+ * version that it read. Its gradient stays. For requests whose answer shows no tensors. */
+void api_request_let_go(struct api_request *request);
+
 /* Takes `bytes` of the memory budget until the request ends. NN_E_BUSY, or NN_E_TOO_LARGE where no
  * waiting would help. */
 int api_reserve(struct api_request *request, size_t bytes);
@@ -110,8 +116,8 @@ int api_get_integer(struct api_request *request, const char *name, int64_t min, 
 int api_get_real(struct api_request *request, const char *name, double *value);
 #define API_MAX_SEED ((INT64_C(1) << 53) - 1)
 
-/* Names not in `known` (separated by spaces): NN_E_UNKNOWN_MEMBER. The value of ?wanted= in the query, in the
- * arena; NULL if absent. NN_E_NOMEM. */
+/* Names not in `known` (separated by spaces): NN_E_UNKNOWN_MEMBER. The value of ?wanted= in the query, percent-
+ * decoded, in the arena; NULL if absent. NN_E_NOMEM. */
 int api_query_check(struct api_request *request, const char *known);
 int api_query(struct api_request *request, const char *wanted, const char **value);
 /* The wire type that "dtype" or ?dtype= asks for; else that of `dtype`. */

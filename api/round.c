@@ -54,13 +54,22 @@ void api_round_fail(struct api *api, struct api_model *model, enum nn_code code,
     fail_all(take_all(api, model), code, why);
 }
 
-/* The contributions' mean or sum, in the first one's gradient, in their order. */
-static void aggregate(struct api_request *first, const struct api_policy *policy, int64_t samples) {
+/* The contributions' mean or sum, in their order: in the first one's gradient, or, where the answer shows
+ * that, in a copy, which is the caller's. */
+static struct nn_grads *aggregate(struct api_request *first, const struct api_policy *policy,
+                                  int64_t samples) {
     const struct nn_parallel *par = api_parallel(first->api);
+    struct nn_grads *sum = first->grads;
     double total = policy->sum ? 1 : (double)samples;
-    nn_grads_scale(first->grads, (policy->sum ? 1 : (double)first->samples) / total, par);
+    if (first->answer.n_results) {
+        if (api_reserve(first, nn_graph_trainable_bytes(first->model->graph))) return NULL;
+        if (!(sum = nn_grads_new(first->model->graph, &first->err))) return NULL;
+        nn_grads_copy(sum, first->grads);
+    }
+    nn_grads_scale(sum, (policy->sum ? 1 : (double)first->samples) / total, par);
     for (struct api_request *r = first->next; r; r = r->next)
-        nn_grads_add(first->grads, r->grads, (policy->sum ? 1 : (double)r->samples) / total, par);
+        nn_grads_add(sum, r->grads, (policy->sum ? 1 : (double)r->samples) / total, par);
+    return sum;
 }
 
 /* A parameter that nobody named stays untouched. */
@@ -74,10 +83,17 @@ static void unite_names(struct api_request *first) {
     first->only = only;
 }
 
-static int add_round(struct api_request *request, json_int_t version, int contributions, int64_t samples) {
-    if (api_add(request, "applied_version", json_integer(version))) return (int)request->err.code;
-    return api_add(request, "round",
-                   json_pack("{s:i, s:I}", "contributions", contributions, "samples", (json_int_t)samples));
+/* The answers of all but the first, ahead of the change that they tell of: an error has changed nothing. */
+static int prepare_answers(struct api_request *first, int contributions, int64_t samples) {
+    json_int_t version = (json_int_t)nn_params_version(first->model->params) + 1;
+    for (struct api_request *r = first->next; r; r = r->next) {
+        if (api_add(r, "applied_version", json_integer(version)) == NN_OK &&
+            api_add_round(r, contributions, samples) == NN_OK && api_answer_ready(r) == NN_OK)
+            continue;
+        first->err = r->err;
+        return (int)first->err.code;
+    }
+    return NN_OK;
 }
 
 /* Applies the round as one change, made in the name of its first contribution. */
@@ -86,28 +102,22 @@ static void apply_all(struct api *api, struct api_model *model) {
     struct api_request *first = take_all(api, model);
     int64_t samples = 0;
     for (struct api_request *r = first; r; r = r->next) samples += r->samples;
-    aggregate(first, &model->policy, samples);
+    struct nn_grads *sum = aggregate(first, &model->policy, samples);
     unite_names(first);
-    int code = api_turn_apply_alone(first, contributions, samples);
-    if (code != NN_OK) {
-        struct nn_error err = first->err;
-        for (struct api_request *next; first; first = next) {
-            next = first->next;
-            first->err = err;
-            api_finish(first, code);
-        }
-        return;
+    int code = sum ? prepare_answers(first, contributions, samples) : (int)first->err.code;
+    if (code == NN_OK) code = api_turn_apply_alone(first, sum, contributions, samples);
+    if (sum != first->grads) nn_grads_free(sum);
+    struct nn_error err = first->err;
+    for (struct api_request *next; first; first = next) {
+        next = first->next;
+        first->err = err;
+        api_finish(first, code);
     }
-    json_int_t version = (json_int_t)nn_params_version(model->params);
-    for (struct api_request *r = first->next, *next; r; r = next) {
-        next = r->next;
-        api_finish(r, add_round(r, version, contributions, samples));
-    }
-    api_finish(first, NN_OK);
 }
 
 /* --- joining ---------------------------------------------------------------------------------------- */
 
+/* In a turn, or with the lock held. */
 static int check(struct api_request *request) {
     const struct api_model *model = request->model;
     uint64_t now = nn_params_version(model->params);
@@ -129,6 +139,13 @@ static int check(struct api_request *request) {
     return NN_OK;
 }
 
+int api_round_check(struct api_request *request) {
+    pthread_mutex_lock(&request->api->lock);
+    if (request->model->policy.sync) check(request);
+    pthread_mutex_unlock(&request->api->lock);
+    return (int)request->err.code;
+}
+
 int api_round_join(struct api_request *request) {
     struct api *api = request->api;
     struct api_model *model = request->model;
@@ -138,11 +155,11 @@ int api_round_join(struct api_request *request) {
     return API_LATER;
 }
 
-void api_round_settle(struct api *api, struct api_model *model) {
+void api_round_settle(struct api *api, struct api_model *model, bool dead) {
     struct api_round *round = &model->round;
     if (!round->first) return;
     bool due = api_now_ms(api) >= round->since_ms + model->policy.timeout_ms || atomic_load(&api->draining);
-    if (model->dead)
+    if (dead)
         api_round_fail(api, model, NN_E_NOT_FOUND, "the model was deleted meanwhile");
     else if (round->version != nn_params_version(model->params))
         api_round_fail(api, model, NN_E_STALE, "the parameters were changed while the round waited");
@@ -154,17 +171,17 @@ void api_round_settle(struct api *api, struct api_model *model) {
 
 /* --- telling ---------------------------------------------------------------------------------------- */
 
-json_t *api_round_json(struct api *api, const struct api_model *model) {
+json_t *api_round_json(struct api *api, const struct api_model *model, const struct api_policy *policy) {
     const struct api_round *round = &model->round;
     json_t *workers = json_array();
     int failed = !workers;
     for (const struct api_request *r = round->first; r; r = r->next)
         failed |= json_array_append_new(workers, json_string(r->worker));
     json_int_t since = round->first ? api_now_ms(api) - round->since_ms : 0;
-    json_t *json = failed ? NULL
-                          : json_pack("{s:I, s:O, s:i, s:I}", "version",
-                                      (json_int_t)nn_params_version(model->params), "workers", workers,
-                                      "missing", model->policy.workers - round->count, "since_ms", since);
+    json_t *json =
+        failed ? NULL
+               : json_pack("{s:I, s:O, s:i, s:I}", "version", (json_int_t)nn_params_version(model->params),
+                           "workers", workers, "missing", policy->workers - round->count, "since_ms", since);
     json_decref(workers);
     return json;
 }

@@ -21,6 +21,7 @@ struct api {
     void *models, *contexts; /* trees of tsearch(3), by name and by id */
     void *effects; /* likewise, by Idempotency-Key; those that are done form a queue, in which they expire */
     struct api_effect *first_effect, *last_effect;
+    void *clients; /* those with requests in flight, by address */
     int n_models, n_contexts, n_effects;
 };
 

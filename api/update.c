@@ -42,14 +42,18 @@ int api_turn_apply(struct api_request *request) {
     return step(request, request->grads, 1);
 }
 
-int api_turn_apply_alone(struct api_request *request, int contributions, int64_t samples) {
-    if (nn_grads_first_nonfinite(request->grads, api_parallel(request->api)) >= 0)
+int api_add_round(struct api_request *request, int contributions, int64_t samples) {
+    return api_add(request, "round",
+                   json_pack("{s:i, s:I}", "contributions", contributions, "samples", (json_int_t)samples));
+}
+
+int api_turn_apply_alone(struct api_request *request, const struct nn_grads *sum, int contributions,
+                         int64_t samples) {
+    if (nn_grads_first_nonfinite(sum, api_parallel(request->api)) >= 0)
         return nn_fail(&request->err, NN_E_NOT_FINITE,
                        "the round's gradient has overflowed; the model is unchanged");
-    if (api_add(request, "round",
-                json_pack("{s:i, s:I}", "contributions", contributions, "samples", (json_int_t)samples)))
-        return (int)request->err.code;
-    return step(request, request->grads, 1);
+    if (api_add_round(request, contributions, samples)) return (int)request->err.code;
+    return step(request, sum, 1);
 }
 
 static int make_sum(struct api_request *request) {

@@ -7,7 +7,10 @@
 /* request->grads, applied by the model's optimizer, or left with its round (API_LATER); request->lr NaN means its own learning rate. */
 int api_turn_apply(struct api_request *request);
 /* The same for a round's aggregate, in the name of one of its contributions. */
-int api_turn_apply_alone(struct api_request *request, int contributions, int64_t samples);
+int api_turn_apply_alone(struct api_request *request, const struct nn_grads *sum, int contributions,
+                         int64_t samples);
+/* What an answer tells of its round. */
+int api_add_round(struct api_request *request, int contributions, int64_t samples);
 /* request->scale * request->grads, added to the accumulation buffer. */
 int api_turn_accumulate(struct api_request *request);
 /* The accumulated sum, or with request->mean the mean, applied; the buffer is empty afterwards. */

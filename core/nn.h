@@ -346,6 +346,8 @@ struct nn_grads; /* a block with the layout of the trainable parameters */
 struct nn_grads *nn_grads_new(struct nn_graph *graph, struct nn_error *err); /* zeroed */
 void nn_grads_free(struct nn_grads *grads);
 void nn_grads_clear(struct nn_grads *grads);
+/* All of `from`, which is of the same graph. */
+void nn_grads_copy(struct nn_grads *grads, const struct nn_grads *from);
 /* Elements of one trainable parameter's gradient. */
 void *nn_grads_data(struct nn_grads *grads, int param);
 /* grads += scale * from */

@@ -112,6 +112,11 @@ void nn_params_blend(struct nn_params *params, const struct nn_params *from, dou
     for (int i = 0; i < graph->n_params; i++) {
         const struct nn_param *param = &graph->params[i];
         struct array a = {.kernels = nn_kernels_of(graph->dtype), .y = params->data + param->offset};
+        if (tau == 1) { /* whatever there was: 0 times infinity would be left of it */
+            memcpy(a.y, from->data + from->graph->params[i].offset,
+                   (size_t)param->elements * nn_dtype_size(graph->dtype));
+            continue;
+        }
         a.scale = 1 - tau;
         nn_parallel_ranges(par, param->elements, NN_CHUNK, scale_range, &a);
         a.x = from->data + from->graph->params[i].offset;
@@ -156,6 +161,11 @@ void nn_grads_free(struct nn_grads *grads) {
 }
 
 void nn_grads_clear(struct nn_grads *grads) { memset(grads->data, 0, grads->graph->trainable_bytes); }
+
+void nn_grads_copy(struct nn_grads *grads, const struct nn_grads *from) {
+    assert(grads->graph == from->graph);
+    memcpy(grads->data, from->data, grads->graph->trainable_bytes);
+}
 
 void *nn_grads_data(struct nn_grads *grads, int param) {
     assert(nn_graph_param(grads->graph, param)->trainable);

@@ -4,6 +4,7 @@
  * when the connection has been resumed. The exchange remembers which of these is due:
  *
  *     HEAD     is the head sound, is the request admitted?
+ *     LOOKING  the connection is suspended for a moment: has the peer left?
  *     BODY     copied into one buffer; of a refused request thrown away
  *     WAITING  the connection is suspended, the request is the API's
  *     DONE     the answer is queued
@@ -58,7 +59,7 @@ struct srv_http {
 struct exchange {
     struct srv_http *http;
     struct MHD_Connection *connection;
-    enum { HEAD, BODY, WAITING, DONE } stage;
+    enum { HEAD, LOOKING, BODY, WAITING, DONE } stage;
 
     char *raw_target; /* owned; `target` points into it */
     struct srv_target target;
@@ -142,21 +143,25 @@ static void *begin(void *self, const char *target, struct MHD_Connection *connec
     return x;
 }
 
-static void peer_name(struct MHD_Connection *connection, char name[80]) {
+/* The peer's host and port; "unix" and "" where it has none. */
+static void peer_address(struct MHD_Connection *connection, char host[INET6_ADDRSTRLEN], char port[8]) {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
     const struct sockaddr *address = info ? info->client_addr : NULL;
-    char host[INET6_ADDRSTRLEN] = "", port[8] = "";
     socklen_t length = 0;
     if (address && address->sa_family == AF_INET) length = sizeof(struct sockaddr_in);
     if (address && address->sa_family == AF_INET6) length = sizeof(struct sockaddr_in6);
-    bool named = length > 0 && getnameinfo(address, length, host, sizeof host, port, sizeof port,
-                                           NI_NUMERICHOST | NI_NUMERICSERV) == 0;
-    snprintf(name, 80,
-             !named                                 ? "unix"
-             : length == sizeof(struct sockaddr_in) ? "%s:%s"
-                                                    : "[%s]:%s",
-             host, port);
+    if (length &&
+        getnameinfo(address, length, host, INET6_ADDRSTRLEN, port, 8, NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+        return;
+    snprintf(host, INET6_ADDRSTRLEN, "unix");
+    port[0] = '\0';
+}
+
+static void peer_name(struct MHD_Connection *connection, char name[80]) {
+    char host[INET6_ADDRSTRLEN], port[8];
+    peer_address(connection, host, port);
+    snprintf(name, 80, !*port ? "%s" : strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
 }
 
 static void log_exchange(const struct exchange *x, bool whole) {
@@ -325,6 +330,8 @@ static const char *header(const struct exchange *x, const char *name) {
 }
 
 static void admit(struct exchange *x, int64_t length) {
+    char host[INET6_ADDRSTRLEN], port[8];
+    peer_address(x->connection, host, port);
     struct api_head head = {
         /* Of an answer to HEAD, libmicrohttpd sends the head alone. */
         .method = strcmp(x->method, "HEAD") == 0 ? "GET" : x->method,
@@ -333,6 +340,7 @@ static void admit(struct exchange *x, int64_t length) {
         .authorization = header(x, "Authorization"),
         .content_type = header(x, "Content-Type"),
         .accept = header(x, "Accept"),
+        .client = host,
         .if_match = header(x, "If-Match"),
         .if_none_match = header(x, "If-None-Match"),
         .idempotency_key = header(x, "Idempotency-Key"),
@@ -353,6 +361,24 @@ static void give_up_for_memory(struct exchange *x) {
     api_request_free(x->request);
     x->request = NULL;
     drop_body(x);
+}
+
+/* libmicrohttpd overlooks the end of a connection that came together with the last bytes, and would keep
+ * the request, and its memory, until the idle timeout. */
+static bool peer_left(const struct exchange *x) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    char next;
+    return info && recv(info->connect_fd, &next, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+/* Where libmicrohttpd may still hold bytes of the request that it has not handed over: resumed, it takes
+ * those first and then asks the system about the connection anew. */
+static bool look_again_if_peer_left(const struct exchange *x) {
+    if (!peer_left(x)) return false;
+    MHD_suspend_connection(x->connection);
+    MHD_resume_connection(x->connection);
+    return true;
 }
 
 static enum MHD_Result take_head(struct exchange *x, const char *method, const char *version) {
@@ -376,7 +402,9 @@ static enum MHD_Result take_head(struct exchange *x, const char *method, const c
     }
     bool has_body = length != 0;
     bool answers_now = has_body && (count.continues || length > (int64_t)MOST_DISCARDED);
-    return !x->request && answers_now ? answer(x) : MHD_YES;
+    if (!x->request && answers_now) return answer(x);
+    if (has_body && look_again_if_peer_left(x)) x->stage = LOOKING;
+    return MHD_YES;
 }
 
 /* --- the body ------------------------------------------------------------------------------------ */
@@ -398,15 +426,6 @@ static bool discard(struct exchange *x, size_t size) {
     return x->discarded <= MOST_DISCARDED;
 }
 
-/* libmicrohttpd overlooks the end of a connection that came together with the last bytes, and would keep
- * the request, and its memory, until the idle timeout. */
-static bool peer_left(const struct exchange *x) {
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    char next;
-    return info && recv(info->connect_fd, &next, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
-}
-
 static bool take_body(struct exchange *x, const char *data, size_t size) {
     note_activity(x->http);
     x->bytes_in += size;
@@ -415,6 +434,7 @@ static bool take_body(struct exchange *x, const char *data, size_t size) {
     if (!x->request) return discard(x, size);
     memcpy(x->body + x->size, data, size);
     x->size += size;
+    if (x->chunked) look_again_if_peer_left(x);
     return x->chunked || x->size == x->capacity || !peer_left(x);
 }
 
@@ -450,6 +470,10 @@ static enum MHD_Result handle(void *self, struct MHD_Connection *connection, con
     struct exchange *x = *context;
     if (!x) return MHD_NO;
     if (x->stage == HEAD) return take_head(x, method, version);
+    if (x->stage == LOOKING) { /* the call at the head of the request, repeated */
+        x->stage = BODY;
+        return MHD_YES;
+    }
     if (*size > 0) {
         bool going_on = take_body(x, data, *size);
         *size = 0;

@@ -54,6 +54,7 @@ static struct api *new_api(const struct srv_settings *settings, struct srv_pool 
     api.limits.body = (size_t)settings->max_body;
     api.limits.models = (int)settings->max_models;
     api.limits.contexts = (int)settings->max_contexts;
+    api.limits.client_requests = (int)settings->client_requests;
     api.limits.keys = (int)settings->max_keys;
     api.limits.key_ttl_ms = settings->key_ttl * 1000;
     api.limits.context_ttl_ms = settings->context_ttl * 1000;

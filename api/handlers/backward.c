@@ -7,6 +7,7 @@
 #include "../context.h"
 #include "../model.h"
 #include "../pass.h"
+#include "../round.h"
 #include "../update.h"
 
 /* What "return" may name. */
@@ -99,6 +100,8 @@ static int begin(struct api_request *request, struct wish *wish) {
     if (api_get_string(request, "context", &id)) return (int)request->err.code;
     if (id ? use_context(request, wish, id) : use_inputs(request, wish)) return (int)request->err.code;
     if (id && wish->apply && api_check_optimizer(request)) return (int)request->err.code;
+    request->seen = nn_params_version(request->params);
+    if (wish->apply && api_round_check(request)) return (int)request->err.code;
     return api_result_dtype(request, nn_graph_dtype(api_pass_graph(request)), &wish->as);
 }
 
@@ -223,16 +226,6 @@ static int add_returns(struct api_request *request, const struct wish *wish) {
     return NN_OK;
 }
 
-/* While it waits for its turn, a change holds its gradient and no version of the parameters. */
-static void let_go(struct api_request *request) {
-    nn_backward_free(request->backward);
-    nn_run_free(request->run);
-    nn_params_unref(request->params);
-    request->backward = NULL;
-    request->run = NULL;
-    request->params = NULL;
-}
-
 int api_post_backward(struct api_request *request) {
     struct wish wish = {0};
     if (api_query_check(request, "") || read_wish(request, &wish) || begin(request, &wish) ||
@@ -244,8 +237,7 @@ int api_post_backward(struct api_request *request) {
     if (change && check_finite(request, &wish)) return (int)request->err.code;
     if (add_members(request, &wish) || add_returns(request, &wish)) return (int)request->err.code;
     if (!change) return NN_OK;
-    request->seen = nn_params_version(request->params);
     request->samples = nn_run_options(wish.run)->rows;
-    if (!request->answer.n_results) let_go(request);
+    if (!request->answer.n_results) api_request_let_go(request);
     return api_model_turn(request, wish.apply ? api_turn_apply : api_turn_accumulate);
 }

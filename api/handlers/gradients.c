@@ -5,6 +5,7 @@
 #include "../bind.h"
 #include "../condition.h"
 #include "../model.h"
+#include "../round.h"
 #include "../update.h"
 
 /* --- push ------------------------------------------------------------------------------------------- */
@@ -73,18 +74,20 @@ int api_post_gradients(struct api_request *request) {
     if (api_query_check(request, "") || api_read_switch(request, "apply", "lr", &apply, &request->lr) ||
         api_read_switch(request, "accumulate", "scale", &accumulate, &request->scale) ||
         api_check_lr(request, "apply") || api_read_worker(request) ||
-        api_get_integer(request, "samples", 1, API_MAX_SEED, &request->samples) ||
+        api_get_integer(request, "samples", 1, API_MAX_SAMPLES, &request->samples) ||
         api_read_staleness(request) || api_model_find(request, request->name))
         return (int)request->err.code;
+    if (!apply && !accumulate && json_object_get(request->doc.members, "apply"))
+        return wrong(request, "apply", "true, or left out: what else is to be done with it?");
     if (apply && accumulate) return wrong(request, "accumulate", "left out: the gradient is applied");
     if (!accumulate && api_check_optimizer(request)) return (int)request->err.code;
-    if (read_version(request) || read_gradients(request)) return (int)request->err.code;
+    if (read_version(request) || (!accumulate && api_round_check(request)) || read_gradients(request))
+        return (int)request->err.code;
     if (api_add(request, "model", json_string(request->model->name)) ||
         api_add(request, "incarnation", json_string(request->model->incarnation)) ||
         api_add(request, "version", json_integer((json_int_t)request->seen)))
         return (int)request->err.code;
-    nn_params_unref(request->params);
-    request->params = NULL;
+    api_request_let_go(request);
     return api_model_turn(request, accumulate ? api_turn_accumulate : api_turn_apply);
 }
 

@@ -54,18 +54,20 @@ static int64_t count_numbers(const struct nn_graph *graph) {
 }
 
 /* What changes from one moment to the next: the round that waits, and how stale gradients have been. */
-static int add_moment(struct api_request *request) {
+static int add_moment(struct api_request *request, const struct api_policy *policy) {
     const struct api_model *model = request->model;
     pthread_mutex_lock(&request->api->lock);
-    json_t *round = model->policy.sync ? api_round_json(request->api, model) : json_null();
+    if (!policy) policy = &model->policy;
+    json_t *round = policy->sync ? api_round_json(request->api, model, policy) : json_null();
     json_t *staleness = api_staleness_json(model);
     pthread_mutex_unlock(&request->api->lock);
     int failed = api_add(request, "round", round);
     return api_add(request, "staleness", staleness) || failed;
 }
 
-/* Everything that there is to know of request->model in this state. */
-static int describe_state(struct api_request *request, struct api_model_state state) {
+/* Everything that there is to know of request->model in this state. A `policy` of NULL is its own. */
+static int describe_state(struct api_request *request, struct api_model_state state,
+                          const struct api_policy *policy) {
     const struct api_model *model = request->model;
     int failed = 0;
     failed |= api_add(request, "name", json_string(model->name));
@@ -79,14 +81,14 @@ static int describe_state(struct api_request *request, struct api_model_state st
     failed |= api_add(request, "parameters", parameters_json(model->graph));
     failed |= api_add(request, "steps", json_integer((json_int_t)state.steps));
     failed |= api_add(request, "accumulated", json_integer((json_int_t)state.contributions));
-    failed |= add_moment(request);
+    failed |= add_moment(request, policy);
     failed |= api_add(request, "specification", json_deep_copy(state.spec->json));
     return failed ? (int)request->err.code : NN_OK;
 }
 
 static int describe(struct api_request *request) {
     struct api_model_state state = api_model_state(request);
-    int code = describe_state(request, state);
+    int code = describe_state(request, state, NULL);
     api_model_spec_unref(state.spec);
     return code;
 }
@@ -176,16 +178,18 @@ static bool is_same(const struct api_model *model, const struct nn_def *def) {
 }
 
 /* The answer as it will be, with that specification. */
-static int describe_patched(struct api_request *request, struct api_model_spec *spec, bool same) {
+static int describe_patched(struct api_request *request, struct api_model_spec *spec,
+                            const struct api_policy *policy, bool same) {
     struct api_model_state state = api_model_state(request);
     api_model_spec_unref(state.spec);
     state.spec = spec;
     if (!same) state.steps = 0;
-    return describe_state(request, state) ? (int)request->err.code : api_answer_ready(request);
+    return describe_state(request, state, policy) ? (int)request->err.code : api_answer_ready(request);
 }
 
 /* The optimizer that a specification asks for: none, the old one configured anew, or another. */
-static int set_optimizer(struct api_request *request, struct api_model_spec *spec) {
+static int set_optimizer(struct api_request *request, struct api_model_spec *spec,
+                         const struct api_policy *policy) {
     struct api_model *model = request->model;
     struct nn_error *err = &request->err;
     struct nn_optimizer *optimizer = NULL;
@@ -196,7 +200,7 @@ static int set_optimizer(struct api_request *request, struct api_model_spec *spe
     if (json && !json_is_null(json) && api_spec_optimizer(request, json, NULL, &def, &attrs))
         return (int)err->code;
     bool same = is_same(model, def);
-    if (describe_patched(request, spec, same)) return (int)err->code;
+    if (describe_patched(request, spec, policy, same)) return (int)err->code;
     if (def) bytes = nn_optimizer_bytes(model->graph, def, attrs);
     if (same) {
         optimizer = model->optimizer;
@@ -226,7 +230,8 @@ static int turn_patch(struct api_request *request) {
     struct api_model_spec *spec = api_model_spec_new_take(patched);
     if (!spec) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     struct api_policy policy;
-    if (api_spec_policy(request, spec->json, NULL, &policy) == NN_OK && set_optimizer(request, spec) == NN_OK)
+    if (api_spec_policy(request, spec->json, NULL, &policy) == NN_OK &&
+        set_optimizer(request, spec, &policy) == NN_OK)
         set_policy(request, &policy);
     api_model_spec_unref(spec);
     return (int)request->err.code;

@@ -160,7 +160,7 @@ static struct test_answer run_step(struct test_service *service, int index, long
         request.body = sends_back ? expected[index - 1].body : body;
         request.size = sends_back ? expected[index - 1].size : strlen(body);
     }
-    atomic_store(&service->drawn, 1000 * (unsigned)index); /* the same numbers for every attempt */
+    atomic_store(&service->drawn, 1000 * (unsigned long long)index); /* the same numbers for every attempt */
     step_n = n;
     step_all = all;
     step_failed = false;

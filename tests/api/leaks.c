@@ -128,13 +128,60 @@ static void contexts(void **state) {
     test_service_stop(&service);
 }
 
+/* Readers of old versions hold their memory, eight versions at the most, and no longer than they read. */
+static void versions(void **state) {
+    (void)state;
+    enum { READERS = 7 };
+    static const char change[] = "{\"parameters\": {\"3.bias\": [1, 2, 3, 4]}}";
+    struct test_service service;
+    struct api_response *held[READERS];
+    test_service_start(&service, NULL, 0);
+    test_do(&service, 201, "POST /models", "{\"name\": \"m\", " LAYERS);
+    test_do(&service, 200, "PUT /models/m/parameters?partial=true", change);
+    size_t reserved = api_memory_in_use(service.api);
+    for (int i = 0; i < READERS; i++) {
+        held[i] = test_respond(&service, &(struct test_request){.method = "GET",
+                                                                .path = "/models/m/parameters",
+                                                                .accept = "application/safetensors"});
+        assert_non_null(held[i]);
+        test_do(&service, 200, "PUT /models/m/parameters?partial=true", change);
+    }
+    test_do(&service, 503, "PUT /models/m/parameters?partial=true", change);
+    for (int i = 0; i < READERS; i++) api_response_free(held[i]);
+    size_t one = (api_memory_in_use(service.api) - reserved) / (READERS + 1 - 2); /* there were two before */
+    assert_true(one > 0);
+    test_do(&service, 200, "PUT /models/m/parameters?partial=true", change);
+    assert_true(api_memory_in_use(service.api) <= reserved + one);
+    json_t *model = test_call(&service, 200, "GET /models/m", NULL);
+    assert_int_equal(json_integer_value(json_object_get(model, "version")), READERS + 2);
+    json_decref(model);
+    test_service_stop(&service);
+}
+
+/* An id that is taken is not given again, were entropy to repeat itself. */
+static void ids(void **state) {
+    (void)state;
+    static const char keep_it[] = "{\"model\": \"m\", \"retain\": true, \"seed\": 1, " INPUTS "}";
+    struct test_service service;
+    test_service_start(&service, NULL, 0);
+    test_do(&service, 201, "POST /models", "{\"name\": \"m\", " LAYERS);
+    unsigned long long drawn = atomic_load(&service.drawn);
+    test_do(&service, 200, "POST /forward", keep_it);
+    size_t reserved = api_memory_in_use(service.api);
+    atomic_store(&service.drawn, drawn);
+    test_do(&service, 503, "POST /forward", keep_it);
+    assert_int_equal(api_memory_in_use(service.api), reserved);
+    test_do(&service, 200, "POST /forward", keep_it);
+    test_service_stop(&service);
+}
+
 static void refuse(struct test_service *service, int i) {
     static const char *const bodies[] = {"{\"model\": \"m\", \"inputs\": {\"x\": [[1, 2], [3]]}}",
                                          "{\"model\": \"m\", \"inputs\": {\"x\": [[1, 2]]}}",
                                          "{\"model\": \"m\", \"inputs\": {\"x\": ",
                                          "{\"model\": \"m\", \"retain\": true, \"retain\": true}",
                                          "{\"model\": {\"inputs\": {}, \"layers\": [{\"op\": \"relu\"}]}}",
-                                         "{\"model\": \"nobody\", " INPUTS "}"};
+                                         "{\"model\": \"nobody\", \"inputs\": {\"x\": [[1]]}}"};
     test_do(service, 0, "POST /forward", bodies[i % 6]);
     test_do(service, 0, "POST /models", bodies[i % 6]);
     test_do(service, 0, "POST /backward", bodies[i % 6]);
@@ -153,7 +200,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(models),     cmocka_unit_test(lives),    cmocka_unit_test(cycles),
         cmocka_unit_test(optimizers), cmocka_unit_test(contexts), cmocka_unit_test(refusals),
+        cmocka_unit_test(versions),   cmocka_unit_test(ids),
     };
+    atomic_store(&test_counts_bytes, true);
     nn_blas_init();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,8 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static atomic_long test_live;  /* allocations not yet freed, */
-static atomic_long test_bytes; /* and their size */
+static atomic_long test_live; /* allocations not yet freed, */
+static atomic_long
+    test_bytes; /* and their size, once there is a test: a sanitizer that begins is not asked */
+static atomic_bool test_counts_bytes;
 
 static atomic_long until; /* how many more succeed; only while armed */
 static atomic_bool armed, all_from_there, failed;
@@ -59,10 +61,12 @@ static bool resolve(void) {
     return true;
 }
 
+static long size_of(void *p) { return atomic_load(&test_counts_bytes) ? (long)malloc_usable_size(p) : 0; }
+
 static void *count(void *p) {
     if (!p) return NULL;
     atomic_fetch_add(&test_live, 1);
-    atomic_fetch_add(&test_bytes, (long)malloc_usable_size(p));
+    atomic_fetch_add(&test_bytes, size_of(p));
     return p;
 }
 
@@ -71,17 +75,17 @@ void *malloc(size_t size) {
     return fails() ? NULL : count(next_malloc(size));
 }
 
-void *calloc(size_t n, size_t size) {
-    if (!resolve()) return first_alloc(n * size);
-    return fails() ? NULL : count(next_calloc(n, size));
+void *calloc(size_t nmemb, size_t size) {
+    if (!resolve()) return first_alloc(nmemb * size);
+    return fails() ? NULL : count(next_calloc(nmemb, size));
 }
 
-void *realloc(void *p, size_t size) {
-    if (!p) return malloc(size);
+void *realloc(void *ptr, size_t size) {
+    if (!ptr) return malloc(size);
     if (!resolve() || fails()) return NULL;
-    long before = (long)malloc_usable_size(p);
-    void *moved = next_realloc(p, size);
-    if (moved) atomic_fetch_add(&test_bytes, (long)malloc_usable_size(moved) - before);
+    long before = size_of(ptr);
+    void *moved = next_realloc(ptr, size);
+    if (moved) atomic_fetch_add(&test_bytes, size_of(moved) - before);
     return moved;
 }
 
@@ -90,17 +94,17 @@ void *aligned_alloc(size_t alignment, size_t size) {
     return fails() ? NULL : count(next_aligned(alignment, size));
 }
 
-char *strdup(const char *text) { /* a sanitizer's own would not come by here */
-    size_t size = strlen(text) + 1;
+char *strdup(const char *s) { /* a sanitizer's own would not come by here */
+    size_t size = strlen(s) + 1;
     char *copy = malloc(size);
-    return copy ? memcpy(copy, text, size) : NULL;
+    return copy ? memcpy(copy, s, size) : NULL;
 }
 
-void free(void *p) {
-    if (!p || is_first(p)) return;
+void free(void *ptr) {
+    if (!ptr || is_first(ptr)) return;
     atomic_fetch_sub(&test_live, 1);
-    atomic_fetch_sub(&test_bytes, (long)malloc_usable_size(p));
-    next_free(p);
+    atomic_fetch_sub(&test_bytes, size_of(ptr));
+    next_free(ptr);
 }
 
 /* The n-th allocation from now on fails, counted from 0; or it and all that follow. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -91,20 +92,30 @@ void test_service_stop(struct test_service *service) {
 
 /* --- requests -------------------------------------------------------------------------------------- */
 
-struct api_response *test_respond(struct test_service *service, const struct test_request *request) {
-    char path[512];
+enum { PATH = 512 };
+
+/* `path` is room for that part of it. */
+static struct api_head head_of(const struct test_request *request, char path[PATH]) {
     const char *query = strchr(request->path, '?');
     size_t size = query ? (size_t)(query - request->path) : strlen(request->path);
-    assert_true(size < sizeof path);
+    assert_true(size < PATH);
     memcpy(path, request->path, size);
     path[size] = '\0';
-    struct api_head head = {.method = request->method,
-                            .path = path,
-                            .query = query ? query + 1 : NULL,
-                            .authorization = request->authorization,
-                            .content_type = request->content_type,
-                            .accept = request->accept,
-                            .content_length = (int64_t)request->size};
+    return (struct api_head){.method = request->method,
+                             .path = path,
+                             .query = query ? query + 1 : NULL,
+                             .authorization = request->authorization,
+                             .content_type = request->content_type,
+                             .accept = request->accept,
+                             .if_match = request->if_match,
+                             .if_none_match = request->if_none_match,
+                             .idempotency_key = request->idempotency_key,
+                             .content_length = (int64_t)request->size};
+}
+
+struct api_response *test_respond(struct test_service *service, const struct test_request *request) {
+    char path[PATH];
+    struct api_head head = head_of(request, path);
     if (service->watch) service->watch(true);
     struct api_response *response = api_handle(service->api, &head, request->body, request->size);
     if (service->watch) service->watch(false);
@@ -148,21 +159,77 @@ const char *test_answer_header(const struct test_answer *answer, const char *nam
     return NULL;
 }
 
-json_t *test_call(struct test_service *service, int status, const char *request, const char *body) {
+static void answered(void *context, struct api_response *response) {
+    struct test_pending *pending = context;
+    pending->answer = test_copy_answer(response);
+    api_response_free(response);
+    atomic_store(&pending->done, true);
+}
+
+void test_submit(struct test_service *service, struct test_pending *pending,
+                 const struct test_request *request) {
+    char path[PATH];
+    struct api_head head = head_of(request, path);
+    atomic_init(&pending->done, false);
+    struct api_admission admission = api_admit(service->api, &head);
+    if (!admission.request) {
+        answered(pending, admission.refusal);
+        return;
+    }
+    void *body = request->size ? malloc(request->size) : NULL;
+    assert_true(body || !request->size);
+    if (body) memcpy(body, request->body, request->size);
+    api_submit_take(admission.request, body, request->size, answered, pending);
+}
+
+struct test_answer test_take(struct test_pending *pending) {
+    static const struct timespec moment = {.tv_nsec = 100000};
+    while (!atomic_load(&pending->done)) nanosleep(&moment, NULL);
+    struct test_answer answer = pending->answer;
+    pending->answer = (struct test_answer){0};
+    return answer;
+}
+
+/* `headers` NULL: none. */
+static json_t *call(struct test_service *service, int status, const char *request,
+                    const struct test_request *headers, const char *body) {
     char method[16];
     const char *path = strchr(request, ' ');
+    struct test_request whole = headers ? *headers : (struct test_request){0};
     json_error_t error;
     assert_non_null(path);
     snprintf(method, sizeof method, "%.*s", (int)(path - request), request);
-    struct test_answer answer = test_request(
-        service, &(struct test_request){
-                     .method = method, .path = path + 1, .body = body, .size = body ? strlen(body) : 0});
+    whole.method = method;
+    whole.path = path + 1;
+    whole.body = body;
+    whole.size = body ? strlen(body) : 0;
+    struct test_answer answer = test_request(service, &whole);
     if (status && answer.status != status)
         fail_msg("%s: %d instead of %d: %s", request, answer.status, status,
                  answer.body ? answer.body : "no memory");
-    json_t *json = answer.body ? json_loadb(answer.body, answer.size, JSON_REJECT_DUPLICATES, &error) : NULL;
-    if (answer.body && !json) fail_msg("%s: no JSON: %s: %s", request, error.text, answer.body);
+    json_t *json = answer.size ? json_loadb(answer.body, answer.size, JSON_REJECT_DUPLICATES, &error) : NULL;
+    if (answer.size && !json) fail_msg("%s: no JSON: %s: %s", request, error.text, answer.body);
     test_answer_free(&answer);
+    return json;
+}
+
+json_t *test_call(struct test_service *service, int status, const char *request, const char *body) {
+    return call(service, status, request, NULL, body);
+}
+
+json_t *test_ask(struct test_service *service, int status, const char *request,
+                 const struct test_request *headers, const char *format, ...) {
+    char *body = NULL;
+    va_list args;
+    if (format) {
+        va_start(args, format);
+        assert_true(vasprintf(&body, format, args) >= 0);
+        va_end(args);
+        for (char *c = body; *c; c++)
+            if (*c == '\'') *c = '"';
+    }
+    json_t *json = call(service, status, request, headers, body);
+    free(body);
     return json;
 }
 

@@ -40,6 +40,7 @@ void test_service_stop(struct test_service *service);
 struct test_request {
     const char *method, *path; /* the path with its query */
     const char *authorization, *content_type, *accept;
+    const char *if_match, *if_none_match, *idempotency_key;
     const void *body;
     size_t size;
 };
@@ -61,10 +62,27 @@ void test_answer_free(struct test_answer *answer);
 /* NULL if there is no such header. */
 const char *test_answer_header(const struct test_answer *answer, const char *name);
 
+/* A request whose answer may be long in coming. */
+struct test_pending {
+    atomic_bool done;
+    struct test_answer answer; /* once it is done */
+};
+/* Submits it: `pending` stays where it is until it is done. */
+void test_submit(struct test_service *service, struct test_pending *pending,
+                 const struct test_request *request);
+/* Waits; the answer is the caller's. */
+struct test_answer test_take(struct test_pending *pending);
+
 /* "POST /models" with a body in JSON (NULL: none); fails the test if the status is another. The answer's
  * document, which is the caller's; status 0 skips that check. */
 json_t *test_call(struct test_service *service, int status, const char *request, const char *body);
 /* As test_call, for an answer that nobody looks at. */
 void test_do(struct test_service *service, int status, const char *request, const char *body);
+
+/* As test_call; the body (NULL: none) is a format in which ' stands for ". `headers` NULL: none; of them,
+ * only those that bear conditions and keys are looked at. */
+json_t *test_ask(struct test_service *service, int status, const char *request,
+                 const struct test_request *headers, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
 
 #endif

@@ -1,0 +1,181 @@
+/* What is beyond a limit: bodies, memory, models, contexts. Refused at once, and possible again as soon as
+ * there is room. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "../support/e2e.h"
+
+#define FLAGS(...) ((const char *const[]){__VA_ARGS__, NULL})
+#define MODEL      "'seed': 1, 'inputs': {'x': {'shape': [2]}}, 'layers': [{'op': 'linear', 'out_features': 1}]"
+#define FORWARD    "{\"model\": \"m\", \"inputs\": {\"x\": [[1, 2]]}}"
+
+static const char *busy(const struct http_answer *answer) {
+    static char after[256];
+    check_problem(answer, 503, "busy", NULL);
+    assert_true(strtol(http_header(answer, "Retry-After", after), NULL, 10) > 0);
+    return after;
+}
+
+/* A forward padded with spaces to this size. */
+static const struct http_answer *post_sized(int status, size_t size, bool chunked) {
+    char *body = service_keep(malloc(size));
+    memset(body, ' ', size);
+    memcpy(body, FORWARD, sizeof FORWARD - 1);
+    return service_call(status, &(struct http_request){.method = "POST",
+                                                       .path = "/forward",
+                                                       .type = JSON_TYPE,
+                                                       .body = body,
+                                                       .size = size,
+                                                       .chunked = chunked});
+}
+
+static void bodies(void **state) {
+    (void)state;
+    static const size_t limit = 65536;
+    service_start(FLAGS("--max-body", "64K"), NULL);
+    ask(201, "POST", "/models", "{'name': 'm', " MODEL "}");
+    for (int chunked = 0; chunked < 2; chunked++) {
+        post_sized(200, limit, chunked);
+        check_problem(post_sized(413, limit + 1, chunked), 413, "too-large", NULL);
+        check_problem(post_sized(413, 4 * limit, chunked), 413, "too-large", NULL);
+        check_problem(post_sized(413, 100 * limit, chunked), 413, "too-large", NULL);
+        post_sized(200, sizeof FORWARD - 1, chunked);
+    }
+    /* a GET has no body */
+    check_problem(
+        service_call(413,
+                     &(struct http_request){.method = "GET", .path = "/models", .body = "{}", .size = 2}),
+        413, "too-large", NULL);
+    service_is_alive();
+    service_stop();
+}
+
+/* A length that nobody will send is refused without waiting for it. */
+static void lengths(void **state) {
+    (void)state;
+    static const char *const told[] = {"65537",
+                                       "1000000000000",
+                                       "9223372036854775807",
+                                       "9223372036854775808",
+                                       "18446744073709551615",
+                                       "18446744073709551616",
+                                       "99999999999999999999999999"};
+    service_start(FLAGS("--max-body", "64K"), NULL);
+    for (size_t i = 0; i < sizeof told / sizeof *told; i++) {
+        char head[256], answer[4096];
+        int fd = raw_connect(service.port);
+        assert_int_not_equal(fd, -1);
+        snprintf(head, sizeof head,
+                 "POST /forward HTTP/1.1\r\nHost: x\r\nContent-Type: " JSON_TYPE
+                 "\r\nExpect: 100-continue\r\nContent-Length: %s\r\n\r\n",
+                 told[i]);
+        assert_true(raw_send_text(fd, head));
+        raw_receive(fd, answer, sizeof answer);
+        close(fd);
+        if (raw_status(answer) != 413 && (i < 3 || raw_status(answer) != 400))
+            fail_msg("%s answers %.200s", told[i], answer);
+    }
+    service_is_alive();
+    service_stop();
+}
+
+static void memory(void **state) {
+    (void)state;
+    service_start(FLAGS("--memory", "16M", "--max-body", "4M"), NULL);
+    /* never */
+    refused(
+        413, "too-large", NULL, "POST", "/models",
+        "{'name': 'huge', 'inputs': {'x': {'shape': [4096]}}, 'layers': [{'op': 'linear', 'out_features': "
+        "4096}]}");
+    /* not now */
+    ask(201, "POST", "/models",
+        "{'name': 'big', 'inputs': {'x': {'shape': [1024]}}, 'layers': [{'op': 'linear', 'out_features': "
+        "2048}]}");
+    for (int i = 0; i < 3; i++)
+        busy(ask_bytes(503, "POST", "/models",
+                       "{'name': 'second', 'inputs': {'x': {'shape': [1024]}}, 'layers': [{'op': 'linear', "
+                       "'out_features': 2048}]}"));
+    ask(404, "GET", "/models/second", NULL);
+    ask(200, "DELETE", "/models/big", NULL);
+    ask(201, "POST", "/models",
+        "{'name': 'second', 'inputs': {'x': {'shape': [1024]}}, 'layers': [{'op': 'linear', 'out_features': "
+        "2048}]}");
+    ask(200, "DELETE", "/models/second", NULL);
+    service_stop();
+}
+
+/* Tapes fill the memory; letting one go makes room for the next. */
+static void memory_of_contexts(void **state) {
+    (void)state;
+    static const char body[] = "{'model': 'wide', 'inputs': {'x': [[1, 2]]}, 'retain': true}";
+    const char *last = NULL;
+    int kept = 0;
+    service_start(FLAGS("--memory", "16M"), NULL);
+    ask(201, "POST", "/models",
+        "{'name': 'wide', 'seed': 1, 'inputs': {'x': {'shape': [2]}}, 'layers': [{'op': 'linear', "
+        "'out_features': 100000, 'bias': false}, {'op': 'tanh'}, {'op': 'tanh', 'name': 't'}, {'op': "
+        "'linear', 'out_features': 1}]}");
+    for (;; kept++) {
+        struct http_answer answer;
+        const char *text = quoted(body);
+        struct http_request request = {
+            .method = "POST", .path = "/forward", .type = JSON_TYPE, .body = text, .size = strlen(text)};
+        http_call(client, &request, &answer);
+        if (answer.status != 200) {
+            busy(&answer);
+            http_answer_fini(&answer);
+            break;
+        }
+        json_t *json = json_loadb((char *)answer.body, answer.size, 0, NULL);
+        last = quoted(text_at(json, "context"));
+        json_decref(json);
+        http_answer_fini(&answer);
+        assert_in_range(kept, 0, 100);
+    }
+    assert_in_range(kept, 2, 40);
+    assert_int_equal(json_array_size(at(ask(200, "GET", "/contexts", NULL), "contexts")), kept);
+    char path[64];
+    snprintf(path, sizeof path, "/contexts/%s", last);
+    ask(200, "DELETE", path, NULL);
+    ask(200, "POST", "/forward", body);
+    busy(ask_bytes(503, "POST", "/forward", body));
+    service_stop();
+}
+
+static void models(void **state) {
+    (void)state;
+    service_start(FLAGS("--max-models", "2"), NULL);
+    ask(201, "POST", "/models", "{'name': 'a', " MODEL "}");
+    ask(201, "POST", "/models", "{'name': 'b', " MODEL "}");
+    busy(ask_bytes(503, "POST", "/models", "{'name': 'c', " MODEL "}"));
+    refused(409, "name-taken", "/name", "POST", "/models", "{'name': 'b', " MODEL "}");
+    ask(200, "DELETE", "/models/a", NULL);
+    ask(201, "POST", "/models", "{'name': 'c', " MODEL "}");
+    service_stop();
+}
+
+static void contexts(void **state) {
+    (void)state;
+    service_start(FLAGS("--max-contexts", "1"), NULL);
+    ask(201, "POST", "/models", "{'name': 'm', " MODEL "}");
+    ask(200, "POST", "/forward", "{'model': 'm', 'inputs': {'x': [[1, 2]]}, 'retain': true}");
+    busy(ask_bytes(503, "POST", "/forward", "{'model': 'm', 'inputs': {'x': [[1, 2]]}, 'retain': true}"));
+    ask(200, "POST", "/forward", "{'model': 'm', 'inputs': {'x': [[1, 2]]}}");
+    service_stop();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        service_test(bodies), service_test(lengths),  service_test(memory), service_test(memory_of_contexts),
+        service_test(models), service_test(contexts),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
