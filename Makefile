@@ -4,7 +4,7 @@
 #
 #   BUILD=dir      builds elsewhere
 #   SAN=list       builds with sanitizers: address,undefined or thread
-#   SUITES=list    of `make test`: some of unit api server e2e docs python
+#   SUITES=list    of `make test`: some of unit api server e2e docs python javascript
 #   V=1            shows whole commands
 
 BUILD ?= build
@@ -27,7 +27,8 @@ SERVER_LIBS = -lmicrohttpd $(API_LIBS)
 NEED = .ci/need
 BUILD_NEEDS = gcc libc6-dev libmicrohttpd-dev libjansson-dev libxxhash-dev libopenblas-dev
 CURL_NEEDS = libcurl4-openssl-dev
-TEST_NEEDS = $(CURL_NEEDS) libcmocka-dev curl $(if $(DOCS_TESTS),python3) $(if $(PYTHON_TESTS),python3-venv)
+TEST_NEEDS = $(CURL_NEEDS) libcmocka-dev curl $(if $(DOCS_TESTS),python3) $(if $(PYTHON_TESTS),python3-venv) \
+    $(if $(filter javascript,$(SUITES)),$(if $(shell command -v node),,nodejs))
 LINT_NEEDS = clang clang-tidy clang-format cppcheck shellcheck
 
 # --- what is built of what -------------------------------------------------------------------------
@@ -105,12 +106,12 @@ demo:
 	$(MAKE_ALL) $(BUILD)/gradd $(BUILD)/examples/digits
 	@$(BUILD)/examples/digits
 
-SUITES ?= unit api server e2e docs python
+SUITES ?= unit api server e2e docs python javascript
 # These count allocations, with one thread, through a malloc of their own: TSan has one too.
 UNTHREADED = $(if $(filter thread,$(SAN)),%/tests/api/allocations %/tests/api/leaks)
 PROGRAM_TESTS = $(filter-out $(UNTHREADED),$(filter $(foreach s,$(SUITES),$(BUILD)/tests/$(s)/%),$(UNIT) $(SERVER_TESTS) $(E2E)))
-SCRIPT_TESTS = $(foreach s,$(filter e2e docs,$(SUITES)),$(shell find tests/$(s) -maxdepth 1 -type f -executable \
-    2>/dev/null))
+SCRIPT_TESTS = $(foreach s,$(filter e2e docs javascript,$(SUITES)),$(shell find tests/$(s) -maxdepth 1 \
+    -type f -executable 2>/dev/null))
 PYTHON_TESTS = $(if $(filter python,$(SUITES)),$(wildcard tests/python/*.py))
 
 test:

@@ -19,8 +19,8 @@ const struct api_limits api_default_limits = {
     .context_ttl_ms = (int64_t)600 * 1000,
     .layers = 1024,
     .client_requests = 256,
-    .keys = 65536,
-    .key_ttl_ms = (int64_t)3600 * 1000,
+    .keys = 1000000,
+    .key_ttl_ms = (int64_t)300 * 1000,
 };
 
 struct api *api_new(const struct api_settings *settings, const struct api_env *env, struct nn_error *err) {

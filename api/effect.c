@@ -14,18 +14,18 @@
 #define MAX_KEY 128
 
 struct api_effect {
-    char key[MAX_KEY + 1];
     XXH128_hash_t body; /* of the first request, */
     XXH64_hash_t head;  /* and of its method, path and query */
     size_t reserved;
     char *members; /* JSON; NULL until it is noted */
     int status;
-    char location[96];
+    char *location; /* or NULL */
 
     /* Guarded by the registry's lock. */
     bool done;
     int64_t expires_ms;
     struct api_effect *next; /* the one that expires after it */
+    char key[];
 };
 
 static int by_key(const void *a, const void *b) {
@@ -36,6 +36,7 @@ static void effect_free(struct api *api, struct api_effect *effect) {
     if (!effect) return;
     api_release(api, effect->reserved);
     free(effect->members);
+    free(effect->location);
     free(effect);
 }
 
@@ -85,12 +86,13 @@ static bool is_key(const char *key) {
 static struct api_effect *effect_new(struct api_request *request) {
     const char *query = request->query ? request->query : "";
     const char *parts[] = {request->route->method, request->route->path, request->name, query};
-    if (api_reserve(request, sizeof(struct api_effect))) return NULL;
-    struct api_effect *effect = calloc(1, sizeof *effect);
+    size_t key_size = strlen(request->idempotency_key) + 1, size = sizeof(struct api_effect) + key_size;
+    if (api_reserve(request, size)) return NULL;
+    struct api_effect *effect = calloc(1, size);
     if (!effect) return nn_fail(&request->err, NN_E_NOMEM, "memory is out"), NULL;
-    api_reserve_move(request, sizeof *effect);
-    effect->reserved = sizeof *effect;
-    snprintf(effect->key, sizeof effect->key, "%s", request->idempotency_key);
+    api_reserve_move(request, size);
+    effect->reserved = size;
+    memcpy(effect->key, request->idempotency_key, key_size);
     effect->body = XXH3_128bits(request->body, request->size);
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) /* with its end, which keeps parts apart */
         effect->head = XXH3_64bits_withSeed(parts[i], strlen(parts[i]) + 1, effect->head);
@@ -117,7 +119,8 @@ static int found(struct api_request *request, const struct api_effect *first, co
     if (!(*members = nn_arena_strdup(request->arena, first->members)))
         return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     request->answer.status = first->status;
-    memcpy(request->answer.location, first->location, sizeof request->answer.location);
+    if (first->location)
+        snprintf(request->answer.location, sizeof request->answer.location, "%s", first->location);
     return NN_OK;
 }
 
@@ -156,9 +159,10 @@ int api_effect_note(struct api_request *request) {
     if (!effect || effect->members) return NN_OK;
     const struct api_answer *answer = &request->answer;
     effect->members = answer->members ? api_json_text(answer->members) : strdup("{}");
-    if (!effect->members) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    if (answer->location[0]) effect->location = strdup(answer->location);
+    if (!effect->members || (answer->location[0] && !effect->location))
+        return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     effect->status = answer->status;
-    memcpy(effect->location, answer->location, sizeof effect->location);
     size_t bytes = strlen(effect->members) + 1;
     if (api_reserve(request, bytes)) return (int)request->err.code;
     api_reserve_move(request, bytes);

@@ -41,8 +41,16 @@ static const struct {
     {"POST", "/backward", 200,
      "{'model': 'm', 'inputs': {'x': [[1, 2, 3], [3, 2, 1]]}, 'targets': {'y': [0, 1]}, 'accumulate': true}",
      "model incarnation version loss losses samples seed accumulated"},
+    {"GET", "/models/{}/gradients", 200, NULL,
+     "model incarnation version contributions scale oldest_version"},
     {"POST", "/step", 200, "{'model': 'm', 'mean': true}",
      "model incarnation version applied_version contributions"},
+    {"POST", "/models/{}/gradients", 200,
+     "{'incarnation': 'INCARNATION', 'version': 1, 'samples': 2, 'gradients': {'out.bias': [1, -1]}}",
+     "model incarnation version staleness applied_version"},
+    {"DELETE", "/models/{}/gradients", 200, NULL, "model incarnation cleared"},
+    {"POST", "/models/{}/parameters", 200, "{'from': 'm', 'tau': 0.5}",
+     "model incarnation applied_version from_version"},
     {"GET", "/models/{}/optimizer", 200, NULL, "model incarnation version op steps"},
     {"PUT", "/models/{}/optimizer", 200,
      "{'op': 'adam', 'steps': 3, 'state': {"
@@ -62,7 +70,7 @@ static void the_table_is_whole(void **state) {
     static const struct {
         const char *method, *path;
     } routes[] = {
-#define API_ROUTE(method, path, handler, body, open, members, summary) {method, path},
+#define API_ROUTE(method, path, handler, body, effect, open, members, summary) {method, path},
 #include "../../api/routes.def"
 #undef API_ROUTE
     };
@@ -85,6 +93,15 @@ static const char *path_of(int call, const char *context) {
     return path;
 }
 
+/* The call's document, where an INCARNATION stands for the model's, which its creation told. */
+static const char *body_of(int call, const char *incarnation) {
+    const char *json = calls[call].json, *hole = json ? strstr(json, "INCARNATION") : NULL;
+    if (!hole) return json;
+    char *body = service_keep(malloc(256));
+    snprintf(body, 256, "%.*s%s%s", (int)(hole - json), json, incarnation, hole + strlen("INCARNATION"));
+    return body;
+}
+
 /* Every word of `members` is a member of the answer. */
 static void check_members(int call, const json_t *members) {
     char words[256];
@@ -97,16 +114,17 @@ static void check_members(int call, const json_t *members) {
 
 static void in_json(void **state) {
     (void)state;
-    const char *context = "";
+    const char *context = "", *incarnation = "";
     for (int i = 0; i < CALLS; i++) {
         const struct http_answer *bytes =
-            ask_bytes(calls[i].status, calls[i].method, path_of(i, context), calls[i].json);
+            ask_bytes(calls[i].status, calls[i].method, path_of(i, context), body_of(i, incarnation));
         json_t *answer = json_loadb((char *)bytes->body, bytes->size, JSON_REJECT_DUPLICATES, NULL);
         char type[256];
         assert_non_null(answer);
         assert_string_equal(http_header(bytes, "Content-Type", type), JSON_TYPE);
         check_members(i, answer);
         if (json_object_get(answer, "context")) context = quoted(text_at(answer, "context"));
+        if (calls[i].status == 201) incarnation = quoted(text_at(answer, "incarnation"));
         json_decref(answer);
     }
 }
@@ -147,11 +165,11 @@ static void write_document(struct test_writer *writer, const json_t *document, b
 
 static void in_safetensors(void **state) {
     (void)state;
-    const char *context = "";
+    const char *context = "", *incarnation = "";
     for (int i = 0; i < CALLS; i++) {
         struct test_writer writer = {0};
-        json_t *document = calls[i].json ? json_loads(quoted(calls[i].json), 0, NULL) : NULL;
-        bool plain = strstr(calls[i].path, "/parameters") != NULL;
+        json_t *document = calls[i].json ? json_loads(quoted(body_of(i, incarnation)), 0, NULL) : NULL;
+        bool plain = strstr(calls[i].path, "/parameters") && strcmp(calls[i].method, "PUT") == 0;
         if (document) write_document(&writer, document, plain);
         const struct test_file *answer =
             ask_file(calls[i].status, calls[i].method, path_of(i, context), document ? &writer : NULL);
@@ -159,6 +177,7 @@ static void in_safetensors(void **state) {
         const json_t *members = json_object_get(answer->header, "__metadata__");
         check_members(i, members);
         if (json_object_get(members, "context")) context = quoted(test_file_text(answer, "context"));
+        if (calls[i].status == 201) incarnation = quoted(test_file_text(answer, "incarnation"));
     }
 }
 
