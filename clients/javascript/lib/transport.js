@@ -8,9 +8,12 @@ import { GraddError, errorOf } from './error.js';
 const FIRST_MS = 100; // of the waits between attempts, each twice the one before
 const LONGEST_MS = 10_000;
 const PATIENCE_MS = 60_000; // of a Retry-After; who asks for more gets no other attempt
+const SAFE_MS = 240_000; // how old a key may be that is sent again: the service forgets it after five minutes
+
+const TRANSIENT = new Set(['unreachable', 'timeout', 'in-flight']);
 
 function isTransient({ status, slug, retryAfterMs = 0 }) {
-  return (status === 0 || status === 429 || status === 503 || slug === 'in-flight') && retryAfterMs <= PATIENCE_MS;
+  return (TRANSIENT.has(slug) || status === 429 || status === 503) && retryAfterMs <= PATIENCE_MS;
 }
 
 /** How long to wait before the next attempt. By chance, so that many clients do not come back at once. */
@@ -59,7 +62,7 @@ function noAnswer(error, timedOut, ms) {
 async function attemptOnce(fetch, url, request, { signal: outer, timeoutMs }) {
   const { signal, release } = deadline(outer, timeoutMs);
   try {
-    const response = await fetch(url, { ...request, signal });
+    const response = await fetch(url, { ...request, redirect: 'manual', signal }); // to follow makes a POST a GET
     const bytes = new Uint8Array(await response.arrayBuffer());
     if (!response.ok && response.status !== 304) throw errorOf(response, new TextDecoder().decode(bytes));
     return { status: response.status, headers: response.headers, bytes };
@@ -74,10 +77,12 @@ async function attemptOnce(fetch, url, request, { signal: outer, timeoutMs }) {
 
 /**
  * Sends `request` (as fetch takes it) until there is an answer, an error that stays, or enough of it. While
- * an earlier attempt is at work in the service, as one is that waits for a round, asking is no failure.
+ * an earlier attempt is at work in the service, as one is that waits for a round, asking is no failure, and
+ * its key cannot be forgotten.
  */
 export async function send(fetch, url, request, { signal, timeoutMs, retries }) {
   let failures = 0;
+  let keySince = performance.now();
   let atWorkSince;
   for (;;) {
     signal?.throwIfAborted();
@@ -85,13 +90,17 @@ export async function send(fetch, url, request, { signal, timeoutMs, retries }) 
       return await attemptOnce(fetch, url, request, { signal, timeoutMs });
     } catch (error) {
       if (!(error instanceof GraddError) || !isTransient(error) || retries === 0) throw error;
+      const now = performance.now();
       if (error.slug === 'in-flight') {
-        atWorkSince ??= performance.now();
-        if (timeoutMs && performance.now() - atWorkSince > timeoutMs) throw error;
+        keySince = now;
+        atWorkSince ??= now;
+        if (timeoutMs && now - atWorkSince > timeoutMs) throw error;
       } else if (++failures > retries) {
         throw error;
       }
-      await pause(waitOf(failures, error.retryAfterMs), signal);
+      const wait = waitOf(failures, error.retryAfterMs);
+      if (now + wait - keySince > SAFE_MS) throw error;
+      await pause(wait, signal);
     }
   }
 }

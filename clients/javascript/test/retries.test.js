@@ -130,6 +130,24 @@ test('says what it can of an error that is not the service\'s own', async () => 
   await assert.rejects(forward(), { status: 502, slug: 'unknown' });
 });
 
+test('a redirection is no answer', async () => {
+  proxy.inject({ status: 302, headers: { location: '/models' }, body: '' });
+  await assert.rejects(gradd.create({ ...LINE, name: 'other' }), { status: 302, slug: 'unknown' });
+  assert.equal(proxy.seen.length, 1);
+});
+
+test('no key is sent again that the service may have forgotten', async (context) => {
+  let now = 0;
+  context.mock.method(performance, 'now', () => now);
+  const fetch = async () => {
+    now += 100_000;
+    throw new TypeError('the network is down');
+  };
+  const client = new Client({ url: 'http://somewhere.example', fetch });
+  await assert.rejects(client.step({ model: 'line' }), { slug: 'unreachable' });
+  assert.equal(now, 300_000);
+});
+
 test('an attempt without an answer in time is repeated', async () => {
   proxy.inject('stall');
   assert.deepEqual(toNested((await forward({ timeoutMs: 500 })).outputs['0']), [[5]]);
