@@ -23,14 +23,15 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(i * step, 10) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _panel(top: int, title: str, lines: dict[str, Line]) -> list[str]:
+def _panel(top: int, title: str, lines: dict[str, Line], least: float) -> list[str]:
     ys = [y for line in lines.values() for _, y in line]
     right = max(x for line in lines.values() for x, _ in line) or 1.0
-    low, high = min(ys), max(max(ys), min(ys) + 1e-9)
+    low = max(least, min(ys))
+    high = max(max(ys), low + 1e-9)
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = LEFT + x / right * (WIDTH - LEFT - RIGHT)
-        return across, top + TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        return across, top + TOP + (high - max(y, low)) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     parts = [f'<text x="{LEFT}" y="{top + 20}" font-weight="bold">{escape(title)}</text>']
     for tick in _ticks(low, high):
@@ -50,11 +51,11 @@ def _panel(top: int, title: str, lines: dict[str, Line]) -> list[str]:
     return parts
 
 
-def svg(panels: dict[str, dict[str, Line]]) -> str:
-    """One panel a title, one line a name."""
+def svg(panels: dict[str, dict[str, Line]], least: dict[str, float]) -> str:
+    """One panel a title, one line a name. What is less than the least of its panel is drawn at its edge."""
     height = HEIGHT * len(panels)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
     parts = [head + ' font-family="sans-serif" font-size="12">', '<rect width="100%" height="100%" fill="#fff"/>']
     for i, (title, lines) in enumerate(panels.items()):
-        parts += _panel(i * HEIGHT, title, lines)
+        parts += _panel(i * HEIGHT, title, lines, least.get(title, 0))
     return "\n".join([*parts, "</svg>", ""])

@@ -319,7 +319,8 @@ def main() -> None:
         runs = {mode: train(api, url, options, data, mode) for mode in modes}
     loss = {mode: chart.smooth(run.loss) for mode, run in runs.items()}
     accuracy = {mode: run.accuracy for mode, run in runs.items()}
-    pathlib.Path(options.chart).write_text(chart.svg({"training loss": loss, "test accuracy": accuracy}))
+    panels = {"training loss": loss, "test accuracy": accuracy}
+    pathlib.Path(options.chart).write_text(chart.svg(panels, least={"test accuracy": 0.7}))
     print(f"drawn in {options.chart}")
     short = [mode for mode, run in runs.items() if run.accuracy[-1][1] < options.reach]
     if short:
