@@ -1,6 +1,6 @@
 # gradd. `make demo` and `make test` work on a Debian 12 with nothing but git and make: they install what
-# they lack through apt, and say so. The rest: all, lint, format, docs, bench, test-container, test-torch,
-# deps, clean.
+# they lack through apt, and say so. The rest: all, lint, format, docs, bench, test-fleet, test-torch,
+# test-container, deps, clean.
 #
 #   BUILD=dir      builds elsewhere
 #   SAN=list       builds with sanitizers: address,undefined or thread
@@ -123,6 +123,12 @@ test:
 $(BUILD)/venv/ready:
 	python3 -m venv $(@D) && $(@D)/bin/pip install --quiet numpy safetensors && touch $@
 
+# The examples in Python in full, on Fashion-MNIST.
+test-fleet:
+	@$(NEED) $(BUILD_NEEDS) python3-venv dataset-fashion-mnist
+	$(MAKE_ALL) $(BUILD)/gradd $(BUILD)/venv/ready
+	@tests/run tests/fleet/full.py
+
 # The layer of PyTorch that is a remote model. Apart, for the size of what it installs.
 test-torch:
 	@$(NEED) $(BUILD_NEEDS) python3-venv
@@ -195,7 +201,7 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(OBJECTS:.o=.d)
-.PHONY: all objects deps demo test test-torch test-container bench docs format clean \
+.PHONY: all objects deps demo test test-fleet test-torch test-container bench docs format clean \
     lint lint-arrows lint-operators lint-words lint-format lint-docs lint-cppcheck lint-shell lint-clang \
     lint-tidy
 .SECONDARY:

@@ -78,7 +78,7 @@ def take_part(api: gradd.Client, rank: int, x: np.ndarray, y: np.ndarray, rounds
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", help="a running daemon; without it one is started")
-    parser.add_argument("--rounds", type=int, default=80)
+    parser.add_argument("--rounds", type=int, default=120)
     parser.add_argument("--reach", type=float, default=0.95, help="the accuracy that must be reached")
     parser.add_argument("--save", help="file to save the parameters in")
     options = parser.parse_args()
@@ -96,7 +96,7 @@ def main() -> None:
             print(f"client {rank} alone: {len(y)} images of {CLASSES[rank]}, accuracy {accuracy(alone, data):.4f}")
 
         with concurrent.futures.ThreadPoolExecutor(len(shards)) as clients:
-            parts = [clients.submit(take_part, api, rank, *shard, options.rounds) for rank, shard in enumerate(shards)]
+            parts = [clients.submit(take_part, api, i, *shard, options.rounds) for i, shard in enumerate(shards)]
             for part in concurrent.futures.as_completed(parts):
                 part.result()
         pulled = api.parameters(MODEL)

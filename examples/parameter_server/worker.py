@@ -37,7 +37,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--batch", type=int, default=64, help="samples an update of one worker")
     parser.add_argument("--updates", type=int, default=100)
-    parser.add_argument("--compute", choices=("server", "worker"), default="server", help="where gradients are computed")
+    parser.add_argument("--compute", choices=("server", "worker"), default="server", help="who computes gradients")
     parser.add_argument("--rounds", action="store_true", help="the model aggregates in rounds")
     parser.add_argument("--twice", action="store_true", help="send every request twice")
     parser.add_argument("--log", help="file to write a line of JSON to before and after each update")
@@ -156,6 +156,7 @@ class Worker:
             self.note(
                 key=key,
                 applied=answer["applied_version"],
+                contributions=answer.get("round", {}).get("contributions", 1),
                 loss=answer["loss"],
                 seconds=time.monotonic() - started,
             )

@@ -94,7 +94,7 @@ def test(api: gradd.Client, data: common.Data, own: dict[str, np.ndarray]) -> fl
 
 
 def undivided(upper: dict[str, np.ndarray], data: common.Data, seeds: list[int], node: int) -> dict[str, np.ndarray]:
-    weights = {**{f"first.{name}": value for name, value in first_layer().items()}}
+    weights = {f"first.{name}": value for name, value in first_layer().items()}
     weights |= {name: value.copy() for name, value in upper.items()}
     for seed, (x, y) in zip(seeds, batches(data, len(seeds))):
         h = np.tanh(x @ weights["first.weight"].T + weights["first.bias"])
