@@ -146,8 +146,8 @@ test-container:
 
 bench:
 	@$(NEED) $(BUILD_NEEDS) $(CURL_NEEDS) python3-venv
-	$(MAKE_ALL) $(BUILD)/gradd $(BENCH)
-	@bench/run
+	$(MAKE_ALL) $(BUILD)/gradd $(BENCH) $(BUILD)/venv-torch/ready
+	@$(BUILD)/venv-torch/bin/python bench/run
 
 # --- keeping it in shape ---------------------------------------------------------------------------
 

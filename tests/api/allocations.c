@@ -41,8 +41,10 @@ static const char specification[] =
     "           {\"op\": \"mse\", \"target\": \"t\", \"scale\": 0.5, \"reduction\": \"sum\"}],"
     " \"optimizer\": {\"op\": \"adam\", \"lr\": 0.01, \"betas\": [0.9, 0.99], \"clip_grad_norm\": 1}}";
 
-/* A body of NULL with a method that needs one: the last GET's answer, sent back. "$" in a path or body: the
- * last context. */
+#define APPLY "{\"model\": \"m\", " INPUTS ", " TARGETS ", \"apply\": true, \"seed\": 3}"
+
+/* A body of NULL with a method that needs one: the last step's answer, sent back. "$" in a path or body: the
+ * last context. A third word of the request is its Idempotency-Key. */
 static const struct step {
     const char *request, *accept, *body;
     int status;
@@ -101,6 +103,38 @@ static const struct step {
     {"PUT /models/m/optimizer", JSON, NULL, 200},
     {"GET /models/m/optimizer?dtype=F64", TENSORS, NULL, 200},
     {"PUT /models/m/optimizer", TENSORS, NULL, 200},
+    /* keys */
+    {"POST /backward k1", JSON, APPLY, 200},
+    {"POST /backward k1", JSON, APPLY, 200},
+    {"POST /step k1", JSON, "{\"model\": \"m\"}", 422},
+    {"POST /models/m/parameters k2", JSON, "{\"from\": \"m\", \"tau\": 0.5}", 200},
+    {"POST /models k3", JSON,
+     "{\"name\": \"n\", \"inputs\": {\"x\": {\"shape\": [1]}}, \"layers\": [{\"op\": \"relu\"}]}", 201},
+    {"POST /models k3", TENSORS,
+     "{\"name\": \"n\", \"inputs\": {\"x\": {\"shape\": [1]}}, \"layers\": [{\"op\": \"relu\"}]}", 201},
+    {"DELETE /models/n k4", JSON, NULL, 200},
+    {"DELETE /models/n k4", JSON, NULL, 200},
+    /* gradients from elsewhere, and the buffer */
+    {"GET /models/m/parameters", JSON, NULL, 304},
+    {"POST /backward", JSON, "{\"model\": \"m\", " INPUTS ", " TARGETS "}", 200},
+    {"POST /models/m/gradients", JSON, NULL, 200},
+    {"POST /backward", TENSORS, "{\"model\": \"m\", " INPUTS ", " TARGETS "}", 200},
+    {"POST /models/m/gradients k5", TENSORS, NULL, 200},
+    {"GET /models/m/gradients", JSON, NULL, 409},
+    {"POST /backward k6", JSON, "{\"model\": \"m\", " INPUTS ", " TARGETS ", \"accumulate\": true}", 200},
+    {"GET /models/m/gradients", JSON, NULL, 200},
+    {"GET /models/m/gradients?dtype=F16", TENSORS, NULL, 200},
+    {"DELETE /models/m/gradients k7", JSON, NULL, 200},
+    /* rounds of one */
+    {"PATCH /models/m", JSON, "{\"aggregation\": {\"mode\": \"sync\", \"workers\": 1}, \"max_staleness\": 4}",
+     200},
+    {"GET /models/m", JSON, NULL, 200},
+    {"POST /backward", JSON, APPLY, 422},
+    {"POST /backward k8", JSON,
+     "{\"model\": \"m\", " INPUTS ", " TARGETS ", \"apply\": true, \"worker\": \"a\", \"seed\": 3,"
+     " \"return\": [\"parameters\"]}",
+     200},
+    {"PATCH /models/m", JSON, "{\"aggregation\": null}", 200},
     {"PATCH /models/m", JSON, "{\"optimizer\": {\"lr\": 0.5, \"betas\": null}}", 200},
     {"PATCH /models/m", JSON, "{\"optimizer\": {\"lr\": -1}}", 422},
     {"PATCH /models/m", JSON, "{\"optimizer\": {\"op\": \"sgd\", \"betas\": null, \"clip_grad_norm\": null}}",
@@ -150,11 +184,16 @@ static char *with_context(const char *text) {
 /* One step, with its n-th allocation failing; -1: none. `done` is how many steps went before. */
 static struct test_answer run_step(struct test_service *service, int index, long n, bool all) {
     const struct step *step = &steps[index];
-    char method[8], *path = with_context(strchr(step->request, ' ') + 1);
+    char method[8], *path = with_context(strchr(step->request, ' ') + 1), *key = strchr(path, ' ');
+    if (key) *key++ = '\0';
     snprintf(method, sizeof method, "%.*s", (int)strcspn(step->request, " "), step->request);
-    bool sends_back = !step->body && strcmp(method, "PUT") == 0;
+    bool sends_back = !step->body && method[0] == 'P';
     char *body = step->body ? with_context(step->body) : NULL;
-    struct test_request request = {.method = method, .path = path, .accept = step->accept};
+    struct test_request request = {.method = method,
+                                   .path = path,
+                                   .accept = step->accept,
+                                   .if_none_match = step->status == 304 ? "*" : NULL,
+                                   .idempotency_key = key};
     if (body || sends_back) {
         request.content_type = sends_back ? step->accept : JSON;
         request.body = sends_back ? expected[index - 1].body : body;
@@ -237,6 +276,11 @@ static void fail_step(struct test_service *service, int index, bool all) {
     }
 }
 
+static void forget_keys(struct test_service *service) {
+    atomic_fetch_add(&service->now_ms, api_default_limits.key_ttl_ms);
+    api_tick(service->api);
+}
+
 static void fail_steps(bool all) {
     struct test_service service;
     start(&service);
@@ -246,6 +290,7 @@ static void fail_steps(bool all) {
         fail_step(&service, i, all);
         take_context(i);
     }
+    forget_keys(&service);
     assert_int_equal(api_memory_in_use(service.api), reserved);
     assert_int_equal(atomic_load(&test_live), before);
     test_service_stop(&service);
@@ -285,6 +330,82 @@ static int forget(void **state) {
     (void)state;
     for (int i = 0; i < STEPS; i++) test_answer_free(&expected[i]);
     return 0;
+}
+
+/* --- rounds of two ------------------------------------------------------------------------------------ */
+
+/* One of the two, with its n-th allocation failing. */
+static void contribute(struct test_service *service, struct test_pending *pending, const char *worker, long n,
+                       bool all) {
+    char body[500];
+    int size = snprintf(body, sizeof body,
+                        "{\"model\": \"m\", " INPUTS ", " TARGETS ", \"apply\": true, \"seed\": 3,"
+                        " \"worker\": \"%s\", \"return\": [\"parameters\"]}",
+                        worker);
+    step_n = n;
+    step_all = all;
+    step_failed = false;
+    test_submit(service, pending,
+                &(struct test_request){.method = "POST",
+                                       .path = "/backward",
+                                       .idempotency_key = worker,
+                                       .body = body,
+                                       .size = (size_t)size});
+    step_n = -1;
+}
+
+static int status_of(struct test_pending *pending) {
+    struct test_answer answer = test_take(pending);
+    int status = answer.status;
+    assert_true(status == 200 || status == 503 || status == 0);
+    test_answer_free(&answer);
+    return status;
+}
+
+static json_int_t version_of_m(struct test_service *service) {
+    json_t *json = test_call(service, 200, "GET /models/m", NULL);
+    json_int_t version = json_integer_value(json_object_get(json, "version"));
+    json_decref(json);
+    return version;
+}
+
+/* The last to come ends the round, and finds no memory for the n-th of what that takes. Either both are told
+ * of the new version, or there is none; and whoever was refused may come again with its key. */
+static bool end_round(struct test_service *service, long n, bool all) {
+    struct test_pending pending[2];
+    json_int_t before = version_of_m(service);
+    const char *workers[] = {before % 2 ? "a" : "b", before % 2 ? "b" : "a"}; /* either comes first */
+    contribute(service, &pending[0], workers[0], -1, false);
+    assert_false(atomic_load(&pending[0].done));
+    contribute(service, &pending[1], workers[1], n, all);
+    bool had_failure = step_failed, waits = !atomic_load(&pending[0].done);
+    int last = status_of(&pending[1]), first = waits ? 0 : status_of(&pending[0]);
+    assert_true(waits ? last != 200 : (first == 200) == (last == 200));
+    assert_int_equal(version_of_m(service), before + (last == 200));
+    if (last != 200) {
+        if (!waits) contribute(service, &pending[0], workers[0], -1, false);
+        contribute(service, &pending[1], workers[1], -1, false);
+        for (int i = 0; i < 2; i++) assert_int_equal(status_of(&pending[i]), 200);
+        assert_int_equal(version_of_m(service), before + 1);
+    }
+    forget_keys(service);
+    return had_failure;
+}
+
+static void rounds(void **state) {
+    (void)state;
+    for (int all = 0; all < 2; all++) {
+        struct test_service service;
+        start(&service);
+        long before = atomic_load(&test_live);
+        test_do(&service, 201, "POST /models", specification);
+        test_do(&service, 200, "PATCH /models/m", "{\"aggregation\": {\"mode\": \"sync\", \"workers\": 2}}");
+        for (long n = 0; end_round(&service, n, all); n++) continue;
+        test_do(&service, 200, "DELETE /models/m", NULL);
+        assert_int_equal(api_memory_in_use(service.api), 0);
+        assert_int_equal(atomic_load(&test_live), before);
+        test_service_stop(&service);
+    }
 }
 
 /* --- what is called without a request ---------------------------------------------------------------- */
@@ -470,6 +591,7 @@ int main(void) {
         cmocka_unit_test(the_page_of_operators),
         cmocka_unit_test(one_at_a_time),
         cmocka_unit_test(all_from_one_on),
+        cmocka_unit_test(rounds),
     };
     nn_blas_init();
     return cmocka_run_group_tests(tests, record, forget);

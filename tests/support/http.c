@@ -81,6 +81,9 @@ static struct curl_slist *headers_of(const struct http_request *request) {
     add_header(&list, "Content-Type", request->type ? request->type : "");
     add_header(&list, "Accept", request->accept ? request->accept : "");
     add_header(&list, "Authorization", request->token ? token : NULL);
+    add_header(&list, "If-Match", request->if_match);
+    add_header(&list, "If-None-Match", request->if_none_match);
+    add_header(&list, "Idempotency-Key", request->key);
     add_header(&list, "Transfer-Encoding", request->chunked ? "chunked" : NULL);
     add_header(&list, "Expect", "");
     return list;

@@ -10,6 +10,7 @@
 struct http_request {
     const char *method, *path;
     const char *type, *accept, *token; /* headers; NULL: not sent */
+    const char *if_match, *if_none_match, *key;
     const void *body;
     size_t size;
     bool chunked; /* its length is not told */

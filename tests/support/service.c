@@ -161,8 +161,7 @@ const char *test_answer_header(const struct test_answer *answer, const char *nam
 
 static void answered(void *context, struct api_response *response) {
     struct test_pending *pending = context;
-    pending->answer = test_copy_answer(response);
-    api_response_free(response);
+    pending->response = response;
     atomic_store(&pending->done, true);
 }
 
@@ -170,23 +169,26 @@ void test_submit(struct test_service *service, struct test_pending *pending,
                  const struct test_request *request) {
     char path[PATH];
     struct api_head head = head_of(request, path);
-    atomic_init(&pending->done, false);
-    struct api_admission admission = api_admit(service->api, &head);
-    if (!admission.request) {
-        answered(pending, admission.refusal);
-        return;
-    }
     void *body = request->size ? malloc(request->size) : NULL;
     assert_true(body || !request->size);
     if (body) memcpy(body, request->body, request->size);
-    api_submit_take(admission.request, body, request->size, answered, pending);
+    atomic_init(&pending->done, false);
+    if (service->watch) service->watch(true);
+    struct api_admission admission = api_admit(service->api, &head);
+    if (admission.request)
+        api_submit_take(admission.request, body, request->size, answered, pending);
+    else
+        answered(pending, admission.refusal);
+    if (service->watch) service->watch(false);
+    if (!admission.request) free(body);
 }
 
 struct test_answer test_take(struct test_pending *pending) {
     static const struct timespec moment = {.tv_nsec = 100000};
     while (!atomic_load(&pending->done)) nanosleep(&moment, NULL);
-    struct test_answer answer = pending->answer;
-    pending->answer = (struct test_answer){0};
+    struct test_answer answer = test_copy_answer(pending->response);
+    api_response_free(pending->response);
+    pending->response = NULL;
     return answer;
 }
 

@@ -65,7 +65,7 @@ const char *test_answer_header(const struct test_answer *answer, const char *nam
 /* A request whose answer may be long in coming. */
 struct test_pending {
     atomic_bool done;
-    struct test_answer answer; /* once it is done */
+    struct api_response *response; /* once it is done */
 };
 /* Submits it: `pending` stays where it is until it is done. */
 void test_submit(struct test_service *service, struct test_pending *pending,
