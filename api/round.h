@@ -2,7 +2,8 @@
  *
  * A contribution waits in the model's round until all workers' are in, or until the time is up. Their mean
  * weighted by samples (or their sum) is added in the order of the worker ids, so that the result does not
- * depend on who came first, and applied once. A request that waits costs memory, but no thread. */
+ * depend on who came first, and applied once. A parameter that some of them do not name counts as 0 there;
+ * one that nobody names stays untouched. A request that waits costs memory, but no thread. */
 #ifndef API_ROUND_H
 #define API_ROUND_H
 

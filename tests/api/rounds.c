@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "../support/file.h"
 #include "../support/service.h"
 
 static struct test_service service;
@@ -305,6 +306,39 @@ static void pushes_weighed(void **state) {
         moved += all[i] != after[i];
         assert_true(moved <= 1); /* what nobody named stays */
     }
+}
+
+/* As files; the requests wait without them. */
+static void pushes_in_files(void **state) {
+    (void)state;
+    struct test_pending pending[2];
+    make("m", "{'mode': 'sync', 'workers': 2}");
+    ask(200, "PATCH /models/m", "{'optimizer': {'op': 'sgd', 'lr': 1, 'momentum': null}}");
+    json_t *json = test_ask(&service, 200, "GET /models/m", NULL, NULL);
+    double before = bias("m");
+    size_t held = api_memory_in_use(service.api);
+    for (int i = 0; i < 2; i++) {
+        struct test_writer writer = {0};
+        size_t size;
+        test_write_text(&writer, "incarnation", json_string_value(json_object_get(json, "incarnation")));
+        test_write_text(&writer, "version", "0");
+        test_write_text(&writer, "samples", i ? "3" : "1");
+        test_write_text(&writer, "worker", names[i]);
+        test_write_f32(&writer, "gradients/2.bias", SHAPE(2), (const float[]){i ? 4 : 8, 0});
+        unsigned char *file = test_write_end(&writer, &size);
+        test_submit(&service, &pending[i],
+                    &(struct test_request){.method = "POST",
+                                           .path = "/models/m/gradients",
+                                           .content_type = "application/safetensors",
+                                           .accept = "application/json",
+                                           .body = file,
+                                           .size = size});
+        free(file);
+        if (i == 0) assert_true(api_memory_in_use(service.api) <= held + 1024);
+    }
+    json_decref(json);
+    for (int i = 0; i < 2; i++) check_applied(&pending[i], 1, 2, 4);
+    assert_true(fabs(bias("m") - (before - 5)) < 1e-6);
 }
 
 /* So many samples that their sum is beyond 64 bits are too many. */
@@ -671,6 +705,7 @@ int main(void) {
         TEST(sums),
         TEST(own_gradients),
         TEST(pushes_weighed),
+        TEST(pushes_in_files),
         TEST(endless_samples),
         TEST(refusals),
         TEST(refused_before_arithmetic),
