@@ -205,6 +205,21 @@ static int read_normalizers(struct api_request *request, struct nn_loss_options 
     return NN_OK;
 }
 
+/* "losses": which ones are evaluated, by their index; all if it is left out. */
+static int choose_losses(struct api_request *request, struct nn_loss_options *options, int n) {
+    const json_t *list = json_object_get(request->doc.members, "losses"), *item;
+    for (int i = 0; list && i < n; i++) options[i].skip = true;
+    if (list && (!json_is_array(list) || !json_array_size(list)))
+        return wrong(request, "losses", "a list of indices into the model's losses");
+    for (size_t k = 0; k < json_array_size(list); k++) {
+        item = json_array_get(list, k);
+        if (!json_is_integer(item) || json_integer_value(item) < 0 || json_integer_value(item) >= n)
+            return wrong(request, "losses", "a list of indices into the model's losses");
+        options[json_integer_value(item)].skip = false;
+    }
+    return NN_OK;
+}
+
 static int read_losses(struct api_request *request, int64_t rows, struct nn_loss_options **options) {
     const struct nn_graph *graph = api_pass_graph(request);
     int n = nn_graph_loss_count(graph);
@@ -214,9 +229,11 @@ static int read_losses(struct api_request *request, int64_t rows, struct nn_loss
     if (api_bind_names(request, "targets", find_target, graph)) return (int)request->err.code;
     *options = nn_arena_alloc(request->arena, (size_t)n, sizeof **options);
     if (!*options) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    if (choose_losses(request, *options, n)) return (int)request->err.code;
     for (int i = 0; i < n; i++) {
         struct nn_loss_info loss = nn_graph_loss(graph, i);
-        if (choose_form(request, &loss, rows, &(*options)[i])) return (int)request->err.code;
+        if (!(*options)[i].skip && choose_form(request, &loss, rows, &(*options)[i]))
+            return (int)request->err.code;
     }
     return read_normalizers(request, *options, n);
 }
@@ -267,13 +284,13 @@ static int fill_loss(struct api_request *request, int index, const struct nn_los
 static int fill_losses(struct api_request *request, const struct nn_loss_options *options) {
     const struct nn_graph *graph = api_pass_graph(request);
     for (int i = 0; options && i < nn_graph_loss_count(graph); i++)
-        if (fill_loss(request, i, &options[i])) return (int)request->err.code;
+        if (!options[i].skip && fill_loss(request, i, &options[i])) return (int)request->err.code;
     if (nn_backward_check(request->backward, &request->err) == NN_OK) return NN_OK;
     return api_point(request, "targets", nn_graph_loss(graph, request->err.index).target);
 }
 
 int api_pass_backward(struct api_request *request, const struct nn_run *run, const bool *nodes,
-                      bool parameters, bool *has_losses) {
+                      bool parameters, const struct nn_loss_options **evaluated) {
     const struct nn_run_options *made = nn_run_options(run);
     struct nn_error *err = &request->err;
     struct nn_loss_options *losses;
@@ -281,7 +298,7 @@ int api_pass_backward(struct api_request *request, const struct nn_run *run, con
     if (read_losses(request, made->rows, &losses) || read_upstream(request, &upstream)) return (int)err->code;
     if (!losses && !upstream)
         return wrong(request, "targets", "given, or \"upstream\": a gradient begins somewhere");
-    *has_losses = losses != NULL;
+    *evaluated = losses;
     struct nn_backward_options options = {losses, upstream, nodes, parameters};
     struct nn_plan *plan = nn_plan_backward(api_pass_graph(request), made, &options, err);
     if (!plan) return (int)err->code;

@@ -86,6 +86,7 @@ static struct nn_pass loss_pass(const struct nn_backward *b, int index) {
 int nn_backward_check(const struct nn_backward *b, struct nn_error *err) {
     const struct nn_graph *graph = b->plan->graph;
     for (int i = 0; b->plan->losses && i < graph->n_losses; i++) {
+        if (b->plan->losses[i].skip) continue;
         struct nn_pass pass = loss_pass(b, i);
         const struct nn_op *op = graph->losses[i].node.op;
         if (op->check && op->check(&pass, err)) return nn_error_at(err, NN_SITE_TARGET, i);
@@ -182,7 +183,8 @@ void nn_backward_run(struct nn_backward *b, struct nn_grads *grads, const struct
     const struct nn_graph *graph = plan->graph;
     assert(!grads || (plan->parameters && grads->graph == graph));
     for (int i = 0; i < graph->n_nodes; i++) b->begun[i] = plan->upstream[i];
-    for (int i = 0; plan->losses && i < graph->n_losses; i++) run_loss(b, i, par);
+    for (int i = 0; plan->losses && i < graph->n_losses; i++)
+        if (!plan->losses[i].skip) run_loss(b, i, par);
     for (int k = graph->n_nodes - 1; k >= 0; k--) {
         int i = graph->order[k];
         if (graph->nodes[i].op && plan->needed[i]) run_node(b, i, grads, par);

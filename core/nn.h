@@ -399,6 +399,7 @@ const struct nn_run_options *nn_run_options(const struct nn_run *run);
 
 /* How a request gives what one loss needs. */
 struct nn_loss_options {
+    bool skip;         /* it is not evaluated, and the rest does not matter */
     bool target_ids;   /* the target is I64, not of the graph's type */
     bool weight_full;  /* sample weights have the unreduced loss's shape, not [rows] */
     double normalizer; /* what `mean` divides by; NaN: this batch's own count */
@@ -431,7 +432,7 @@ void *nn_backward_sample_weight(struct nn_backward *backward, int loss);
 int nn_backward_check(const struct nn_backward *backward, struct nn_error *err);
 /* Losses, then gradients; adds to `grads` (NULL: none wanted). Once for each object. */
 void nn_backward_run(struct nn_backward *backward, struct nn_grads *grads, const struct nn_parallel *par);
-/* One loss, scaled and reduced; and what its mean divided by (1 for a sum). */
+/* One loss, scaled and reduced; and what its mean divided by (1 for a sum). 0 for one that was skipped. */
 double nn_backward_loss(const struct nn_backward *backward, int loss);
 double nn_backward_normalizer(const struct nn_backward *backward, int loss);
 /* The gradient [rows, sample...] of a node that options.nodes asked for; zeros where nothing flows. */

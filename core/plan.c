@@ -263,7 +263,8 @@ static void mark_needed(struct nn_plan *plan) {
 /* Whether a loss or an upstream gradient reaches a node: the rest is not needed after all. */
 static void mark_reached(struct nn_plan *plan, bool *reached) {
     const struct nn_graph *graph = plan->graph;
-    for (int i = 0; plan->losses && i < graph->n_losses; i++) reached[graph->losses[i].node.inputs[0]] = true;
+    for (int i = 0; plan->losses && i < graph->n_losses; i++)
+        if (!plan->losses[i].skip) reached[graph->losses[i].node.inputs[0]] = true;
     for (int k = graph->n_nodes - 1; k >= 0; k--) {
         int i = graph->order[k];
         if (plan->upstream[i]) reached[i] = true;
@@ -303,6 +304,8 @@ static bool place_given(struct planner *p) {
         const struct nn_infer *inferred = &graph->losses[i].node.inferred;
         const struct nn_loss_options *options = &plan->losses[i];
         struct nn_loss_places *at = &plan->loss_places[i];
+        *at = (struct nn_loss_places){.target = NN_NOWHERE, .weight = NN_NOWHERE};
+        if (options->skip) continue;
         int64_t target = 0, weight = options->weight_full ? nn_shape_elements(&inferred->out) : 1;
         for (int k = 0; k < inferred->n_forms; k++)
             if (inferred->form[k].ids == options->target_ids)
@@ -324,7 +327,7 @@ static bool place_backward(struct planner *p) {
     const struct nn_graph *graph = plan->graph;
     if (!place_given(p)) return false;
     for (int i = 0; plan->losses && i < graph->n_losses; i++)
-        if (!place_loss(p, i)) return false;
+        if (!plan->losses[i].skip && !place_loss(p, i)) return false;
     for (int k = graph->n_nodes - 1; k >= 0; k--) {
         int i = graph->order[k];
         const struct nn_node *node = &graph->nodes[i];

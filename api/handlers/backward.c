@@ -21,9 +21,9 @@ struct wish {
     unsigned returns;
     bool apply, accumulate, retain;
     enum api_dtype as;
-    const struct nn_run *run; /* the context's, or the request's */
-    bool *nodes;              /* whose gradients are returned */
-    bool has_losses;
+    const struct nn_run *run;             /* the context's, or the request's */
+    bool *nodes;                          /* whose gradients are returned */
+    const struct nn_loss_options *losses; /* what is evaluated of each; NULL: none */
 };
 
 static int wrong(struct api_request *request, const char *member, const char *what) {
@@ -123,7 +123,7 @@ static int prepare(struct api_request *request, struct wish *wish) {
     struct nn_graph *graph = api_pass_graph(request);
     bool parameters = wish->apply || wish->accumulate || wish->returns & PARAMETERS;
     if (choose_nodes(request, wish) ||
-        api_pass_backward(request, wish->run, wish->nodes, parameters, &wish->has_losses))
+        api_pass_backward(request, wish->run, wish->nodes, parameters, &wish->losses))
         return (int)request->err.code;
     if (!parameters) return NN_OK;
     if (api_reserve(request, nn_graph_trainable_bytes(graph))) return (int)request->err.code;
@@ -134,7 +134,7 @@ static int prepare(struct api_request *request, struct wish *wish) {
 /* Nothing that is not finite is ever applied or accumulated. */
 static int check_finite(struct api_request *request, const struct wish *wish) {
     const struct nn_graph *graph = api_pass_graph(request);
-    for (int i = 0; wish->has_losses && i < nn_graph_loss_count(graph); i++)
+    for (int i = 0; wish->losses && i < nn_graph_loss_count(graph); i++)
         if (!isfinite(nn_backward_loss(request->backward, i)))
             return nn_fail(&request->err, NN_E_NOT_FINITE, "the loss is not finite; the model is unchanged");
     int bad = nn_grads_first_nonfinite(request->grads, api_parallel(request->api));
@@ -157,15 +157,18 @@ static int add_losses(struct api_request *request, const struct wish *wish) {
     json_t *losses = json_array(), *normalizers = json_array();
     double sum = 0;
     int failed = 0;
-    if (!wish->has_losses) {
+    if (!wish->losses) {
         json_decref(losses);
         json_decref(normalizers);
         return NN_OK;
     }
     for (int i = 0; i < nn_graph_loss_count(graph); i++) {
         sum += nn_backward_loss(request->backward, i);
-        failed |= json_array_append_new(losses, number(nn_backward_loss(request->backward, i)));
-        failed |= json_array_append_new(normalizers, number(nn_backward_normalizer(request->backward, i)));
+        bool skip = wish->losses[i].skip; /* null keeps the others at their index */
+        double loss = nn_backward_loss(request->backward, i);
+        double normalizer = nn_backward_normalizer(request->backward, i);
+        failed |= json_array_append_new(losses, skip ? json_null() : number(loss));
+        failed |= json_array_append_new(normalizers, skip ? json_null() : number(normalizer));
     }
     failed |= api_add(request, "losses", losses);
     failed |= api_add(request, "normalizers", normalizers);
