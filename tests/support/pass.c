@@ -97,8 +97,9 @@ static int backward(struct pass *p, const struct nn_run *run, struct nn_grads *g
         nodes[i] = nn_graph_node(p->graph, i).dtype != NN_I64 && !p->unwanted[i];
     }
     for (int i = 0; i < n_losses; i++)
-        losses[i] = (struct nn_loss_options){p->target_ids[i], p->weight_full[i],
-                                             p->divisor[i] != 0 ? p->divisor[i] : (double)NAN};
+        losses[i] = (struct nn_loss_options){.target_ids = p->target_ids[i],
+                                             .weight_full = p->weight_full[i],
+                                             .normalizer = p->divisor[i] != 0 ? p->divisor[i] : (double)NAN};
     struct nn_backward_options options = {.losses = p->target[0] ? losses : NULL,
                                           .upstream = upstream,
                                           .nodes = nodes,
