@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "head.h"
 #include "log.h"
 #include "target.h"
 
@@ -281,48 +282,10 @@ static enum MHD_Result answer(struct exchange *x) {
 
 /* --- the head ------------------------------------------------------------------------------------ */
 
-struct head_count {
-    int hosts, lengths, codings;
-    bool chunked;   /* the last coding is */
-    bool bad_name;  /* a header's name is not a token */
-    bool continues; /* Expect: 100-continue */
-    const char *length;
-};
-
-static bool is_token(const char *name) {
-    static const char characters[] = "!#$%&'*+-.^_`|~0123456789"
-                                     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    return *name && !name[strspn(name, characters)];
-}
-
-static enum MHD_Result count_header(void *self, enum MHD_ValueKind kind, const char *name,
-                                    const char *value) {
+static enum MHD_Result add_header(void *self, enum MHD_ValueKind kind, const char *name, const char *value) {
     (void)kind;
-    struct head_count *count = self;
-    if (!value) value = "";
-    if (!is_token(name)) count->bad_name = true;
-    if (strcasecmp(name, "Host") == 0) count->hosts++;
-    if (strcasecmp(name, "Content-Length") == 0) count->lengths++, count->length = value;
-    if (strcasecmp(name, "Transfer-Encoding") == 0)
-        count->codings++, count->chunked = strcasecmp(value, "chunked") == 0;
-    if (strcasecmp(name, "Expect") == 0 && strcasecmp(value, "100-continue") == 0) count->continues = true;
+    srv_head_add(self, name, value ? value : "");
     return MHD_YES;
-}
-
-/* What libmicrohttpd lets pass, and another server on the way may read differently (RFC 9112, sections
- * 3.2, 5.1, 6.1 and 6.3): whoever disagrees where a request ends can be made to see another request there.
- * NULL: nothing of the kind. */
-static const char *head_fault(const struct exchange *x, const struct head_count *count, const char *version) {
-    bool is_1_1 = strcmp(version, "HTTP/1.1") == 0;
-    if (!is_token(x->method)) return "The method is not a token.";
-    if (count->bad_name) return "The name of a header is not a token.";
-    if (count->lengths > 1) return "There is more than one Content-Length.";
-    if (count->lengths && count->codings) return "Content-Length and Transfer-Encoding exclude each other.";
-    if (count->codings > 1 || (count->codings && !count->chunked))
-        return "The only transfer coding understood is chunked.";
-    if (count->codings && !is_1_1) return "Transfer codings need HTTP/1.1.";
-    if (count->hosts > 1 || (is_1_1 && count->hosts == 0)) return "There must be one Host header.";
-    return NULL;
 }
 
 static const char *header(const struct exchange *x, const char *name) {
@@ -382,16 +345,16 @@ static bool look_again_if_peer_left(const struct exchange *x) {
 }
 
 static enum MHD_Result take_head(struct exchange *x, const char *method, const char *version) {
-    struct head_count count = {0};
+    struct srv_head head = {0};
     snprintf(x->method, sizeof x->method, "%s", method);
-    MHD_get_connection_values(x->connection, MHD_HEADER_KIND, count_header, &count);
-    const char *fault = head_fault(x, &count, version);
+    MHD_get_connection_values(x->connection, MHD_HEADER_KIND, add_header, &head);
+    const char *fault = srv_head_fault(&head, x->method, version);
     if (fault) return refuse_head(x, fault);
     if (!srv_target_parse(x->raw_target, &x->target))
         return refuse_head(x, "The target of the request is not a path.");
 
     /* libmicrohttpd has seen that it is a number; one too large saturates. */
-    int64_t length = count.codings ? -1 : count.length ? strtoll(count.length, NULL, 10) : 0;
+    int64_t length = head.codings ? -1 : head.length ? strtoll(head.length, NULL, 10) : 0;
     x->stage = BODY;
     x->chunked = length < 0;
     admit(x, length);
@@ -401,7 +364,7 @@ static enum MHD_Result take_head(struct exchange *x, const char *method, const c
         if (!x->body) give_up_for_memory(x);
     }
     bool has_body = length != 0;
-    bool answers_now = has_body && (count.continues || length > (int64_t)MOST_DISCARDED);
+    bool answers_now = has_body && (head.continues || length > (int64_t)MOST_DISCARDED);
     if (!x->request && answers_now) return answer(x);
     if (has_body && look_again_if_peer_left(x)) x->stage = LOOKING;
     return MHD_YES;
