@@ -21,6 +21,6 @@ int api_pass_run(struct api_request *request, bool tape, enum nn_mode mode, cons
 /* A backward pass over `run`: losses (all, or those that "losses" names) if "targets" are given, "upstream", "normalizer"; planned, reserved,
  * allocated, filled and checked. `nodes` and `parameters` as in nn_backward_options. */
 int api_pass_backward(struct api_request *request, const struct nn_run *run, const bool *nodes,
-                      bool parameters, const struct nn_loss_options **losses);
+                      bool parameters, const struct nn_loss_options **evaluated);
 
 #endif
