@@ -18,8 +18,9 @@ int api_pass_nodes(struct api_request *request, const char *member, bool **flags
 int api_pass_run(struct api_request *request, bool tape, enum nn_mode mode, const bool *wanted,
                  size_t *bytes);
 
-/* A backward pass over `run`: losses (all, or those that "losses" names) if "targets" are given, "upstream", "normalizer"; planned, reserved,
- * allocated, filled and checked. `nodes` and `parameters` as in nn_backward_options. */
+/* A backward pass over `run`: losses (all, or those that "losses" names) if "targets" are given, "upstream",
+ * "normalizer"; planned, reserved, allocated, filled and checked. `nodes` and `parameters` as in
+ * nn_backward_options; *evaluated says what is evaluated of each loss, or is NULL. */
 int api_pass_backward(struct api_request *request, const struct nn_run *run, const bool *nodes,
                       bool parameters, const struct nn_loss_options **evaluated);
 
