@@ -120,9 +120,14 @@ int api_turn_step(struct api_request *request) {
     return NN_OK;
 }
 
+/* The version that a change begins with. */
+static int add_version(struct api_request *request) {
+    return api_add(request, "version", json_integer((json_int_t)nn_params_version(request->model->params)));
+}
+
 int api_turn_set_parameters(struct api_request *request) {
     struct nn_params *next;
-    if (api_model_next(request, &next)) return (int)request->err.code;
+    if (add_version(request) || api_model_next(request, &next)) return (int)request->err.code;
     nn_params_copy(next, request->model->params);
     if (api_bind_parameters(request, next, request->partial) || api_answer_ready(request))
         return (int)request->err.code;
@@ -132,7 +137,8 @@ int api_turn_set_parameters(struct api_request *request) {
 
 int api_turn_blend(struct api_request *request) {
     struct nn_params *next;
-    if (api_model_next(request, &next) || api_answer_ready(request)) return (int)request->err.code;
+    if (add_version(request) || api_model_next(request, &next) || api_answer_ready(request))
+        return (int)request->err.code;
     nn_params_copy(next, request->model->params);
     nn_params_blend(next, request->params, request->tau, api_parallel(request->api));
     api_model_publish(request, next);

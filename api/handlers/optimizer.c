@@ -128,7 +128,10 @@ static int turn_put(struct api_request *request) {
         return nn_fail(&request->err, NN_E_UNKNOWN_NAME,
                        "the optimizer's state has %zu tensors, and %zu were sent", changes.n,
                        request->doc.n_tensors);
-    if (api_add(request, "steps", json_integer((json_int_t)steps)) || api_answer_ready(request))
+    if (api_add(request, "model", json_string(model->name)) ||
+        api_add(request, "incarnation", json_string(model->incarnation)) ||
+        api_add(request, "version", json_integer((json_int_t)nn_params_version(model->params))) ||
+        api_add(request, "steps", json_integer((json_int_t)steps)) || api_answer_ready(request))
         return (int)request->err.code;
     for (const struct change *c = changes.first; c; c = c->next) memcpy(c->to, c->from, c->size);
     nn_optimizer_set_steps(model->optimizer, (uint64_t)steps);

@@ -31,7 +31,8 @@ static const struct {
     {"GET", "/models", 200, NULL, "models"},
     {"GET", "/models/{}", 200, NULL, "name incarnation version seed specification parameters steps"},
     {"GET", "/models/{}/parameters", 200, NULL, "incarnation version"},
-    {"PUT", "/models/{}/parameters", 200, "{'parameters': {'out.bias': [1, -1]}}", "applied_version"},
+    {"PUT", "/models/{}/parameters", 200, "{'parameters': {'out.bias': [1, -1]}}",
+     "model incarnation version applied_version"},
     {"POST", "/forward", 200, "{'model': 'm', 'inputs': {'x': [[1, 2, 3]]}, 'retain': true}",
      "model incarnation version seed context"},
     {"GET", "/contexts", 200, NULL, "contexts"},
@@ -50,7 +51,7 @@ static const struct {
      "model incarnation version staleness applied_version"},
     {"DELETE", "/models/{}/gradients", 200, NULL, "model incarnation cleared"},
     {"POST", "/models/{}/parameters", 200, "{'from': 'm', 'tau': 0.5}",
-     "model incarnation applied_version from_version"},
+     "model incarnation version applied_version from_version"},
     {"GET", "/models/{}/optimizer", 200, NULL, "model incarnation version op steps"},
     {"PUT", "/models/{}/optimizer", 200,
      "{'op': 'adam', 'steps': 3, 'state': {"
@@ -59,7 +60,7 @@ static const struct {
      "'exp_avg_sq.0.weight': [[1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3]], "
      "'exp_avg_sq.0.bias': [1, 2, 3, 4], 'exp_avg_sq.out.weight': [[1, 2, 3, 4], [1, 2, 3, 4]], "
      "'exp_avg_sq.out.bias': [1, 2]}}",
-     "steps"},
+     "model incarnation version steps"},
     {"PATCH", "/models/{}", 200, "{'optimizer': {'lr': 0.5}}", "specification"},
     {"DELETE", "/models/{}", 200, NULL, "deleted"},
 };
