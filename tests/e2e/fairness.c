@@ -53,6 +53,11 @@ static void check_answer(int fd, int status) {
     assert_int_equal(raw_status(answer), status);
 }
 
+static bool is_answered(int fd) {
+    char byte;
+    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0;
+}
+
 /* --- a bound on what is in flight -------------------------------------------------------------------- */
 
 static int models_status(struct http_answer *answer) {
@@ -71,7 +76,7 @@ static void one_too_many(void **state) {
     ask(201, "POST", "/models",
         "{'name': 'm', 'seed': 1, 'inputs': {'x': {'shape': [2]}}, 'layers': [{'op': 'linear', "
         "'out_features': 1}], 'loss': {'op': 'mse'}, 'optimizer': {'op': 'sgd', 'lr': 0.1}, "
-        "'aggregation': {'mode': 'sync', 'workers': 9, 'quorum': 1, 'timeout_ms': 1000}}");
+        "'aggregation': {'mode': 'sync', 'workers': 9, 'quorum': 1, 'timeout_ms': 6000}}");
     for (int i = 0; i < LIMIT; i++) {
         snprintf(body, sizeof body,
                  "{\"model\": \"m\", \"apply\": true, \"worker\": \"w%d\", \"inputs\": {\"x\": [[1, 2]]}, "
@@ -79,7 +84,8 @@ static void one_too_many(void **state) {
                  i);
         fd[i] = post("/backward", body);
     }
-    while (models_status(&answer) != 429) test_pause();
+    while (models_status(&answer) != 429 && !is_answered(fd[0])) test_pause();
+    assert_int_equal(answer.status, 429);
     assert_string_equal(http_header(&answer, "Retry-After", value), "1");
     assert_non_null(strstr((char *)answer.body, "urn:gradd:problem:too-many-requests"));
     ask(200, "GET", "/healthz", NULL);
@@ -105,11 +111,6 @@ static char *large_body(void) {
     fclose(f);
     assert_non_null(body);
     return body;
-}
-
-static bool is_answered(int fd) {
-    char byte;
-    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0;
 }
 
 static int count_answered(const int fd[LARGE]) {
