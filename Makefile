@@ -34,7 +34,7 @@ LINT_NEEDS = clang clang-tidy clang-format cppcheck shellcheck
 # --- what is built of what -------------------------------------------------------------------------
 
 # Compiled once for float and once for double: see core/real.h.
-TYPED = core/blas.c core/kernels.c $(wildcard core/ops/*.c core/optimizers/*.c)
+TYPED = core/blas.c core/blas_check.c core/kernels.c $(wildcard core/ops/*.c core/optimizers/*.c)
 PLAIN = $(filter-out $(TYPED),$(wildcard core/*.c))
 CORE_OBJ = $(PLAIN:%.c=$(BUILD)/%.o) $(TYPED:%.c=$(BUILD)/%.f32.o) $(TYPED:%.c=$(BUILD)/%.f64.o)
 objects = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))

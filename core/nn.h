@@ -369,6 +369,10 @@ struct nn_run_options {
     uint64_t seed;
     bool tape;          /* keep every node's value and what backward reads */
     const bool *wanted; /* without a tape: by node, whose values are kept; NULL: the model's outputs */
+    /* Not 0: products go in tiles of so many rows, of which `rows` is a multiple, so that on a machine
+     * where a row's bits do not depend on its place in a tile, they depend on that row alone. 0: in tiles
+     * that suit the shapes. */
+    int64_t tile;
 };
 
 struct nn_run;

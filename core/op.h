@@ -46,6 +46,7 @@ struct nn_pass {
     const union nn_attr_value *attrs;
     int64_t rows;
     int64_t first_row; /* the place of row 0 in the whole batch, for the generator */
+    int64_t tile;      /* as in nn_run_options; of forward */
     enum nn_mode mode;
     struct nn_rng_key rng; /* of a layer's forward: keyed by seed and node */
     const struct nn_parallel *par;

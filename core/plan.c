@@ -146,6 +146,7 @@ static bool rows_valid(const struct nn_run_options *options, struct nn_error *er
     if (options->rows < 1) return nn_fail(err, NN_E_VALUE, "a batch has at least one row"), false;
     if (options->first_row < 0 || __builtin_add_overflow(options->first_row, options->rows, &end))
         return nn_fail(err, NN_E_VALUE, "the first row of a shard is 0 or more"), false;
+    assert(!options->tile || options->rows % options->tile == 0);
     return true;
 }
 

@@ -57,6 +57,7 @@ struct nn_pass nn_pass_begin(const struct nn_run *run, const struct nn_node *nod
     return (struct nn_pass){.attrs = node->attrs,
                             .rows = options->rows,
                             .first_row = options->first_row,
+                            .tile = options->tile,
                             .mode = options->mode,
                             .n_inputs = node->n_inputs,
                             .in = node->in,

@@ -1,10 +1,8 @@
 /* linear - y = x Wᵀ + b on the last dimension.
  *   x [..., in], W [out, in], b [out], y [..., out]
  *   dx = dy W,  dW = dyᵀ x,  db = Σ over all leading dimensions of dy */
-#include "../blas.h"
-#include "../op.h"
+#include "affine.h"
 
-enum { OUT_FEATURES, BIAS };
 static const struct nn_attr_def attrs[] = {
     {.name = "out_features",
      .type = NN_INT,
@@ -15,44 +13,18 @@ static const struct nn_attr_def attrs[] = {
     {.name = "bias", .type = NN_BOOL, .by_default = true, .text = "whether b is added"},
     {0},
 };
-enum { WEIGHT, BIAS_PARAM };
-
 static int infer(struct nn_infer *infer, struct nn_error *err) {
-    const struct nn_shape *in = &infer->in[0];
-    if (in->rank < 1) return nn_fail(err, NN_E_SHAPE, "linear needs at least one dimension a sample");
-    int64_t in_features = in->dim[in->rank - 1], out_features = infer->attrs[OUT_FEATURES].i;
-    infer->out = *in;
-    infer->out.dim[in->rank - 1] = out_features;
-    double bound = 1 / sqrt((double)in_features); /* kaiming_uniform_(a = √5) comes to this */
-    infer->n_params = infer->attrs[BIAS].b ? 2 : 1;
-    infer->param[WEIGHT].suffix = "weight";
-    infer->param[WEIGHT].shape = (struct nn_shape){2, {out_features, in_features}};
-    infer->param[WEIGHT].init = (struct nn_init){NN_INIT_UNIFORM, bound};
-    infer->param[BIAS_PARAM].suffix = "bias";
-    infer->param[BIAS_PARAM].shape = (struct nn_shape){1, {out_features}};
-    infer->param[BIAS_PARAM].init = (struct nn_init){NN_INIT_UNIFORM, bound};
-    return NN_OK;
+    return nn_infer_affine(infer, NN_TRANSPOSED, err);
 }
 
 static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     (void)begin, (void)end;
-    int64_t in = pass->in[0].dim[pass->in[0].rank - 1], out = pass->out->dim[pass->out->rank - 1];
-    int64_t n = pass->rows * nn_shape_elements(pass->out) / out; /* vectors */
-    const real *bias = pass->attrs[BIAS].b ? pass->w[BIAS_PARAM] : NULL;
-    nn_affine(pass->par, NN_TRANSPOSED, n, out, in, pass->x[0], pass->w[WEIGHT], bias, pass->y);
+    nn_affine_forward(pass, NN_TRANSPOSED);
 }
 
 static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     (void)begin, (void)end;
-    int64_t in = pass->in[0].dim[pass->in[0].rank - 1], out = pass->out->dim[pass->out->rank - 1];
-    int64_t n = pass->rows * nn_shape_elements(pass->out) / out;
-    const real *x = pass->x[0], *d_y = pass->d_y;
-    if (pass->d_x[0])
-        nn_gemm(pass->par, NN_PLAIN, NN_PLAIN, n, in, out, d_y, pass->w[WEIGHT], 1, pass->d_x[0]);
-    if (pass->d_w[WEIGHT])
-        nn_gemm(pass->par, NN_TRANSPOSED, NN_PLAIN, out, in, n, d_y, x, 1, pass->d_w[WEIGHT]);
-    if (pass->attrs[BIAS].b && pass->d_w[BIAS_PARAM])
-        nn_column_sums(pass->par, n, out, d_y, pass->d_w[BIAS_PARAM]);
+    nn_affine_backward(pass, NN_TRANSPOSED);
 }
 
 static const struct nn_example examples[] = {

@@ -1,10 +1,8 @@
 /* matmul - y = x w (+ b) on the last dimension, w as mathematics writes it.
  *   x [..., D], w [D, M], b [M], y [..., M]
  *   dx = dy wᵀ,  dw = xᵀ dy,  db = Σ over all leading dimensions of dy */
-#include "../blas.h"
-#include "../op.h"
+#include "affine.h"
 
-enum { OUT_FEATURES, BIAS };
 static const struct nn_attr_def attrs[] = {
     {.name = "out_features",
      .type = NN_INT,
@@ -15,43 +13,18 @@ static const struct nn_attr_def attrs[] = {
     {.name = "bias", .type = NN_BOOL, .by_default = false, .text = "whether b is added"},
     {0},
 };
-enum { WEIGHT, BIAS_PARAM };
-
 static int infer(struct nn_infer *infer, struct nn_error *err) {
-    const struct nn_shape *in = &infer->in[0];
-    if (in->rank < 1) return nn_fail(err, NN_E_SHAPE, "matmul needs at least one dimension a sample");
-    int64_t d = in->dim[in->rank - 1], m = infer->attrs[OUT_FEATURES].i;
-    infer->out = *in;
-    infer->out.dim[in->rank - 1] = m;
-    double bound = 1 / sqrt((double)d);
-    infer->n_params = infer->attrs[BIAS].b ? 2 : 1;
-    infer->param[WEIGHT].suffix = "weight";
-    infer->param[WEIGHT].shape = (struct nn_shape){2, {d, m}};
-    infer->param[WEIGHT].init = (struct nn_init){NN_INIT_UNIFORM, bound};
-    infer->param[BIAS_PARAM].suffix = "bias";
-    infer->param[BIAS_PARAM].shape = (struct nn_shape){1, {m}};
-    infer->param[BIAS_PARAM].init = (struct nn_init){NN_INIT_UNIFORM, bound};
-    return NN_OK;
+    return nn_infer_affine(infer, NN_PLAIN, err);
 }
 
 static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     (void)begin, (void)end;
-    int64_t d = pass->in[0].dim[pass->in[0].rank - 1], m = pass->out->dim[pass->out->rank - 1];
-    int64_t n = pass->rows * nn_shape_elements(pass->out) / m; /* vectors */
-    const real *bias = pass->attrs[BIAS].b ? pass->w[BIAS_PARAM] : NULL;
-    nn_affine(pass->par, NN_PLAIN, n, m, d, pass->x[0], pass->w[WEIGHT], bias, pass->y);
+    nn_affine_forward(pass, NN_PLAIN);
 }
 
 static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     (void)begin, (void)end;
-    int64_t d = pass->in[0].dim[pass->in[0].rank - 1], m = pass->out->dim[pass->out->rank - 1];
-    int64_t n = pass->rows * nn_shape_elements(pass->out) / m;
-    const real *x = pass->x[0], *d_y = pass->d_y;
-    if (pass->d_x[0])
-        nn_gemm(pass->par, NN_PLAIN, NN_TRANSPOSED, n, d, m, d_y, pass->w[WEIGHT], 1, pass->d_x[0]);
-    if (pass->d_w[WEIGHT]) nn_gemm(pass->par, NN_TRANSPOSED, NN_PLAIN, d, m, n, x, d_y, 1, pass->d_w[WEIGHT]);
-    if (pass->attrs[BIAS].b && pass->d_w[BIAS_PARAM])
-        nn_column_sums(pass->par, n, m, d_y, pass->d_w[BIAS_PARAM]);
+    nn_affine_backward(pass, NN_PLAIN);
 }
 
 static const struct nn_example examples[] = {

@@ -1,5 +1,4 @@
-/* blas.c - products and sums against naive ones, and the same bytes for any number of threads. blas.h
- * names one type at a time, so both are declared here by their suffix. */
+/* blas.c - products and sums against naive ones, and the same bytes for any number of threads. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,21 +12,14 @@
 #include "../../core/op.h"
 #include "../support/threads.h"
 
-/* As nn_gemm, nn_affine and nn_column_sums of blas.h, over double. */
-void nn_gemm_f64(const struct nn_parallel *par, enum nn_trans ta, enum nn_trans tb, int64_t m, int64_t n,
-                 int64_t k, const double *a, const double *b, double beta, double *c);
-void nn_affine_f64(const struct nn_parallel *par, enum nn_trans tw, int64_t m, int64_t n, int64_t k,
-                   const double *x, const double *w, const double *bias, double *y);
-void nn_column_sums_f64(const struct nn_parallel *par, int64_t m, int64_t n, const double *a, double *sum);
-
 /* One edge below, at and above a tile, and sizes of one. */
 static const int64_t sizes[][3] = {
     {1, 1, 1}, {1, 70, 33}, {5, 3, 2}, {127, 9, 31}, {128, 64, 64}, {129, 65, 7}, {300, 10, 128}, {513, 1, 3},
 };
 enum { SIZES = sizeof sizes / sizeof sizes[0], MAX = 513 * 128 };
 
-static double a64[MAX], b64[MAX], c64[MAX], want[MAX];
-static float a32[MAX], b32[MAX], c32[MAX];
+static double a64[MAX], b64[MAX], c64[MAX], bias64[MAX], want[MAX];
+static float a32[MAX], b32[MAX], c32[MAX], bias32[MAX];
 
 /* Numbers in [-1, 1) that float holds exactly, so that both types get the same. */
 static void fill(double *x, float *y, uint64_t seed) {
@@ -43,13 +35,13 @@ static double at(const double *x, enum nn_trans trans, int64_t rows, int64_t col
     return trans == NN_TRANSPOSED ? x[j * rows + i] : x[i * columns + j];
 }
 
-static void naive(enum nn_trans ta, enum nn_trans tb, const int64_t size[3], double beta) {
+static void naive(enum nn_trans ta, enum nn_trans tb, const int64_t size[3], bool add) {
     int64_t m = size[0], n = size[1], k = size[2];
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
             double sum = 0;
             for (int64_t l = 0; l < k; l++) sum += at(a64, ta, m, k, i, l) * at(b64, tb, k, n, l, j);
-            want[i * n + j] = beta * want[i * n + j] + sum;
+            want[i * n + j] = (add ? want[i * n + j] : 0) + sum;
         }
 }
 
@@ -60,42 +52,46 @@ static void compare(int64_t n) {
     }
 }
 
-static void gemm_is_the_product(void **state) {
+/* In both types, of a, b and c, and the bias where there is one. */
+static void multiply_both(struct nn_product p, bool biased) {
+    p.a = a64, p.b = b64, p.c = c64, p.bias = biased ? bias64 : NULL;
+    nn_multiply_f64(NULL, &p);
+    p.a = a32, p.b = b32, p.c = c32, p.bias = biased ? bias32 : NULL;
+    nn_multiply_f32(NULL, &p);
+}
+
+static void the_product_is_right(void **state) {
     (void)state;
     for (int s = 0; s < SIZES; s++)
         for (int variant = 0; variant < 8; variant++) {
             enum nn_trans ta = variant & 1 ? NN_TRANSPOSED : NN_PLAIN;
             enum nn_trans tb = variant & 2 ? NN_TRANSPOSED : NN_PLAIN;
-            double beta = variant & 4 ? 1 : 0;
+            const bool add = variant & 4;
             int64_t m = sizes[s][0], n = sizes[s][1], k = sizes[s][2];
             fill(a64, a32, 1);
             fill(b64, b32, 2);
             fill(c64, c32, 3);
             memcpy(want, c64, sizeof want);
-            naive(ta, tb, sizes[s], beta);
-            nn_gemm_f64(NULL, ta, tb, m, n, k, a64, b64, beta, c64);
-            nn_gemm_f32(NULL, ta, tb, m, n, k, a32, b32, (float)beta, c32);
+            naive(ta, tb, sizes[s], add);
+            multiply_both((struct nn_product){.ta = ta, .tb = tb, .m = m, .n = n, .k = k, .add = add}, false);
             compare(m * n);
             assert_true(c64[m * n] == (double)c32[m * n]); /* nothing beyond the end is written */
         }
 }
 
-static void a_beta_of_zero_does_not_read(void **state) {
+static void a_product_that_is_written_is_not_read(void **state) {
     (void)state;
     fill(a64, a32, 1);
     fill(b64, b32, 2);
     for (int i = 0; i < MAX; i++) c64[i] = c32[i] = NAN;
     memset(want, 0, sizeof want);
-    naive(NN_PLAIN, NN_PLAIN, sizes[3], 0);
-    nn_gemm_f64(NULL, NN_PLAIN, NN_PLAIN, sizes[3][0], sizes[3][1], sizes[3][2], a64, b64, 0, c64);
-    nn_gemm_f32(NULL, NN_PLAIN, NN_PLAIN, sizes[3][0], sizes[3][1], sizes[3][2], a32, b32, 0, c32);
+    naive(NN_PLAIN, NN_PLAIN, sizes[3], false);
+    multiply_both((struct nn_product){.m = sizes[3][0], .n = sizes[3][1], .k = sizes[3][2]}, false);
     compare(sizes[3][0] * sizes[3][1]);
 }
 
-static void affine_adds_the_bias_to_every_row(void **state) {
+static void the_bias_is_added_to_every_row(void **state) {
     (void)state;
-    static double bias64[MAX];
-    static float bias32[MAX];
     for (int s = 0; s < SIZES; s++)
         for (int variant = 0; variant < 4; variant++) {
             enum nn_trans tw = variant & 1 ? NN_TRANSPOSED : NN_PLAIN;
@@ -106,9 +102,8 @@ static void affine_adds_the_bias_to_every_row(void **state) {
             fill(bias64, bias32, 6);
             for (int i = 0; i < MAX; i++) c64[i] = c32[i] = NAN;
             for (int64_t i = 0; i < m * n; i++) want[i] = biased ? bias64[i % n] : 0;
-            naive(NN_PLAIN, tw, sizes[s], 1);
-            nn_affine_f64(NULL, tw, m, n, k, a64, b64, biased ? bias64 : NULL, c64);
-            nn_affine_f32(NULL, tw, m, n, k, a32, b32, biased ? bias32 : NULL, c32);
+            naive(NN_PLAIN, tw, sizes[s], true);
+            multiply_both((struct nn_product){.tb = tw, .m = m, .n = n, .k = k}, biased);
             compare(m * n);
         }
 }
@@ -134,8 +129,14 @@ static void column_sums_add(void **state) {
 
 static void all_of_it(const struct nn_parallel *par, const float *x, const float *w, float *y, float *d_w,
                       float *sum) {
-    nn_affine_f32(par, NN_TRANSPOSED, ROWS, WIDE, DEEP, x, w, w, y);
-    nn_gemm_f32(par, NN_TRANSPOSED, NN_PLAIN, WIDE, DEEP, ROWS, y, x, 1, d_w);
+    struct nn_product product = {.tb = NN_TRANSPOSED, .m = ROWS, .n = WIDE, .k = DEEP, .a = x, .b = w};
+    struct nn_product gradient = {.ta = NN_TRANSPOSED, .m = WIDE, .n = DEEP, .k = ROWS, .a = y, .b = x};
+    product.bias = w;
+    product.c = y;
+    nn_multiply_f32(par, &product);
+    gradient.c = d_w;
+    gradient.add = true;
+    nn_multiply_f32(par, &gradient);
     nn_column_sums_f32(par, ROWS, WIDE, y, sum);
 }
 
@@ -188,9 +189,9 @@ static int setup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gemm_is_the_product),
-        cmocka_unit_test(a_beta_of_zero_does_not_read),
-        cmocka_unit_test(affine_adds_the_bias_to_every_row),
+        cmocka_unit_test(the_product_is_right),
+        cmocka_unit_test(a_product_that_is_written_is_not_read),
+        cmocka_unit_test(the_bias_is_added_to_every_row),
         cmocka_unit_test(column_sums_add),
         cmocka_unit_test(threads_do_not_show),
         cmocka_unit_test(the_self_test_passes),

@@ -1,0 +1,76 @@
+/* affine.h - what linear and matmul share: y = x op(w) + b on the last dimension.
+ *   x [..., in], op(w) [in, out], b [out], y [..., out]
+ *   dx = dy op(w)ᵀ,  d op(w) = xᵀ dy,  db = Σ over all leading dimensions of dy */
+#ifndef NN_AFFINE_H
+#define NN_AFFINE_H
+
+#include "../blas.h"
+#include "../op.h"
+
+enum { NN_AFFINE_OUT_FEATURES, NN_AFFINE_BIAS }; /* attributes */
+enum { NN_AFFINE_WEIGHT, NN_AFFINE_BIAS_PARAM }; /* parameters */
+
+/* The initial values are those of PyTorch's linear: kaiming_uniform_(a = √5) comes to this bound. */
+static inline int nn_infer_affine(struct nn_infer *infer, enum nn_trans trans, struct nn_error *err) {
+    const struct nn_shape *in = &infer->in[0];
+    if (in->rank < 1) return nn_fail(err, NN_E_SHAPE, "this needs at least one dimension a sample");
+    int64_t n_in = in->dim[in->rank - 1], n_out = infer->attrs[NN_AFFINE_OUT_FEATURES].i;
+    const struct nn_init uniform = {NN_INIT_UNIFORM, 1 / sqrt((double)n_in)};
+    infer->out = *in;
+    infer->out.dim[in->rank - 1] = n_out;
+    infer->n_params = infer->attrs[NN_AFFINE_BIAS].b ? 2 : 1;
+    infer->param[NN_AFFINE_WEIGHT].suffix = "weight";
+    infer->param[NN_AFFINE_WEIGHT].shape =
+        trans == NN_TRANSPOSED ? (struct nn_shape){2, {n_out, n_in}} : (struct nn_shape){2, {n_in, n_out}};
+    infer->param[NN_AFFINE_WEIGHT].init = uniform;
+    infer->param[NN_AFFINE_BIAS_PARAM].suffix = "bias";
+    infer->param[NN_AFFINE_BIAS_PARAM].shape = (struct nn_shape){1, {n_out}};
+    infer->param[NN_AFFINE_BIAS_PARAM].init = uniform;
+    return NN_OK;
+}
+
+struct nn_affine_sizes {
+    int64_t vectors, in, out;
+};
+
+static inline struct nn_affine_sizes nn_affine_sizes(const struct nn_pass *pass) {
+    int64_t in = pass->in[0].dim[pass->in[0].rank - 1], out = pass->out->dim[pass->out->rank - 1];
+    return (struct nn_affine_sizes){pass->rows * nn_shape_elements(pass->out) / out, in, out};
+}
+
+static inline void nn_affine_forward(const struct nn_pass *pass, enum nn_trans trans) {
+    struct nn_affine_sizes s = nn_affine_sizes(pass);
+    struct nn_product y = {.tb = trans, .m = s.vectors, .n = s.out, .k = s.in, .tile = pass->tile};
+    y.a = pass->x[0];
+    y.b = pass->w[NN_AFFINE_WEIGHT];
+    y.bias = pass->attrs[NN_AFFINE_BIAS].b ? pass->w[NN_AFFINE_BIAS_PARAM] : NULL;
+    y.c = pass->y;
+    nn_multiply(pass->par, &y);
+}
+
+static inline void nn_affine_backward(const struct nn_pass *pass, enum nn_trans trans) {
+    struct nn_affine_sizes s = nn_affine_sizes(pass);
+    const void *x = pass->x[0], *d_y = pass->d_y;
+    if (pass->d_x[0]) {
+        struct nn_product d_x = {.m = s.vectors, .n = s.in, .k = s.out, .add = true};
+        d_x.tb = trans == NN_TRANSPOSED ? NN_PLAIN : NN_TRANSPOSED;
+        d_x.a = d_y;
+        d_x.b = pass->w[NN_AFFINE_WEIGHT];
+        d_x.c = pass->d_x[0];
+        nn_multiply(pass->par, &d_x);
+    }
+    if (pass->d_w[NN_AFFINE_WEIGHT]) {
+        const bool swap = trans == NN_TRANSPOSED; /* dWᵀ = dyᵀ x */
+        struct nn_product d_w = {.ta = NN_TRANSPOSED, .k = s.vectors, .add = true};
+        d_w.m = swap ? s.out : s.in;
+        d_w.n = swap ? s.in : s.out;
+        d_w.a = swap ? d_y : x;
+        d_w.b = swap ? x : d_y;
+        d_w.c = pass->d_w[NN_AFFINE_WEIGHT];
+        nn_multiply(pass->par, &d_w);
+    }
+    if (pass->attrs[NN_AFFINE_BIAS].b && pass->d_w[NN_AFFINE_BIAS_PARAM])
+        nn_column_sums(pass->par, s.vectors, s.out, d_y, pass->d_w[NN_AFFINE_BIAS_PARAM]);
+}
+
+#endif
