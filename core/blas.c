@@ -12,10 +12,12 @@
 #define cblas_gemm cblas_sgemm
 #endif
 
-#define TILE      128                /* rows of C a call */
 #define COLUMNS   64                 /* summed together */
 #define TASK_MACS ((int64_t)1 << 19) /* multiply-adds that are worth another thread: some ten microseconds */
 #define TASK_SUMS ((int64_t)1 << 15) /* additions, likewise */
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* As many units in a range as make it worth a thread's while; depends on the shape alone. */
 static int64_t worthwhile(int64_t unit, int64_t cost_of_unit, int64_t task) {
@@ -23,32 +25,119 @@ static int64_t worthwhile(int64_t unit, int64_t cost_of_unit, int64_t task) {
     return units > 1 ? units * unit : unit;
 }
 
-static void one_tile(const struct nn_product *p, int64_t row, int64_t rows) {
-    real *c = (real *)p->c + row * p->n;
-    if (p->bias) /* before the product is added: a beta of 0 would cost a pass over c too */
-        for (int64_t i = 0; i < rows; i++) memcpy(c + i * p->n, p->bias, (size_t)p->n * sizeof *c);
-    const real *a = (const real *)p->a + (p->ta == NN_TRANSPOSED ? row : row * p->k);
-    cblas_gemm(CblasRowMajor, p->ta == NN_TRANSPOSED ? CblasTrans : CblasNoTrans,
-               p->tb == NN_TRANSPOSED ? CblasTrans : CblasNoTrans, (int)rows, (int)p->n, (int)p->k, 1, a,
-               (int)(p->ta == NN_TRANSPOSED ? p->m : p->k), p->b, (int)(p->tb == NN_TRANSPOSED ? p->k : p->n),
-               p->bias || p->add, c, (int)p->n);
+/* The least multiple of `unit` of which `parts` make up a length. */
+static int64_t part_of(int64_t length, int64_t parts, int64_t unit) {
+    return (length + parts * unit - 1) / (parts * unit) * unit;
 }
 
-struct tiles {
-    const struct nn_product *product;
-    int64_t height;
+/* --- how a product is cut ----------------------------------------------------------------------- */
+
+/* What one call of BLAS computes: so many rows and columns of c, over so many terms of their sums. */
+struct tile {
+    int64_t rows, columns, depth;
 };
 
-static void tiles(void *arg, int64_t begin, int64_t end) {
-    const struct tiles *t = arg;
-    for (int64_t row = begin; row < end; row += t->height)
-        one_tile(t->product, row, end - row < t->height ? end - row : t->height);
+/* OpenBLAS copies both operands before it multiplies them, every call anew. Few calls, each for a long side
+ * of c, copy least; where rows are long, those next to each other are computed together, as two threads
+ * that write to one row's neighbouring halves slow each other down. */
+#define LONG_ROW 2048
+static int64_t long_part(int64_t length) {
+    return length <= 256 ? larger(part_of(length, 2, 16), 64) : larger(part_of(length, 4, 64), 256);
+}
+
+static struct tile large_tile(const struct nn_product *p) {
+    const bool by_columns = p->n >= LONG_ROW && (p->tile || p->n > p->m);
+    struct tile tile = {p->m, p->n, p->k};
+    if (by_columns) tile.columns = long_part(p->n);
+    if (p->tile)
+        tile.rows = p->tile;
+    else if (!by_columns)
+        tile.rows = long_part(p->m);
+    return tile;
+}
+
+/* For some processors it has kernels that read operands where they lie, if a call has no more than a million
+ * multiply-adds and, with b transposed, 1,200 elements of c (its "small matrix optimization"). They are the
+ * fastest there are, as long as the lines of an operand do not share too few sets of a cache. */
+#define DIRECT_MACS   1000000
+#define DIRECT_C      1024
+#define DIRECT_STRIDE ((int64_t)(16384 / sizeof(real)))
+#define MOST_C        (128 * 128)
+
+static bool suits_direct(const struct nn_product *p) {
+    static const char *const cores[] = {"SkylakeX", "Cooperlake", "SapphireRapids"};
+    int64_t lda = p->ta == NN_TRANSPOSED ? p->m : p->k, ldb = p->tb == NN_TRANSPOSED ? p->k : p->n;
+    if (larger(lda, ldb) >= DIRECT_STRIDE || p->tile * 16 > DIRECT_C) return false;
+    const char *core = openblas_get_corename();
+    for (size_t i = 0; i < sizeof cores / sizeof cores[0]; i++)
+        if (strcmp(core, cores[i]) == 0) return true;
+    return false;
+}
+
+/* In the proportions that were measured to be best, by which operands are transposed; with short sums more of
+ * c, so that a call is worth its while; with a short side of c more of the other one. */
+static struct tile direct_tile(const struct nn_product *p) {
+    static const struct tile best[2][2] = {{{16, 64, 0}, {32, 32, 0}}, {{32, 64, 0}, {32, 32, 0}}};
+    struct tile tile = best[p->ta][p->tb];
+    int64_t most = p->tb == NN_TRANSPOSED ? DIRECT_C : smaller(DIRECT_MACS * 6 / 10 / p->k, MOST_C);
+    most = larger(most, tile.rows * tile.columns);
+    while (2 * tile.rows * tile.columns <= most)
+        if (tile.rows < tile.columns)
+            tile.rows *= 2;
+        else
+            tile.columns *= 2;
+    int64_t rows = p->tile ? p->tile : smaller(tile.rows, p->m);
+    if (rows != tile.rows) tile = (struct tile){rows, most / rows / 16 * 16, 0};
+    if (p->n < tile.columns) {
+        tile.columns = p->n;
+        if (!p->tile) tile.rows = smaller(larger(most / p->n / 16 * 16, tile.rows), p->m);
+    }
+    int64_t deepest = DIRECT_MACS / (tile.rows * tile.columns);
+    tile.depth = p->k <= deepest ? p->k : part_of(p->k, (p->k + deepest - 1) / deepest, 16);
+    return tile;
+}
+
+/* --- products ----------------------------------------------------------------------------------- */
+
+struct cutting {
+    const struct nn_product *product;
+    struct tile tile;
+    int64_t across; /* tiles in a row of them */
+};
+
+static void multiply_tile(const struct nn_product *p, int64_t row, int64_t column, const struct tile *tile) {
+    const bool ta = p->ta == NN_TRANSPOSED, tb = p->tb == NN_TRANSPOSED;
+    const int64_t rows = smaller(tile->rows, p->m - row), columns = smaller(tile->columns, p->n - column);
+    const real *a = p->a, *b = p->b, *bias = p->bias;
+    real *c = (real *)p->c + row * p->n + column;
+    if (bias) /* before the product is added: a beta of 0 would cost a pass over c too */
+        for (int64_t i = 0; i < rows; i++) memcpy(c + i * p->n, bias + column, (size_t)columns * sizeof *c);
+    for (int64_t term = 0; term < p->k; term += tile->depth)
+        cblas_gemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)rows,
+                   (int)columns, (int)smaller(tile->depth, p->k - term), 1,
+                   a + (ta ? term * p->m + row : row * p->k + term), (int)(ta ? p->m : p->k),
+                   b + (tb ? column * p->k + term : term * p->n + column), (int)(tb ? p->k : p->n),
+                   bias || p->add || term > 0, c, (int)p->n);
+}
+
+static void multiply_tiles(void *arg, int64_t begin, int64_t end) {
+    const struct cutting *cutting = arg;
+    const struct tile *tile = &cutting->tile;
+    for (int64_t i = begin; i < end; i++)
+        multiply_tile(cutting->product, i / cutting->across * tile->rows, i % cutting->across * tile->columns,
+                      tile);
 }
 
 void nn_multiply(const struct nn_parallel *par, const struct nn_product *p) {
-    struct tiles t = {p, p->tile ? p->tile : TILE};
-    nn_parallel_ranges(par, p->m, worthwhile(t.height, t.height * p->n * p->k, TASK_MACS), tiles, &t);
+    struct cutting cutting = {p, suits_direct(p) ? direct_tile(p) : large_tile(p), 0};
+    const struct tile *tile = &cutting.tile;
+    cutting.across = (p->n + tile->columns - 1) / tile->columns;
+    int64_t tiles = (p->m + tile->rows - 1) / tile->rows * cutting.across;
+    nn_parallel_ranges(par, tiles, worthwhile(1, tile->rows * tile->columns * p->k, TASK_MACS),
+                       multiply_tiles, &cutting);
 }
+
+/* --- sums --------------------------------------------------------------------------------------- */
 
 struct sums {
     int64_t m, n;
