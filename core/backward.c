@@ -20,7 +20,8 @@ struct nn_backward {
     unsigned char *block;
     bool *begun;    /* by node: whether its gradient holds something yet */
     const void **x; /* inputs of the node at work, */
-    void **d_x;     /* and their gradients */
+    void **d_x;     /* their gradients, */
+    bool *fresh;    /* and whether those hold nothing yet */
     struct loss_result *results;
 };
 
@@ -36,8 +37,9 @@ struct nn_backward *nn_backward_new_take(const struct nn_run *run, struct nn_pla
     b->begun = nn_arena_alloc(plan->arena, (size_t)graph->n_nodes, sizeof *b->begun);
     b->x = nn_arena_alloc(plan->arena, (size_t)graph->max_inputs, sizeof *b->x);
     b->d_x = nn_arena_alloc(plan->arena, (size_t)graph->max_inputs, sizeof *b->d_x);
+    b->fresh = nn_arena_alloc(plan->arena, (size_t)graph->max_inputs, sizeof *b->fresh);
     b->results = nn_arena_alloc(plan->arena, (size_t)graph->n_losses + 1, sizeof *b->results);
-    if (!b->block || !b->begun || !b->x || !b->d_x || !b->results) goto no_memory;
+    if (!b->block || !b->begun || !b->x || !b->d_x || !b->fresh || !b->results) goto no_memory;
     return b;
 no_memory:
     nn_fail(err, NN_E_NOMEM, "no memory for %zu bytes of gradients", plan->bytes);
@@ -104,18 +106,18 @@ static double normalizer_of(const struct nn_backward *b, int index, const struct
     return (double)(pass->rows * nn_shape_elements(pass->out));
 }
 
-/* The gradient of a node, zeroed before the first contribution to it. NULL if it is not needed. */
-static void *gradient_of(struct nn_backward *b, int node) {
+/* The gradient of a node, NULL if it is not needed; and whether it holds nothing yet, as it will soon. */
+static void *gradient_of(struct nn_backward *b, int node, bool *fresh) {
     const struct nn_plan *plan = b->plan;
-    if (!plan->needed[node]) return NULL;
-    void *d = nn_at(b->block, plan->d_value[node]);
-    if (!b->begun[node]) {
-        const struct nn_node *n = &plan->graph->nodes[node];
-        memset(d, 0,
-               (size_t)(plan->run.rows * nn_shape_elements(&n->shape)) * nn_dtype_size(plan->graph->dtype));
-        b->begun[node] = true;
-    }
-    return d;
+    *fresh = plan->needed[node] && !b->begun[node];
+    b->begun[node] |= plan->needed[node];
+    return plan->needed[node] ? nn_at(b->block, plan->d_value[node]) : NULL;
+}
+
+static void zero_gradient(const struct nn_backward *b, int node) {
+    const struct nn_plan *plan = b->plan;
+    int64_t n = plan->run.rows * nn_shape_elements(&plan->graph->nodes[node].shape);
+    memset(nn_at(b->block, plan->d_value[node]), 0, (size_t)n * nn_dtype_size(plan->graph->dtype));
 }
 
 /* loss = scale / normalizer * Σ weight * value; the factor of each value is its upstream gradient. */
@@ -135,12 +137,13 @@ static void run_loss(struct nn_backward *b, int index, const struct nn_parallel 
     b->results[index] =
         (struct loss_result){factor * kernels->reduce(pass.y, weight, per_weight, 0, n), normalizer};
 
-    b->d_x[0] = gradient_of(b, loss->node.inputs[0]);
+    b->d_x[0] = gradient_of(b, loss->node.inputs[0], &b->fresh[0]);
     if (!b->d_x[0]) return;
     void *d_value = nn_at(b->block, at->d_value);
     kernels->spread(d_value, weight, per_weight, factor, 0, n);
     pass.d_y = d_value;
     pass.d_x = b->d_x;
+    pass.fresh_x = b->fresh;
     nn_pass_run(&pass, op->backward, op->backward_split);
 }
 
@@ -149,45 +152,81 @@ double nn_backward_normalizer(const struct nn_backward *b, int loss) { return b-
 
 /* --- gradients --------------------------------------------------------------------------------- */
 
-static void run_node(struct nn_backward *b, int index, struct nn_grads *grads,
-                     const struct nn_parallel *par) {
+/* All but the gradients of parameters. The arrays have as many places as the node has inputs. */
+static struct nn_pass backward_pass(struct nn_backward *b, int index, const void **x, void **d_x, bool *fresh,
+                                    const void **w) {
     const struct nn_plan *plan = b->plan;
     const struct nn_node *node = &plan->graph->nodes[index];
-    const void *w[NN_MAX_OP_PARAMS];
-    void *d_w[NN_MAX_OP_PARAMS] = {0};
-    bool any = false;
     struct nn_pass pass = nn_pass_begin(b->run, node, w);
     for (int i = 0; i < node->n_inputs; i++) {
-        b->x[i] = nn_run_value(b->run, node->inputs[i]);
-        b->d_x[i] = gradient_of(b, node->inputs[i]);
-        any |= b->d_x[i] != NULL;
+        x[i] = nn_run_value(b->run, node->inputs[i]);
+        d_x[i] = gradient_of(b, node->inputs[i], &fresh[i]);
     }
-    for (int i = 0; i < node->inferred.n_params && grads && !node->frozen; i++) {
-        d_w[i] = nn_grads_data(grads, node->first_param + i);
-        any = true;
-    }
-    if (!any) return;
-    pass.par = par;
-    pass.x = b->x;
+    pass.x = x;
     pass.y = (void *)nn_run_value(b->run, index); /* read only, as backward promises */
     pass.saved = nn_at(b->run->block, b->run->plan->saved[index]);
     pass.scratch = nn_at(b->block, plan->d_scratch[index]);
     pass.d_y = nn_at(b->block, plan->d_value[index]);
-    pass.d_x = b->d_x;
+    pass.d_x = d_x;
+    pass.fresh_x = fresh;
+    return pass;
+}
+
+/* False: nobody wants any. An operator that does not fuse finds a gradient to add to. */
+static bool add_parameters(struct nn_pass *pass, const struct nn_node *node, struct nn_grads *grads,
+                           bool fresh, void **d_w) {
+    if (!grads || node->frozen || !node->inferred.n_params) return false;
+    for (int i = 0; i < node->inferred.n_params; i++) {
+        const struct nn_param *param = &grads->graph->params[node->first_param + i];
+        d_w[i] = grads->data + param->offset;
+        if (fresh && !node->op->fuses)
+            memset(d_w[i], 0, (size_t)param->elements * nn_dtype_size(pass->dtype));
+    }
+    pass->fresh_w = fresh;
+    return true;
+}
+
+/* The k-th node of the order, and those that are done together with it. Returns how many these are. */
+static int run_nodes(struct nn_backward *b, int k, struct nn_grads *grads, bool fresh_w,
+                     const struct nn_parallel *par) {
+    const struct nn_graph *graph = b->plan->graph;
+    const int index = graph->order[k];
+    const struct nn_node *node = &graph->nodes[index];
+    const void *w[NN_MAX_OP_PARAMS];
+    void *d_w[NN_MAX_OP_PARAMS] = {0};
+    struct nn_chain chain = {.n = nn_plan_links_backward(b->plan, k)};
+    struct nn_sequel sequel = {nn_chain_range, &chain};
+    struct nn_pass pass = backward_pass(b, index, b->x, b->d_x, b->fresh, w);
+    bool any = add_parameters(&pass, node, grads, fresh_w, d_w);
+    for (int i = 0; i < node->n_inputs; i++) any |= b->d_x[i] != NULL;
+    if (!any) return 0;
+    for (int i = 0; i < chain.n; i++) {
+        struct nn_link *link = &chain.link[i];
+        int next = graph->order[k - 1 - i];
+        link->pass = backward_pass(b, next, link->x, link->d_x, link->fresh, NULL);
+        link->fn = graph->nodes[next].op->backward;
+    }
+    pass.par = par;
     pass.d_w = d_w;
+    pass.sequel = chain.n ? &sequel : NULL;
     nn_pass_run(&pass, node->op->backward, node->op->backward_split);
+    return chain.n;
 }
 
 void nn_backward_run(struct nn_backward *b, struct nn_grads *grads, const struct nn_parallel *par) {
     const struct nn_plan *plan = b->plan;
     const struct nn_graph *graph = plan->graph;
     assert(!grads || (plan->parameters && grads->graph == graph));
-    for (int i = 0; i < graph->n_nodes; i++) b->begun[i] = plan->upstream[i];
+    bool fresh = grads && nn_grads_begin(grads, plan->needed);
+    for (int i = 0; i < graph->n_nodes; i++) {
+        b->begun[i] = plan->upstream[i];
+        if (plan->wanted[i] && !plan->needed[i] && !plan->upstream[i]) zero_gradient(b, i);
+    }
     for (int i = 0; plan->losses && i < graph->n_losses; i++)
         if (!plan->losses[i].skip) run_loss(b, i, par);
     for (int k = graph->n_nodes - 1; k >= 0; k--) {
         int i = graph->order[k];
-        if (graph->nodes[i].op && plan->needed[i]) run_node(b, i, grads, par);
+        if (graph->nodes[i].op && plan->needed[i]) k -= run_nodes(b, k, grads, fresh, par);
     }
 }
 

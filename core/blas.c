@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "blas.h"
-#include "op.h"
 
 #ifdef NN_REAL_IS_DOUBLE
 #define cblas_gemm cblas_dgemm
@@ -118,6 +117,12 @@ static void multiply_tile(const struct nn_product *p, int64_t row, int64_t colum
                    a + (ta ? term * p->m + row : row * p->k + term), (int)(ta ? p->m : p->k),
                    b + (tb ? column * p->k + term : term * p->n + column), (int)(tb ? p->k : p->n),
                    bias || p->add || term > 0, c, (int)p->n);
+    if (!p->sequel) return;
+    const int64_t runs = columns == p->n ? 1 : rows, length = columns == p->n ? rows * columns : columns;
+    for (int64_t i = 0; i < runs; i++) {
+        int64_t begin = (row + i) * p->n + column;
+        p->sequel->fn(p->sequel->arg, begin, begin + length);
+    }
 }
 
 static void multiply_tiles(void *arg, int64_t begin, int64_t end) {

@@ -5,7 +5,7 @@
 #ifndef NN_BLAS_H
 #define NN_BLAS_H
 
-#include "nn.h"
+#include "op.h"
 #include "real.h"
 
 enum nn_trans { NN_PLAIN, NN_TRANSPOSED };
@@ -17,7 +17,8 @@ struct nn_product {
     const void *a, *b;
     const void *bias; /* NULL: none; not together with `add` */
     void *c;
-    bool add;     /* to what c holds; else c is written, and not read */
+    bool add;                       /* to what c holds; else c is written, and not read */
+    const struct nn_sequel *sequel; /* of c, with `n` columns a row; NULL: none */
     int64_t tile; /* rows of c in a tile: m is a multiple of it, and how columns are cut depends on n and k
                    * alone; 0: tiles are chosen by m, n and k */
 };

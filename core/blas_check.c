@@ -1,6 +1,5 @@
 /* blas_check.c - whether the BLAS at hand computes right. Compiled for float and for double. */
 #include "blas.h"
-#include "op.h"
 
 /* Sizes that meet the library's main kernels, their edges, and the border of a tile. */
 static const int64_t sizes[][3] = {

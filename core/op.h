@@ -6,7 +6,8 @@
  *     const struct nn_op NN_OP(relu) = { .def = {...}, .infer = ..., .forward = ..., .backward = ... };
  *
  * Only infer and check may fail. forward and backward return nothing and allocate nothing; backward
- * adds to the gradients it is given, and a NULL gradient means that nobody wants it. */
+ * adds to the gradients it is given, and a NULL gradient means that nobody wants it. (An operator that says
+ * `fuses` also writes the gradients that hold nothing yet, and calls what follows it on parts of its result.) */
 #ifndef NN_OP_H
 #define NN_OP_H
 
@@ -41,6 +42,13 @@ struct nn_infer {
     struct nn_target_form form[2];
 };
 
+/* What is to be done with the elements [begin, end) of a result as soon as they are final, by the thread that
+ * made them so: the work of elementwise nodes behind this one. Each element is told once. */
+struct nn_sequel {
+    void (*fn)(void *arg, int64_t begin, int64_t end);
+    void *arg;
+};
+
 /* One node in one pass. Pointers are to rows * elements reals, I64 inputs and targets aside. */
 struct nn_pass {
     const union nn_attr_value *attrs;
@@ -48,6 +56,7 @@ struct nn_pass {
     int64_t first_row; /* the place of row 0 in the whole batch, for the generator */
     int64_t tile;      /* as in nn_run_options; of forward */
     enum nn_mode mode;
+    enum nn_dtype dtype;   /* of all reals */
     struct nn_rng_key rng; /* of a layer's forward: keyed by seed and node */
     const struct nn_parallel *par;
 
@@ -65,11 +74,16 @@ struct nn_pass {
     const void *d_y;  /* upstream gradient */
     void *const *d_x; /* added to; NULL entries are not wanted */
     void *const *d_w; /* likewise */
+
+    /* For operators that fuse. */
+    const bool *fresh_x;            /* by input: d_x holds nothing, and is written rather than added to */
+    bool fresh_w;                   /* likewise all of d_w */
+    const struct nn_sequel *sequel; /* of y, in backward of d_x[0]; NULL: none */
 };
 
 /* How the engine cuts a pass's work, by shape alone, into ranges [begin, end) of: */
 enum nn_split {
-    NN_BY_ELEMENT, /* elements of the output */
+    NN_BY_ELEMENT, /* elements of the output; every input has as many */
     NN_BY_ROW,     /* rows of the batch */
     NN_WHOLE,      /* nothing: called once, with [0, rows), and may use pass->par itself */
 };
@@ -80,6 +94,7 @@ struct nn_op {
     struct nn_def def;
     bool takes_ids; /* whether inputs are I64; those of all other operators are of the graph's type */
     enum nn_split forward_split, backward_split;
+    bool fuses;                                    /* NN_WHOLE, and heeds fresh_x, fresh_w and sequel */
     enum { NN_READS_X = 1, NN_READS_Y = 2 } reads; /* what backward reads, parameters and saved aside */
     int (*infer)(struct nn_infer *infer, struct nn_error *err);
     /* Data checks: NULL if any data will do. */

@@ -124,7 +124,7 @@ static void norm_range(void *arg, int64_t begin, int64_t end) {
 static double grad_norm(struct nn_optimizer *optimizer, const struct nn_grads *grads,
                         const struct nn_parallel *par) {
     const struct nn_graph *graph = optimizer->graph;
-    struct norm_task task = {nn_kernels_of(graph->dtype), grads->data, optimizer->partial_norms};
+    struct norm_task task = {nn_kernels_of(graph->dtype), nn_grads_numbers(grads), optimizer->partial_norms};
     double sum = 0;
     nn_parallel_ranges(par, nn_trainable_elements(graph), NN_CHUNK, norm_range, &task);
     for (int64_t i = 0; i < chunks(graph); i++) sum += optimizer->partial_norms[i];
@@ -180,7 +180,7 @@ void nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, co
                               .step = optimizer->steps,
                               .scale = scale,
                               .w = from->data,
-                              .g = grads->data,
+                              .g = nn_grads_numbers(grads),
                               .w_next = to->data,
                               .slot = slots},
                              0};

@@ -150,6 +150,7 @@ struct nn_grads *nn_grads_new(struct nn_graph *graph, struct nn_error *err) {
         return NULL;
     }
     grads->graph = nn_graph_ref(graph);
+    grads->blank = true;
     return grads;
 }
 
@@ -160,30 +161,59 @@ void nn_grads_free(struct nn_grads *grads) {
     free(grads);
 }
 
-void nn_grads_clear(struct nn_grads *grads) { memset(grads->data, 0, grads->graph->trainable_bytes); }
+void nn_grads_clear(struct nn_grads *grads) { grads->blank = true; }
+
+const unsigned char *nn_grads_numbers(const struct nn_grads *grads) {
+    if (grads->blank) memset(grads->data, 0, grads->graph->trainable_bytes);
+    return grads->data;
+}
+
+static void settle(struct nn_grads *grads) {
+    nn_grads_numbers(grads);
+    grads->blank = false;
+}
+
+bool nn_grads_begin(struct nn_grads *grads, const bool *written) {
+    const struct nn_graph *graph = grads->graph;
+    size_t done = 0; /* bytes that are zero or will be written */
+    if (!grads->blank) return false;
+    for (int i = 0; i < graph->n_params; i++) {
+        const struct nn_param *param = &graph->params[i];
+        if (!param->trainable || !written[param->node]) continue;
+        memset(grads->data + done, 0, param->offset - done);
+        done = param->offset + (size_t)param->elements * nn_dtype_size(graph->dtype);
+    }
+    memset(grads->data + done, 0, graph->trainable_bytes - done);
+    grads->blank = false;
+    return true;
+}
 
 void nn_grads_copy(struct nn_grads *grads, const struct nn_grads *from) {
     assert(grads->graph == from->graph);
-    memcpy(grads->data, from->data, grads->graph->trainable_bytes);
+    memcpy(grads->data, nn_grads_numbers(from), grads->graph->trainable_bytes);
+    grads->blank = false;
 }
 
 void *nn_grads_data(struct nn_grads *grads, int param) {
     assert(nn_graph_param(grads->graph, param)->trainable);
+    settle(grads);
     return grads->data + grads->graph->params[param].offset;
 }
 
 void nn_grads_add(struct nn_grads *grads, const struct nn_grads *from, double scale,
                   const struct nn_parallel *par) {
     assert(grads->graph == from->graph);
-    struct array a = {nn_kernels_of(grads->graph->dtype), grads->data, from->data, scale, false};
+    settle(grads);
+    struct array a = {nn_kernels_of(grads->graph->dtype), grads->data, nn_grads_numbers(from), scale, false};
     nn_parallel_ranges(par, nn_trainable_elements(grads->graph), NN_CHUNK, add_range, &a);
 }
 
 void nn_grads_scale(struct nn_grads *grads, double scale, const struct nn_parallel *par) {
+    settle(grads);
     struct array a = {nn_kernels_of(grads->graph->dtype), grads->data, NULL, scale, false};
     nn_parallel_ranges(par, nn_trainable_elements(grads->graph), NN_CHUNK, scale_range, &a);
 }
 
 int nn_grads_first_nonfinite(const struct nn_grads *grads, const struct nn_parallel *par) {
-    return first_nonfinite(grads->graph, grads->data, true, par);
+    return first_nonfinite(grads->graph, nn_grads_numbers(grads), true, par);
 }

@@ -13,8 +13,15 @@ struct nn_params {
 
 struct nn_grads {
     struct nn_graph *graph;
+    bool blank;          /* all zero, whatever `data` holds: nothing was added yet */
     unsigned char *data; /* nn_graph_trainable_bytes: the first part of that layout */
 };
+
+/* The numbers, zeroed if they are blank. */
+const unsigned char *nn_grads_numbers(const struct nn_grads *grads);
+/* Ends a gradient's being blank; the caller writes the parameters of the nodes that `written` marks, and the
+ * rest is zero. False: it was not blank, and is to be added to. */
+bool nn_grads_begin(struct nn_grads *grads, const bool *written);
 
 /* Elements of the trainable part, the padding between parameters (always zero) included. */
 static inline int64_t nn_trainable_elements(const struct nn_graph *graph) {

@@ -186,6 +186,60 @@ static void find_last_reads(const struct nn_graph *graph, const bool *computed, 
     }
 }
 
+static bool is_elementwise(const struct nn_node *node, enum nn_split split) {
+    return node->op && split == NN_BY_ELEMENT && node->n_inputs <= NN_MAX_LINK_INPUTS &&
+           !node->inferred.n_params;
+}
+
+static bool has_input(const struct nn_node *node, int input) {
+    for (int j = 0; j < node->n_inputs; j++)
+        if (node->inputs[j] == input) return true;
+    return false;
+}
+
+int nn_plan_links_forward(const struct nn_plan *plan, int k) {
+    const struct nn_graph *graph = plan->graph;
+    const struct nn_node *head = &graph->nodes[graph->order[k]];
+    int links = 0;
+    if (!head->op || !head->op->fuses || !plan->computed[graph->order[k]]) return 0;
+    for (; links < NN_MAX_LINKS && k + 1 < graph->n_nodes; k++, links++) {
+        int next = graph->order[k + 1];
+        const struct nn_node *node = &graph->nodes[next];
+        if (!plan->computed[next] || !node->op || !is_elementwise(node, node->op->forward_split) ||
+            !has_input(node, graph->order[k]))
+            break;
+    }
+    return links;
+}
+
+static bool take_forward(struct planner *p, int i) {
+    struct nn_plan *plan = p->plan;
+    const struct nn_node *node = &plan->graph->nodes[i];
+    if (!plan->computed[i] || !node->op) return true;
+    return take(p, elements_of(node), node->dtype, &plan->value[i]) &&
+           take(p, node->inferred.saved, node->dtype, &plan->saved[i]) &&
+           take(p, node->inferred.scratch, node->dtype, &plan->scratch[i]);
+}
+
+/* What nobody reads after the k-th step. */
+static void give_forward(struct planner *p, int k, const bool *kept, const int *last) {
+    const struct nn_plan *plan = p->plan;
+    const struct nn_graph *graph = plan->graph;
+    int i = graph->order[k];
+    const struct nn_node *node = &graph->nodes[i];
+    if (!plan->computed[i]) return;
+    give(p, node->inferred.scratch, node->dtype, plan->scratch[i]);
+    if (!plan->run.tape) give(p, node->inferred.saved, node->dtype, plan->saved[i]);
+    for (int j = 0; j < node->n_inputs; j++) {
+        int input = node->inputs[j];
+        bool again = false; /* x + x is read twice and given back once */
+        for (int m = 0; m < j; m++) again |= node->inputs[m] == input;
+        if (last[input] == k && !kept[input] && !again)
+            give(p, elements_of(&graph->nodes[input]), graph->nodes[input].dtype, plan->value[input]);
+    }
+    if (last[i] == k && !kept[i]) give(p, elements_of(node), node->dtype, plan->value[i]);
+}
+
 static bool place_forward(struct planner *p, const bool *kept, const int *last) {
     struct nn_plan *plan = p->plan;
     const struct nn_graph *graph = plan->graph;
@@ -193,24 +247,11 @@ static bool place_forward(struct planner *p, const bool *kept, const int *last) 
         if (plan->computed[i] &&
             !take(p, elements_of(&graph->nodes[i]), graph->nodes[i].dtype, &plan->value[i]))
             return false;
-    for (int k = 0; k < graph->n_nodes; k++) {
-        int i = graph->order[k];
-        const struct nn_node *node = &graph->nodes[i];
-        if (!plan->computed[i]) continue;
-        if (node->op && (!take(p, elements_of(node), node->dtype, &plan->value[i]) ||
-                         !take(p, node->inferred.saved, node->dtype, &plan->saved[i]) ||
-                         !take(p, node->inferred.scratch, node->dtype, &plan->scratch[i])))
-            return false;
-        give(p, node->inferred.scratch, node->dtype, plan->scratch[i]);
-        if (!plan->run.tape) give(p, node->inferred.saved, node->dtype, plan->saved[i]);
-        for (int j = 0; j < node->n_inputs; j++) {
-            int input = node->inputs[j];
-            bool again = false; /* x + x is read twice and given back once */
-            for (int m = 0; m < j; m++) again |= node->inputs[m] == input;
-            if (last[input] == k && !kept[input] && !again)
-                give(p, elements_of(&graph->nodes[input]), graph->nodes[input].dtype, plan->value[input]);
-        }
-        if (last[i] == k && !kept[i]) give(p, elements_of(node), node->dtype, plan->value[i]);
+    for (int k = 0, end; k < graph->n_nodes; k = end) {
+        end = k + 1 + nn_plan_links_forward(plan, k);
+        for (int j = k; j < end; j++)
+            if (!take_forward(p, graph->order[j])) return false;
+        for (int j = k; j < end; j++) give_forward(p, j, kept, last);
     }
     return true;
 }
@@ -323,25 +364,57 @@ static bool place_given(struct planner *p) {
     return true;
 }
 
+int nn_plan_links_backward(const struct nn_plan *plan, int k) {
+    const struct nn_graph *graph = plan->graph;
+    const struct nn_node *last = &graph->nodes[graph->order[k]];
+    int links = 0;
+    if (!last->op || !last->op->fuses || !plan->needed[graph->order[k]]) return 0;
+    for (; links < NN_MAX_LINKS && k > 0; k--, links++) {
+        int next = graph->order[k - 1];
+        const struct nn_node *node = &graph->nodes[next];
+        bool any = false; /* of its inputs' gradients is needed */
+        for (int j = 0; j < node->n_inputs; j++) any |= plan->needed[node->inputs[j]];
+        if (!plan->needed[next] || !any || !node->op || !is_elementwise(node, node->op->backward_split) ||
+            !has_input(last, next))
+            break;
+        last = node;
+    }
+    return links;
+}
+
+static bool take_backward(struct planner *p, int i) {
+    struct nn_plan *plan = p->plan;
+    const struct nn_graph *graph = plan->graph;
+    const struct nn_node *node = &graph->nodes[i];
+    if (!plan->needed[i] || !node->op) return true;
+    for (int j = 0; j < node->n_inputs; j++) {
+        int input = node->inputs[j];
+        if (plan->needed[input] && plan->d_value[input] == NN_NOWHERE &&
+            !take(p, elements_of(&graph->nodes[input]), graph->dtype, &plan->d_value[input]))
+            return false;
+    }
+    return take(p, node->inferred.scratch, graph->dtype, &plan->d_scratch[i]);
+}
+
+static void give_backward(struct planner *p, int i) {
+    const struct nn_plan *plan = p->plan;
+    const struct nn_node *node = &plan->graph->nodes[i];
+    if (!plan->needed[i] || !node->op) return;
+    give(p, node->inferred.scratch, plan->graph->dtype, plan->d_scratch[i]);
+    if (!plan->wanted[i]) give(p, elements_of(node), plan->graph->dtype, plan->d_value[i]);
+}
+
 static bool place_backward(struct planner *p) {
     struct nn_plan *plan = p->plan;
     const struct nn_graph *graph = plan->graph;
     if (!place_given(p)) return false;
     for (int i = 0; plan->losses && i < graph->n_losses; i++)
         if (!plan->losses[i].skip && !place_loss(p, i)) return false;
-    for (int k = graph->n_nodes - 1; k >= 0; k--) {
-        int i = graph->order[k];
-        const struct nn_node *node = &graph->nodes[i];
-        if (!plan->needed[i] || !node->op) continue;
-        for (int j = 0; j < node->n_inputs; j++) {
-            int input = node->inputs[j];
-            if (plan->needed[input] && plan->d_value[input] == NN_NOWHERE &&
-                !take(p, elements_of(&graph->nodes[input]), graph->dtype, &plan->d_value[input]))
-                return false;
-        }
-        if (!take(p, node->inferred.scratch, graph->dtype, &plan->d_scratch[i])) return false;
-        give(p, node->inferred.scratch, graph->dtype, plan->d_scratch[i]);
-        if (!plan->wanted[i]) give(p, elements_of(node), graph->dtype, plan->d_value[i]);
+    for (int k = graph->n_nodes - 1, end; k >= 0; k = end) {
+        end = k - 1 - nn_plan_links_backward(plan, k);
+        for (int j = k; j > end; j--)
+            if (!take_backward(p, graph->order[j])) return false;
+        for (int j = k; j > end; j--) give_backward(p, graph->order[j]);
     }
     return true;
 }

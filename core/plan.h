@@ -33,4 +33,12 @@ struct nn_plan {
     struct nn_loss_places *loss_places;
 };
 
+/* An elementwise node has few inputs and no parameters. */
+#define NN_MAX_LINKS       4
+#define NN_MAX_LINK_INPUTS 2
+/* How many nodes are done together with the k-th of the order, as its sequel: in forward those behind it, in
+ * backward those before it. Their buffers live at the same time as its own. */
+int nn_plan_links_forward(const struct nn_plan *plan, int k);
+int nn_plan_links_backward(const struct nn_plan *plan, int k);
+
 #endif

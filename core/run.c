@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct nn_run *nn_run_new_take(struct nn_params *params, struct nn_plan *plan, struct nn_error *err) {
     assert(plan->graph == params->graph && plan->value);
@@ -59,6 +60,7 @@ struct nn_pass nn_pass_begin(const struct nn_run *run, const struct nn_node *nod
                             .first_row = options->first_row,
                             .tile = options->tile,
                             .mode = options->mode,
+                            .dtype = run->plan->graph->dtype,
                             .n_inputs = node->n_inputs,
                             .in = node->in,
                             .out = &node->shape,
@@ -68,10 +70,21 @@ struct nn_pass nn_pass_begin(const struct nn_run *run, const struct nn_node *nod
 struct split_task {
     const struct nn_pass *pass;
     nn_pass_fn *fn;
+    bool by_row;
 };
+
+/* What is to be added to begins with 0, range by range: a cache holds it until it is. */
+static void zero_fresh(const struct nn_pass *pass, int64_t begin, int64_t end, bool by_row) {
+    for (int i = 0; i < pass->n_inputs; i++) {
+        if (!pass->fresh_x[i] || !pass->d_x[i]) continue;
+        size_t unit = (size_t)(by_row ? nn_shape_elements(&pass->in[i]) : 1) * nn_dtype_size(pass->dtype);
+        memset((unsigned char *)pass->d_x[i] + (size_t)begin * unit, 0, (size_t)(end - begin) * unit);
+    }
+}
 
 static void split_range(void *arg, int64_t begin, int64_t end) {
     const struct split_task *task = arg;
+    if (task->pass->fresh_x) zero_fresh(task->pass, begin, end, task->by_row);
     task->fn(task->pass, begin, end);
 }
 
@@ -81,7 +94,7 @@ void nn_pass_run(const struct nn_pass *pass, nn_pass_fn *fn, enum nn_split split
         int64_t n = nn_shape_elements(&pass->in[i]);
         if (n > row) row = n;
     }
-    struct split_task task = {pass, fn};
+    struct split_task task = {pass, fn, split == NN_BY_ROW};
     int64_t rows_at_once = NN_CHUNK / row > 1 ? NN_CHUNK / row : 1;
     switch (split) {
     case NN_BY_ELEMENT:
@@ -94,6 +107,15 @@ void nn_pass_run(const struct nn_pass *pass, nn_pass_fn *fn, enum nn_split split
     case NN_WHOLE:
         fn(pass, 0, pass->rows);
         break;
+    }
+}
+
+void nn_chain_range(void *arg, int64_t begin, int64_t end) {
+    const struct nn_chain *chain = arg;
+    for (int i = 0; i < chain->n; i++) {
+        const struct nn_pass *pass = &chain->link[i].pass;
+        if (pass->fresh_x) zero_fresh(pass, begin, end, false);
+        chain->link[i].fn(pass, begin, end);
     }
 }
 
@@ -130,11 +152,19 @@ void nn_run_forward(struct nn_run *run, const struct nn_parallel *par) {
     const struct nn_graph *graph = run->plan->graph;
     const void *w[NN_MAX_OP_PARAMS];
     for (int k = 0; k < graph->n_nodes; k++) {
-        int i = graph->order[k];
-        const struct nn_node *node = &graph->nodes[i];
-        if (!node->op || !run->plan->computed[i]) continue;
-        struct nn_pass pass = forward_pass(run, i, run->x, w);
+        const struct nn_op *op = graph->nodes[graph->order[k]].op;
+        if (!op || !run->plan->computed[graph->order[k]]) continue;
+        struct nn_chain chain = {.n = nn_plan_links_forward(run->plan, k)};
+        struct nn_sequel sequel = {nn_chain_range, &chain};
+        struct nn_pass pass = forward_pass(run, graph->order[k], run->x, w);
+        for (int i = 0; i < chain.n; i++) {
+            struct nn_link *link = &chain.link[i];
+            int node = graph->order[++k];
+            link->pass = forward_pass(run, node, link->x, NULL);
+            link->fn = graph->nodes[node].op->forward;
+        }
         pass.par = par;
-        nn_pass_run(&pass, node->op->forward, node->op->forward_split);
+        pass.sequel = chain.n ? &sequel : NULL;
+        nn_pass_run(&pass, op->forward, op->forward_split);
     }
 }

@@ -21,7 +21,24 @@ static inline void *nn_at(unsigned char *block, size_t offset) {
  * lives as long as the pass. */
 struct nn_pass nn_pass_begin(const struct nn_run *run, const struct nn_node *node, const void **w);
 
-/* Calls a forward or backward function of the pass's operator, cut as `split` says. */
+/* Calls a forward or backward function of the pass's operator, cut as `split` says. An operator that is
+ * cut into ranges need not heed fresh_x: what that marks is zeroed first. */
 void nn_pass_run(const struct nn_pass *pass, nn_pass_fn *fn, enum nn_split split);
+
+/* Elementwise nodes, one behind the other, that are done range by range as the sequel of the node that they
+ * follow: while the numbers are still in a cache, and without a turn of the threads each. */
+struct nn_link {
+    struct nn_pass pass;
+    nn_pass_fn *fn;
+    const void *x[NN_MAX_LINK_INPUTS];
+    void *d_x[NN_MAX_LINK_INPUTS];
+    bool fresh[NN_MAX_LINK_INPUTS];
+};
+struct nn_chain {
+    int n;
+    struct nn_link link[NN_MAX_LINKS];
+};
+/* What follows, for nn_pass.sequel; `arg` is the chain. */
+void nn_chain_range(void *arg, int64_t begin, int64_t end);
 
 #endif

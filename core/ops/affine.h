@@ -4,8 +4,9 @@
 #ifndef NN_AFFINE_H
 #define NN_AFFINE_H
 
+#include <string.h>
+
 #include "../blas.h"
-#include "../op.h"
 
 enum { NN_AFFINE_OUT_FEATURES, NN_AFFINE_BIAS }; /* attributes */
 enum { NN_AFFINE_WEIGHT, NN_AFFINE_BIAS_PARAM }; /* parameters */
@@ -45,32 +46,41 @@ static inline void nn_affine_forward(const struct nn_pass *pass, enum nn_trans t
     y.b = pass->w[NN_AFFINE_WEIGHT];
     y.bias = pass->attrs[NN_AFFINE_BIAS].b ? pass->w[NN_AFFINE_BIAS_PARAM] : NULL;
     y.c = pass->y;
+    y.sequel = pass->sequel;
     nn_multiply(pass->par, &y);
 }
 
+static inline void nn_affine_weight_gradient(const struct nn_pass *pass, enum nn_trans trans,
+                                             const struct nn_affine_sizes *s) {
+    const bool swap = trans == NN_TRANSPOSED; /* dWᵀ = dyᵀ x */
+    struct nn_product d_w = {.ta = NN_TRANSPOSED, .k = s->vectors, .add = !pass->fresh_w};
+    d_w.m = swap ? s->out : s->in;
+    d_w.n = swap ? s->in : s->out;
+    d_w.a = swap ? pass->d_y : pass->x[0];
+    d_w.b = swap ? pass->x[0] : pass->d_y;
+    d_w.c = pass->d_w[NN_AFFINE_WEIGHT];
+    nn_multiply(pass->par, &d_w);
+}
+
+static inline void nn_affine_bias_gradient(const struct nn_pass *pass, const struct nn_affine_sizes *s) {
+    real *d_b = pass->d_w[NN_AFFINE_BIAS_PARAM];
+    if (pass->fresh_w) memset(d_b, 0, (size_t)s->out * sizeof *d_b);
+    nn_column_sums(pass->par, s->vectors, s->out, pass->d_y, d_b);
+}
+
+/* dx comes last: behind it goes the sequel. */
 static inline void nn_affine_backward(const struct nn_pass *pass, enum nn_trans trans) {
     struct nn_affine_sizes s = nn_affine_sizes(pass);
-    const void *x = pass->x[0], *d_y = pass->d_y;
-    if (pass->d_x[0]) {
-        struct nn_product d_x = {.m = s.vectors, .n = s.in, .k = s.out, .add = true};
-        d_x.tb = trans == NN_TRANSPOSED ? NN_PLAIN : NN_TRANSPOSED;
-        d_x.a = d_y;
-        d_x.b = pass->w[NN_AFFINE_WEIGHT];
-        d_x.c = pass->d_x[0];
-        nn_multiply(pass->par, &d_x);
-    }
-    if (pass->d_w[NN_AFFINE_WEIGHT]) {
-        const bool swap = trans == NN_TRANSPOSED; /* dWᵀ = dyᵀ x */
-        struct nn_product d_w = {.ta = NN_TRANSPOSED, .k = s.vectors, .add = true};
-        d_w.m = swap ? s.out : s.in;
-        d_w.n = swap ? s.in : s.out;
-        d_w.a = swap ? d_y : x;
-        d_w.b = swap ? x : d_y;
-        d_w.c = pass->d_w[NN_AFFINE_WEIGHT];
-        nn_multiply(pass->par, &d_w);
-    }
-    if (pass->attrs[NN_AFFINE_BIAS].b && pass->d_w[NN_AFFINE_BIAS_PARAM])
-        nn_column_sums(pass->par, s.vectors, s.out, d_y, pass->d_w[NN_AFFINE_BIAS_PARAM]);
+    if (pass->d_w[NN_AFFINE_WEIGHT]) nn_affine_weight_gradient(pass, trans, &s);
+    if (pass->attrs[NN_AFFINE_BIAS].b && pass->d_w[NN_AFFINE_BIAS_PARAM]) nn_affine_bias_gradient(pass, &s);
+    if (!pass->d_x[0]) return;
+    struct nn_product d_x = {.m = s.vectors, .n = s.in, .k = s.out, .add = !pass->fresh_x[0]};
+    d_x.tb = trans == NN_TRANSPOSED ? NN_PLAIN : NN_TRANSPOSED;
+    d_x.a = pass->d_y;
+    d_x.b = pass->w[NN_AFFINE_WEIGHT];
+    d_x.c = pass->d_x[0];
+    d_x.sequel = pass->sequel;
+    nn_multiply(pass->par, &d_x);
 }
 
 #endif

@@ -48,6 +48,7 @@ const struct nn_op NN_OP(matmul) = {
         },
     .forward_split = NN_WHOLE,
     .backward_split = NN_WHOLE,
+    .fuses = true,
     .reads = NN_READS_X,
     .infer = infer,
     .forward = forward,
