@@ -10,7 +10,7 @@
 struct nn_params *nn_params_new(struct nn_graph *graph, struct nn_error *err) {
     assert(graph->sealed);
     struct nn_params *params = calloc(1, sizeof *params);
-    if (!params || !(params->data = nn_block_new(graph->param_bytes))) {
+    if (!params || !(params->data = nn_block_zeros(graph->param_bytes))) {
         free(params);
         nn_fail(err, NN_E_NOMEM, "no memory for %zu bytes of parameters", graph->param_bytes);
         return NULL;
@@ -141,6 +141,21 @@ int nn_params_alike(const struct nn_graph *graph, const struct nn_graph *other, 
 
 /* --- gradients --------------------------------------------------------------------------------- */
 
+/* All but the parameters of the nodes that `written` marks; NULL: of all nodes. Passes over the whole block add,
+ * scale and step what lies between the parameters too, so that has to be zero. */
+static void zero_rest(struct nn_grads *grads, const bool *written) {
+    const struct nn_graph *graph = grads->graph;
+    size_t done = 0; /* bytes that are zero or not to be zeroed */
+    for (int i = 0; i < graph->n_params; i++) {
+        const struct nn_param *param = &graph->params[i];
+        if (!param->trainable || (written && !written[param->node])) continue;
+        memset(grads->data + done, 0, param->offset - done);
+        done = param->offset + (size_t)param->elements * nn_dtype_size(graph->dtype);
+    }
+    memset(grads->data + done, 0, graph->trainable_bytes - done);
+    grads->blank = false;
+}
+
 struct nn_grads *nn_grads_new(struct nn_graph *graph, struct nn_error *err) {
     assert(graph->sealed);
     struct nn_grads *grads = calloc(1, sizeof *grads);
@@ -151,6 +166,12 @@ struct nn_grads *nn_grads_new(struct nn_graph *graph, struct nn_error *err) {
     }
     grads->graph = nn_graph_ref(graph);
     grads->blank = true;
+    return grads;
+}
+
+struct nn_grads *nn_grads_new_unset(struct nn_graph *graph, struct nn_error *err) {
+    struct nn_grads *grads = nn_grads_new(graph, err);
+    if (grads) zero_rest(grads, NULL);
     return grads;
 }
 
@@ -174,17 +195,8 @@ static void settle(struct nn_grads *grads) {
 }
 
 bool nn_grads_begin(struct nn_grads *grads, const bool *written) {
-    const struct nn_graph *graph = grads->graph;
-    size_t done = 0; /* bytes that are zero or will be written */
     if (!grads->blank) return false;
-    for (int i = 0; i < graph->n_params; i++) {
-        const struct nn_param *param = &graph->params[i];
-        if (!param->trainable || !written[param->node]) continue;
-        memset(grads->data + done, 0, param->offset - done);
-        done = param->offset + (size_t)param->elements * nn_dtype_size(graph->dtype);
-    }
-    memset(grads->data + done, 0, graph->trainable_bytes - done);
-    grads->blank = false;
+    zero_rest(grads, written);
     return true;
 }
 
