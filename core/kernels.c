@@ -2,6 +2,7 @@
  * for both. */
 #include <float.h>
 
+#include "blas.h"
 #include "op.h"
 #include "real.h"
 
@@ -117,4 +118,5 @@ const struct nn_kernels NN_SUFFIXED(nn_kernels) = {
     .reduce = reduce,
     .spread = spread,
     .fill = fill,
+    .blas_selftest = nn_blas_selftest,
 };
