@@ -15,7 +15,7 @@ CC = gcc
 WARN = -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
 HARDEN = -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 SANITIZE = $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all)
-OPT = $(if $(SAN),-O1 -fno-omit-frame-pointer $(SANITIZE),-O3) -g -ffp-contract=off -fno-math-errno
+OPT = $(if $(SAN),-O1 -fno-omit-frame-pointer $(SANITIZE),-O3) -g -ffp-contract=off -fno-math-errno -fno-trapping-math
 CPPFLAGS = -D_GNU_SOURCE -MMD -MP
 CFLAGS = -std=c11 $(OPT) $(HARDEN) $(WARN)
 LDFLAGS = $(SANITIZE) -pie -Wl,-z,relro,-z,now -pthread

@@ -143,6 +143,8 @@ const struct nn_optimizer_op *nn_optimizer_in(enum nn_isa isa, const struct nn_d
 
 struct nn_kernels {
     void (*add)(void *y, const void *x, double scale, int64_t begin, int64_t end); /* y += scale x */
+    void (*blend)(void *y, const void *x, double tau, int64_t begin,
+                  int64_t end); /* y = tau x + (1 - tau) y */
     void (*scale)(void *y, double scale, int64_t begin, int64_t end);
     bool (*finite)(const void *x, int64_t begin, int64_t end);
     double (*sum_squares)(const void *x, int64_t begin, int64_t end);
