@@ -33,11 +33,14 @@ LINT_NEEDS = clang clang-tidy clang-format cppcheck shellcheck
 
 # --- what is built of what -------------------------------------------------------------------------
 
-# Compiled once for float and once for double, and on x86 both for AVX2 too: see core/real.h.
-TYPED = core/blas.c core/blas_check.c core/kernels.c $(wildcard core/ops/*.c core/optimizers/*.c)
+# Compiled once for float and once for double, and what has loops of its own on x86 for AVX2 too: see
+# core/real.h.
+LOOPS = core/kernels.c $(wildcard core/ops/*.c core/optimizers/*.c)
+TYPED = core/blas.c core/blas_check.c $(LOOPS)
 PLAIN = $(filter-out $(TYPED),$(wildcard core/*.c))
-VARIANTS = f32 f64 $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),f32.avx2 f64.avx2)
-CORE_OBJ = $(PLAIN:%.c=$(BUILD)/%.o) $(foreach v,$(VARIANTS),$(TYPED:%.c=$(BUILD)/%.$(v).o))
+X86 = $(findstring x86_64,$(shell $(CC) -dumpmachine))
+CORE_OBJ = $(PLAIN:%.c=$(BUILD)/%.o) $(TYPED:%.c=$(BUILD)/%.f32.o) $(TYPED:%.c=$(BUILD)/%.f64.o) \
+    $(if $(X86),$(LOOPS:%.c=$(BUILD)/%.avx2.f32.o) $(LOOPS:%.c=$(BUILD)/%.avx2.f64.o))
 objects = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
 programs = $(patsubst %.c,$(BUILD)/%,$(wildcard $(1)))
 API_OBJ = $(call objects,api/*.c api/*/*.c)
@@ -65,9 +68,9 @@ $(BUILD)/%.f32.o: %.c
 	$(call compile)
 $(BUILD)/%.f64.o: %.c
 	$(call compile,-DNN_REAL_IS_DOUBLE)
-$(BUILD)/%.f32.avx2.o: %.c
+$(BUILD)/%.avx2.f32.o: %.c
 	$(call compile,-DNN_AVX2 -mavx2)
-$(BUILD)/%.f64.avx2.o: %.c
+$(BUILD)/%.avx2.f64.o: %.c
 	$(call compile,-DNN_AVX2 -mavx2 -DNN_REAL_IS_DOUBLE)
 $(BUILD)/%.o: %.c
 	$(call compile)
@@ -194,7 +197,7 @@ lint-clang:
 
 # One stamp an object: what includes a changed header is looked at again. Double adds nothing to float, nor
 # does AVX2.
-lint-tidy: $(patsubst %.o,%.tidy,$(filter-out %.f64.o %.avx2.o,$(OBJECTS)))
+lint-tidy: $(patsubst %.o,%.tidy,$(filter-out %.f64.o %.avx2.f32.o,$(OBJECTS)))
 tidied = $(patsubst %.f32,%,$*).c
 $(BUILD)/%.tidy: $(BUILD)/%.o .clang-tidy tests/.clang-tidy tests/lint/analyzer.h
 	@echo clang-tidy $(tidied)

@@ -31,7 +31,7 @@ void nn_column_sums_f32(const struct nn_parallel *par, int64_t m, int64_t n, con
 void nn_column_sums_f64(const struct nn_parallel *par, int64_t m, int64_t n, const double *a, double *sum);
 
 /* Products of many shapes against a naive one; see nn_blas_check. */
-#define nn_blas_selftest NN_SUFFIXED(nn_blas_selftest)
-int nn_blas_selftest(struct nn_error *err);
+int nn_blas_selftest_f32(struct nn_error *err);
+int nn_blas_selftest_f64(struct nn_error *err);
 
 #endif

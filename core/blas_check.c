@@ -43,7 +43,7 @@ static int check_product(const int64_t size[3], enum nn_trans ta, enum nn_trans 
     return NN_OK;
 }
 
-int nn_blas_selftest(struct nn_error *err) {
+int NN_SUFFIXED(nn_blas_selftest)(struct nn_error *err) {
     real *block = nn_block_new(3 * MAX_OPERAND * sizeof *block);
     if (!block) return nn_fail(err, NN_E_NOMEM, "no memory for the self-test of BLAS");
     int rc = NN_OK;

@@ -1,13 +1,13 @@
 /* blas_info.c - the BLAS library as a whole: its threads, its name, its self-test. */
 #include <cblas.h>
 
-#include "op.h"
+#include "blas.h"
 
 void nn_blas_init(void) { openblas_set_num_threads(1); }
 
 const char *nn_blas_name(void) { return openblas_get_config(); }
 
 int nn_blas_check(struct nn_error *err) {
-    int rc = nn_kernels_of(NN_F32)->blas_selftest(err);
-    return rc ? rc : nn_kernels_of(NN_F64)->blas_selftest(err);
+    int rc = nn_blas_selftest_f32(err);
+    return rc ? rc : nn_blas_selftest_f64(err);
 }

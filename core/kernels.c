@@ -2,7 +2,6 @@
  * for both. */
 #include <float.h>
 
-#include "blas.h"
 #include "op.h"
 #include "real.h"
 
@@ -149,7 +148,22 @@ static void spread(void *out, const void *weight, int64_t per_weight, double sca
         }
 }
 
-const struct nn_kernels NN_SUFFIXED(nn_kernels) = {
+static void column_sums(void *sum, const void *a, int64_t m, int64_t n, int64_t begin, int64_t end) {
+    enum { COLUMNS = 256 }; /* summed together, so that rows are read in pieces of some cache lines */
+    double total[COLUMNS];
+    real *to = sum;
+    for (int64_t first = begin, width; first < end; first += width) {
+        width = end - first < COLUMNS ? end - first : COLUMNS;
+        for (int64_t j = 0; j < width; j++) total[j] = 0;
+        for (int64_t i = 0; i < m; i++) {
+            const real *row = (const real *)a + i * n + first;
+            for (int64_t j = 0; j < width; j++) total[j] += (double)row[j];
+        }
+        for (int64_t j = 0; j < width; j++) to[first + j] += (real)total[j];
+    }
+}
+
+const struct nn_kernels NN_VARIANT(nn_kernels) = {
     .add = add,
     .blend = blend,
     .scale = scale_by,
@@ -159,5 +173,5 @@ const struct nn_kernels NN_SUFFIXED(nn_kernels) = {
     .reduce = reduce,
     .spread = spread,
     .fill = fill,
-    .blas_selftest = nn_blas_selftest,
+    .column_sums = column_sums,
 };

@@ -156,7 +156,9 @@ struct nn_kernels {
     void (*spread)(void *out, const void *weight, int64_t per_weight, double scale, int64_t begin,
                    int64_t end);
     void (*fill)(void *y, double value, int64_t begin, int64_t end);
-    int (*blas_selftest)(struct nn_error *err); /* of the products that operators of this table use */
+    /* sum[j] += Σ_i a[i, j] over all m rows of a[m, n], for the columns [begin, end): in double, rows in
+     * their order, so that it does not matter how columns are cut. */
+    void (*column_sums)(void *sum, const void *a, int64_t m, int64_t n, int64_t begin, int64_t end);
 };
 const struct nn_kernels *nn_kernels_of(enum nn_dtype dtype);
 const struct nn_kernels *nn_kernels_in(enum nn_isa isa, enum nn_dtype dtype);

@@ -106,9 +106,7 @@ no_memory:
     return nn_fail(err, NN_E_NOMEM, "no memory for the optimizer's state");
 }
 
-const struct nn_def *nn_optimizer_definition(const struct nn_optimizer *optimizer) {
-    return optimizer->def;
-}
+const struct nn_def *nn_optimizer_definition(const struct nn_optimizer *optimizer) { return optimizer->def; }
 
 /* --- a step ------------------------------------------------------------------------------------ */
 

@@ -8,11 +8,11 @@
  * of the first. */
 #ifdef __x86_64__
 enum { ISAS = NN_ISA_AVX2 + 1 };
-#define DECLARE(type, name) extern const struct type name##_f32, name##_f64, name##_f32_avx2, name##_f64_avx2;
+#define DECLARE(type, name) extern const struct type name##_f32, name##_f64, name##_avx2_f32, name##_avx2_f64;
 #define VARIANTS(name)                                                                                       \
     {                                                                                                        \
         [NN_ISA_BASE] = {[NN_F32] = &name##_f32, [NN_F64] = &name##_f64},                                    \
-        [NN_ISA_AVX2] = {[NN_F32] = &name##_f32_avx2, [NN_F64] = &name##_f64_avx2},                          \
+        [NN_ISA_AVX2] = {[NN_F32] = &name##_avx2_f32, [NN_F64] = &name##_avx2_f64},                          \
     }
 
 enum nn_isa nn_isa_here(void) { return __builtin_cpu_supports("avx2") ? NN_ISA_AVX2 : NN_ISA_BASE; }

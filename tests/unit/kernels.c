@@ -141,6 +141,31 @@ static void check_sums(enum nn_dtype dtype, int64_t begin, int64_t end, void *ar
     test_same(got[1], got[0], 4, "[%d, %d)", (int)begin, (int)end);
 }
 
+/* Of columns, each in the order of its rows. */
+static void check_columns(enum nn_dtype dtype, int64_t begin, int64_t end, void *arg) {
+    (void)arg;
+    enum { ROWS = 5 };
+    double x[ROWS * ROOM], matrix[ROWS * ROOM], sum[ROOM], got[ROOM], want[ROOM];
+    for (int i = 0; i < ROWS * ROOM; i++) x[i] = (double)(float)(sin(i) * exp2(i % 40));
+    for (int i = 0; i < ROOM; i++) sum[i] = want[i] = i / 8.0;
+    for (int64_t j = begin; j < end; j++) {
+        double column = 0, rounded;
+        for (int64_t i = 0; i < ROWS; i++) column += x[i * ROOM + j];
+        test_narrow(&column, dtype, &rounded, 1);
+        test_widen(&rounded, dtype, &column, 1);
+        want[j] += column;
+    }
+    test_narrow(want, dtype, got, ROOM);
+    test_widen(got, dtype, want, ROOM);
+    test_narrow(x, dtype, matrix, ROWS * ROOM);
+    test_narrow(sum, dtype, got, ROOM);
+    nn_kernels_of(dtype)->column_sums(got, matrix, ROWS, ROOM, begin, end);
+    test_widen(got, dtype, sum, ROOM);
+    test_same(sum, want, ROOM, "columns [%d, %d)", (int)begin, (int)end);
+}
+
+static void columns(void **state) { (void)state, everywhere(check_columns, NULL); }
+
 static void sums(void **state) { (void)state, everywhere(check_sums, NULL); }
 
 /* One number that is not finite is found in the range and nowhere else. */
@@ -163,6 +188,7 @@ static void finiteness(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(kernels), cmocka_unit_test(updates),
-                                       cmocka_unit_test(sums), cmocka_unit_test(finiteness)};
+                                       cmocka_unit_test(sums), cmocka_unit_test(columns),
+                                       cmocka_unit_test(finiteness)};
     return test_group("loops over arrays", tests, sizeof tests / sizeof tests[0]);
 }
