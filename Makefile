@@ -15,7 +15,7 @@ CC = gcc
 WARN = -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
 HARDEN = -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 SANITIZE = $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all)
-OPT = $(if $(SAN),-O1 -fno-omit-frame-pointer $(SANITIZE),-O3) -g -ffp-contract=off -fno-math-errno
+OPT = $(if $(SAN),-O1 -fno-omit-frame-pointer $(SANITIZE),-O3) -g -ffp-contract=off -fno-math-errno -fno-trapping-math
 CPPFLAGS = -D_GNU_SOURCE -MMD -MP
 CFLAGS = -std=c11 $(OPT) $(HARDEN) $(WARN)
 LDFLAGS = $(SANITIZE) -pie -Wl,-z,relro,-z,now -pthread
@@ -35,10 +35,14 @@ LINT_NEEDS = clang clang-tidy clang-format cppcheck shellcheck
 
 # --- what is built of what -------------------------------------------------------------------------
 
-# Compiled once for float and once for double: see core/real.h.
-TYPED = core/blas.c core/blas_check.c core/kernels.c $(wildcard core/ops/*.c core/optimizers/*.c)
+# Compiled once for float and once for double, and what has loops of its own on x86 for AVX2 too: see
+# core/real.h.
+LOOPS = core/kernels.c $(wildcard core/ops/*.c core/optimizers/*.c)
+TYPED = core/blas.c core/blas_check.c $(LOOPS)
 PLAIN = $(filter-out $(TYPED),$(wildcard core/*.c))
-CORE_OBJ = $(PLAIN:%.c=$(BUILD)/%.o) $(TYPED:%.c=$(BUILD)/%.f32.o) $(TYPED:%.c=$(BUILD)/%.f64.o)
+X86 = $(findstring x86_64,$(shell $(CC) -dumpmachine))
+CORE_OBJ = $(PLAIN:%.c=$(BUILD)/%.o) $(TYPED:%.c=$(BUILD)/%.f32.o) $(TYPED:%.c=$(BUILD)/%.f64.o) \
+    $(if $(X86),$(LOOPS:%.c=$(BUILD)/%.avx2.f32.o) $(LOOPS:%.c=$(BUILD)/%.avx2.f64.o))
 objects = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
 programs = $(patsubst %.c,$(BUILD)/%,$(wildcard $(1)))
 API_OBJ = $(call objects,api/*.c api/*/*.c)
@@ -66,6 +70,10 @@ $(BUILD)/%.f32.o: %.c
 	$(call compile)
 $(BUILD)/%.f64.o: %.c
 	$(call compile,-DNN_REAL_IS_DOUBLE)
+$(BUILD)/%.avx2.f32.o: %.c
+	$(call compile,-DNN_AVX2 -mavx2)
+$(BUILD)/%.avx2.f64.o: %.c
+	$(call compile,-DNN_AVX2 -mavx2 -DNN_REAL_IS_DOUBLE)
 $(BUILD)/%.o: %.c
 	$(call compile)
 
@@ -189,8 +197,9 @@ lint-shell:
 lint-clang:
 	$(MAKE_ALL) CC=clang BUILD=$(BUILD)/clang objects
 
-# One stamp an object: what includes a changed header is looked at again. Double adds nothing to float.
-lint-tidy: $(patsubst %.o,%.tidy,$(filter-out %.f64.o,$(OBJECTS)))
+# One stamp an object: what includes a changed header is looked at again. Double adds nothing to float, nor
+# does AVX2.
+lint-tidy: $(patsubst %.o,%.tidy,$(filter-out %.f64.o %.avx2.f32.o,$(OBJECTS)))
 tidied = $(patsubst %.f32,%,$*).c
 $(BUILD)/%.tidy: $(BUILD)/%.o .clang-tidy tests/.clang-tidy tests/lint/analyzer.h
 	@echo clang-tidy $(tidied)

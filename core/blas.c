@@ -11,7 +11,7 @@
 #define cblas_gemm cblas_sgemm
 #endif
 
-#define COLUMNS   64                 /* summed together */
+#define COLUMNS   64                 /* in a unit of their sums */
 #define TASK_MACS ((int64_t)1 << 19) /* multiply-adds that are worth another thread: some ten microseconds */
 #define TASK_SUMS ((int64_t)1 << 15) /* additions, likewise */
 
@@ -145,26 +145,19 @@ void nn_multiply(const struct nn_parallel *par, const struct nn_product *p) {
 /* --- sums --------------------------------------------------------------------------------------- */
 
 struct sums {
+    const struct nn_kernels *kernels;
     int64_t m, n;
     const real *a;
     real *sum;
 };
 
-/* Rows in their order, in double: no split by rows, so nothing to combine. */
 static void sum_columns(void *arg, int64_t begin, int64_t end) {
     const struct sums *s = arg;
-    for (int64_t first = begin; first < end; first += COLUMNS) {
-        int64_t width = end - first < COLUMNS ? end - first : COLUMNS;
-        double total[COLUMNS] = {0};
-        for (int64_t i = 0; i < s->m; i++) {
-            const real *row = s->a + i * s->n + first;
-            for (int64_t j = 0; j < width; j++) total[j] += (double)row[j];
-        }
-        for (int64_t j = 0; j < width; j++) s->sum[first + j] += (real)total[j];
-    }
+    s->kernels->column_sums(s->sum, s->a, s->m, s->n, begin, end);
 }
 
 void nn_column_sums(const struct nn_parallel *par, int64_t m, int64_t n, const real *a, real *sum) {
-    nn_parallel_ranges(par, n, worthwhile(COLUMNS, COLUMNS * m, TASK_SUMS), sum_columns,
-                       &(struct sums){m, n, a, sum});
+    nn_parallel_ranges(
+        par, n, worthwhile(COLUMNS, COLUMNS * m, TASK_SUMS), sum_columns,
+        &(struct sums){nn_kernels_of(sizeof *a == sizeof(float) ? NN_F32 : NN_F64), m, n, a, sum});
 }

@@ -11,10 +11,20 @@
 #define REAL_MAX FLT_MAX
 #endif
 
+static void add_to(real *restrict y, const real *restrict x, real factor, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] += factor * x[i];
+}
+
 static void add(void *y, const void *x, double scale, int64_t begin, int64_t end) {
-    real *to = y, factor = (real)scale;
-    const real *from = x;
-    for (int64_t i = begin; i < end; i++) to[i] += factor * from[i];
+    add_to((real *)y + begin, (const real *)x + begin, (real)scale, end - begin);
+}
+
+static void blend_into(real *restrict y, const real *restrict x, real share, real keep, int64_t n) {
+    for (int64_t i = 0; i < n; i++) y[i] = keep * y[i] + share * x[i];
+}
+
+static void blend(void *y, const void *x, double tau, int64_t begin, int64_t end) {
+    blend_into((real *)y + begin, (const real *)x + begin, (real)tau, (real)(1 - tau), end - begin);
 }
 
 static void scale_by(void *y, double scale, int64_t begin, int64_t end) {
@@ -24,21 +34,42 @@ static void scale_by(void *y, double scale, int64_t begin, int64_t end) {
 
 static bool finite_all(const void *x, int64_t begin, int64_t end) {
     const real *from = x;
-    unsigned bad = 0; /* without a branch, so that it vectorises */
+    int bad = 0; /* without a branch, so that it vectorises */
     for (int64_t i = begin; i < end; i++) bad |= !(fabs(from[i]) <= REAL_MAX);
     return !bad;
 }
 
-static double sum_squares(const void *x, int64_t begin, int64_t end) {
-    enum { LANES = 8 };
-    const real *from = x;
-    double lane[LANES] = {0}, total = 0;
-    int64_t i = begin;
-    for (; i + LANES <= end; i += LANES)
-        for (int l = 0; l < LANES; l++) lane[l] += (double)from[i + l] * (double)from[i + l];
-    for (; i < end; i++) total += (double)from[i] * (double)from[i];
+/* Sums are taken in this many lanes, element i in lane i % LANES, and the lanes added up in their order: one
+ * running sum would wait for each addition. The order depends on the length alone. */
+enum { LANES = 16 };
+
+static double total_of(const double lane[LANES]) {
+    double total = 0;
     for (int l = 0; l < LANES; l++) total += lane[l];
     return total;
+}
+
+static double sum(const real *x, int64_t n) {
+    double lane[LANES] = {0};
+    int64_t whole = n - n % LANES;
+    for (int64_t i = 0; i < whole; i += LANES)
+        for (int l = 0; l < LANES; l++) lane[l] += (double)x[i + l];
+    for (int64_t i = whole; i < n; i++) lane[i - whole] += (double)x[i];
+    return total_of(lane);
+}
+
+static double sum_products(const real *x, const real *y, int64_t n) {
+    double lane[LANES] = {0};
+    int64_t whole = n - n % LANES;
+    for (int64_t i = 0; i < whole; i += LANES)
+        for (int l = 0; l < LANES; l++) lane[l] += (double)x[i + l] * (double)y[i + l];
+    for (int64_t i = whole; i < n; i++) lane[i - whole] += (double)x[i] * (double)y[i];
+    return total_of(lane);
+}
+
+static double sum_squares(const void *x, int64_t begin, int64_t end) {
+    const real *from = (const real *)x + begin;
+    return sum_products(from, from, end - begin);
 }
 
 /* Uniform in [-scale, scale): element i is column i of row 0. */
@@ -90,26 +121,51 @@ static int64_t weight_end(int64_t i, int64_t per_weight, int64_t end) {
 static double reduce(const void *loss, const void *weight, int64_t per_weight, int64_t begin, int64_t end) {
     const real *l = loss, *w = weight;
     double total = 0;
-    for (int64_t i = begin; i < end;) {
-        double part = 0, factor = w ? (double)w[i / per_weight] : 1;
-        for (int64_t stop = weight_end(i, per_weight, end); i < stop; i++) part += (double)l[i];
-        total += factor * part;
+    if (!w) return sum(l + begin, end - begin);
+    if (per_weight == 1) return sum_products(l + begin, w + begin, end - begin);
+    for (int64_t i = begin, stop; i < end; i = stop) {
+        stop = weight_end(i, per_weight, end);
+        total += (double)w[i / per_weight] * sum(l + i, stop - i);
     }
     return total;
 }
 
+static void spread_each(real *restrict out, const real *restrict weight, double scale, int64_t n) {
+    for (int64_t i = 0; i < n; i++) out[i] = (real)(scale * (double)weight[i]);
+}
+
 static void spread(void *out, const void *weight, int64_t per_weight, double scale, int64_t begin,
                    int64_t end) {
-    real *to = out;
     const real *w = weight;
-    for (int64_t i = begin; i < end;) {
-        real value = (real)(w ? scale * (double)w[i / per_weight] : scale);
-        for (int64_t stop = weight_end(i, per_weight, end); i < stop; i++) to[i] = value;
+    if (!w)
+        fill(out, scale, begin, end);
+    else if (per_weight == 1)
+        spread_each((real *)out + begin, w + begin, scale, end - begin);
+    else
+        for (int64_t i = begin, stop; i < end; i = stop) {
+            stop = weight_end(i, per_weight, end);
+            fill(out, scale * (double)w[i / per_weight], i, stop);
+        }
+}
+
+static void column_sums(void *sum, const void *a, int64_t m, int64_t n, int64_t begin, int64_t end) {
+    enum { COLUMNS = 256 }; /* summed together, so that rows are read in pieces of some cache lines */
+    double total[COLUMNS];
+    real *to = sum;
+    for (int64_t first = begin, width; first < end; first += width) {
+        width = end - first < COLUMNS ? end - first : COLUMNS;
+        for (int64_t j = 0; j < width; j++) total[j] = 0;
+        for (int64_t i = 0; i < m; i++) {
+            const real *row = (const real *)a + i * n + first;
+            for (int64_t j = 0; j < width; j++) total[j] += (double)row[j];
+        }
+        for (int64_t j = 0; j < width; j++) to[first + j] += (real)total[j];
     }
 }
 
-const struct nn_kernels NN_SUFFIXED(nn_kernels) = {
+const struct nn_kernels NN_VARIANT(nn_kernels) = {
     .add = add,
+    .blend = blend,
     .scale = scale_by,
     .finite = finite_all,
     .sum_squares = sum_squares,
@@ -117,4 +173,5 @@ const struct nn_kernels NN_SUFFIXED(nn_kernels) = {
     .reduce = reduce,
     .spread = spread,
     .fill = fill,
+    .column_sums = column_sums,
 };

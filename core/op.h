@@ -104,8 +104,16 @@ struct nn_op {
     double (*normalizer)(const struct nn_pass *pass);
 };
 
-/* The operator of this definition for NN_F32 or NN_F64. */
+/* The sets of instructions that the tables are compiled for: what every machine of the target has, and what
+ * many have (x86-64 alone has more than one). Results are the same to the bit. */
+enum nn_isa { NN_ISA_BASE, NN_ISA_AVX2 };
+
+/* The best that this CPU has. */
+enum nn_isa nn_isa_here(void);
+
+/* The operator of this definition for NN_F32 or NN_F64: for this CPU, or in a set that it is known to have. */
 const struct nn_op *nn_op_of(const struct nn_def *def, enum nn_dtype dtype);
+const struct nn_op *nn_op_in(enum nn_isa isa, const struct nn_def *def, enum nn_dtype dtype);
 
 /* --- optimizers --- */
 
@@ -144,11 +152,14 @@ enum { NN_LR, NN_CLIP_GRAD_NORM, NN_OPTIMIZER_ATTRS };
     }
 
 const struct nn_optimizer_op *nn_optimizer_of(const struct nn_def *def, enum nn_dtype dtype);
+const struct nn_optimizer_op *nn_optimizer_in(enum nn_isa isa, const struct nn_def *def, enum nn_dtype dtype);
 
 /* --- kernels over plain arrays, for both types --- */
 
 struct nn_kernels {
     void (*add)(void *y, const void *x, double scale, int64_t begin, int64_t end); /* y += scale x */
+    void (*blend)(void *y, const void *x, double tau, int64_t begin,
+                  int64_t end); /* y = tau x + (1 - tau) y */
     void (*scale)(void *y, double scale, int64_t begin, int64_t end);
     bool (*finite)(const void *x, int64_t begin, int64_t end);
     double (*sum_squares)(const void *x, int64_t begin, int64_t end);
@@ -160,8 +171,12 @@ struct nn_kernels {
     void (*spread)(void *out, const void *weight, int64_t per_weight, double scale, int64_t begin,
                    int64_t end);
     void (*fill)(void *y, double value, int64_t begin, int64_t end);
+    /* sum[j] += Σ_i a[i, j] over all m rows of a[m, n], for the columns [begin, end): in double, rows in
+     * their order, so that it does not matter how columns are cut. */
+    void (*column_sums)(void *sum, const void *a, int64_t m, int64_t n, int64_t begin, int64_t end);
 };
 const struct nn_kernels *nn_kernels_of(enum nn_dtype dtype);
+const struct nn_kernels *nn_kernels_in(enum nn_isa isa, enum nn_dtype dtype);
 
 /* Calls fn(arg, begin, end) over [0, n) in ranges of at most `chunk`, spread by `par`. */
 void nn_parallel_ranges(const struct nn_parallel *par, int64_t n, int64_t chunk,

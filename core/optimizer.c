@@ -15,6 +15,7 @@
 
 struct nn_optimizer {
     struct nn_graph *graph;
+    const struct nn_def *def; /* the table's, whatever the type */
     const struct nn_optimizer_op *op;
     struct nn_arena *arena; /* of the values */
     const union nn_attr_value *attrs;
@@ -46,6 +47,7 @@ struct nn_optimizer *nn_optimizer_new(struct nn_graph *graph, const struct nn_de
     struct nn_optimizer *optimizer = calloc(1, sizeof *optimizer);
     if (!optimizer) goto no_memory;
     optimizer->graph = nn_graph_ref(graph);
+    optimizer->def = def;
     optimizer->op = nn_optimizer_of(def, graph->dtype);
     optimizer->partial_norms = calloc((size_t)chunks(graph) + 1, sizeof *optimizer->partial_norms);
     if (!optimizer->partial_norms) goto no_memory;
@@ -104,9 +106,7 @@ no_memory:
     return nn_fail(err, NN_E_NOMEM, "no memory for the optimizer's state");
 }
 
-const struct nn_def *nn_optimizer_definition(const struct nn_optimizer *optimizer) {
-    return &optimizer->op->def;
-}
+const struct nn_def *nn_optimizer_definition(const struct nn_optimizer *optimizer) { return optimizer->def; }
 
 /* --- a step ------------------------------------------------------------------------------------ */
 

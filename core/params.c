@@ -85,6 +85,11 @@ static void add_range(void *arg, int64_t begin, int64_t end) {
     a->kernels->add(a->y, a->x, a->scale, begin, end);
 }
 
+static void blend_range(void *arg, int64_t begin, int64_t end) {
+    struct array *a = arg;
+    a->kernels->blend(a->y, a->x, a->scale, begin, end);
+}
+
 static void scale_range(void *arg, int64_t begin, int64_t end) {
     struct array *a = arg;
     a->kernels->scale(a->y, a->scale, begin, end);
@@ -111,17 +116,14 @@ void nn_params_blend(struct nn_params *params, const struct nn_params *from, dou
     const struct nn_graph *graph = params->graph;
     for (int i = 0; i < graph->n_params; i++) {
         const struct nn_param *param = &graph->params[i];
-        struct array a = {.kernels = nn_kernels_of(graph->dtype), .y = params->data + param->offset};
-        if (tau == 1) { /* whatever there was: 0 times infinity would be left of it */
-            memcpy(a.y, from->data + from->graph->params[i].offset,
-                   (size_t)param->elements * nn_dtype_size(graph->dtype));
-            continue;
-        }
-        a.scale = 1 - tau;
-        nn_parallel_ranges(par, param->elements, NN_CHUNK, scale_range, &a);
-        a.x = from->data + from->graph->params[i].offset;
-        a.scale = tau;
-        nn_parallel_ranges(par, param->elements, NN_CHUNK, add_range, &a);
+        struct array a = {.kernels = nn_kernels_of(graph->dtype),
+                          .y = params->data + param->offset,
+                          .x = from->data + from->graph->params[i].offset,
+                          .scale = tau};
+        if (tau == 1) /* whatever there was: 0 times infinity would be left of it */
+            memcpy(a.y, a.x, (size_t)param->elements * nn_dtype_size(graph->dtype));
+        else
+            nn_parallel_ranges(par, param->elements, NN_CHUNK, blend_range, &a);
     }
 }
 

@@ -4,7 +4,7 @@
 #define NN_AXIS_H
 
 #include "../op.h"
-#include "../real.h"
+#include "../vexp.h"
 
 #define NN_AXIS_ROW(which, dim, what)                                                                        \
     {                                                                                                        \
@@ -44,17 +44,47 @@ static inline int64_t nn_axis_vector(const struct nn_axis *axis, int64_t v) {
     return v / axis->inner * axis->length * axis->inner + v % axis->inner;
 }
 
+/* The functions below take the elements of one vector, `stride` apart. They are inline and called with a
+ * constant 1 where that is the stride, so that the compiler makes a version of its own for neighbours. Of
+ * those the maximum and the sum are taken in this many lanes, element j in lane
+ * j % NN_AXIS_LANES, so that loops vectorise; the sum's order depends on the length alone. */
+enum { NN_AXIS_LANES = 16 };
+
 static inline real nn_axis_max(const real *x, int64_t n, int64_t stride) {
-    real max = x[0];
-    for (int64_t j = 1; j < n; j++) max = x[j * stride] > max ? x[j * stride] : max;
+    real lane[NN_AXIS_LANES], max = x[0];
+    int64_t whole = stride == 1 ? n - n % NN_AXIS_LANES : 0;
+    for (int l = 0; l < NN_AXIS_LANES; l++) lane[l] = max;
+    for (int64_t j = 0; j < whole; j += NN_AXIS_LANES)
+        for (int l = 0; l < NN_AXIS_LANES; l++) lane[l] = x[j + l] > lane[l] ? x[j + l] : lane[l];
+    for (int l = 0; l < NN_AXIS_LANES; l++) max = lane[l] > max ? lane[l] : max;
+    for (int64_t j = whole; j < n; j++) max = x[j * stride] > max ? x[j * stride] : max;
     return max;
+}
+
+static inline double nn_axis_sum(const real *x, int64_t n, int64_t stride) {
+    double lane[NN_AXIS_LANES] = {0}, sum = 0;
+    int64_t whole = stride == 1 ? n - n % NN_AXIS_LANES : 0;
+    for (int64_t j = 0; j < whole; j += NN_AXIS_LANES)
+        for (int l = 0; l < NN_AXIS_LANES; l++) lane[l] += (double)x[j + l];
+    for (int l = 0; l < NN_AXIS_LANES; l++) sum += lane[l];
+    for (int64_t j = whole; j < n; j++) sum += (double)x[j * stride];
+    return sum;
+}
+
+static inline double nn_axis_dot(const real *x, const real *y, int64_t n, int64_t stride) {
+    double lane[NN_AXIS_LANES] = {0}, sum = 0;
+    int64_t whole = stride == 1 ? n - n % NN_AXIS_LANES : 0;
+    for (int64_t j = 0; j < whole; j += NN_AXIS_LANES)
+        for (int l = 0; l < NN_AXIS_LANES; l++) lane[l] += (double)x[j + l] * (double)y[j + l];
+    for (int l = 0; l < NN_AXIS_LANES; l++) sum += lane[l];
+    for (int64_t j = whole; j < n; j++) sum += (double)x[j * stride] * (double)y[j * stride];
+    return sum;
 }
 
 /* y_j = e^(x_j - max), which cannot overflow; returns the sum. */
 static inline double nn_axis_exp(const real *x, real max, real *y, int64_t n, int64_t stride) {
-    double sum = 0;
-    for (int64_t j = 0; j < n * stride; j += stride) sum += (double)(y[j] = exp(x[j] - max));
-    return sum;
+    for (int64_t j = 0; j < n; j++) y[j * stride] = nn_exp(x[j * stride] - max);
+    return nn_axis_sum(y, n, stride);
 }
 
 #endif

@@ -38,7 +38,7 @@ static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const real *x = pass->x[0], *t = pass->target;
     real *loss = pass->y;
     for (int64_t i = begin; i < end; i++) {
-        real softplus = (x[i] < 0 ? -x[i] : 0) + log1p(exp(-fabs(x[i]))); /* of -x, without overflow */
+        real softplus = (x[i] < 0 ? -x[i] : 0) + nn_log1p_exp(-fabs(x[i])); /* of -x, without overflow */
         loss[i] = (1 - t[i]) * x[i] + weight(pass, i, t[i]) * softplus;
     }
 }

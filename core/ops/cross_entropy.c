@@ -38,17 +38,30 @@ static double wanted(const struct nn_pass *pass, const struct nn_axis *classes, 
     return nn_class_weight(pass, c) * ((1 - smoothing) * t + smoothing / (double)classes->length);
 }
 
+/* Whether q is the class's weight at the class, and 0 elsewhere. */
+static bool is_one_class(const struct nn_pass *pass) {
+    return pass->target_ids && pass->attrs[LABEL_SMOOTHING].r == 0;
+}
+
+static int64_t class_of(const struct nn_pass *pass, int64_t v) { return ((const int64_t *)pass->target)[v]; }
+
+static inline double softmax(const real *x, real max, real *p, int64_t n, int64_t stride) {
+    double sum = nn_axis_exp(x, max, p, n, stride);
+    real factor = (real)(1 / sum);
+    for (int64_t c = 0; c < n; c++) p[c * stride] *= factor;
+    return log(sum);
+}
+
 static double loss_of(const struct nn_pass *pass, const struct nn_axis *classes, int64_t v) {
     const int64_t first = nn_axis_vector(classes, v), n = classes->length, stride = classes->inner;
     const real *x = (const real *)pass->x[0] + first;
     real *p = (real *)pass->saved + first;
     real max = nn_axis_max(x, n, stride);
-    double sum = nn_axis_exp(x, max, p, n, stride), loss = 0;
-    double log_sum = log(sum), factor = 1 / sum;
-    for (int64_t c = 0; c < n; c++) {
+    double log_sum = stride == 1 ? softmax(x, max, p, n, 1) : softmax(x, max, p, n, stride), loss = 0;
+    int64_t begin = is_one_class(pass) ? class_of(pass, v) : 0, end = is_one_class(pass) ? begin + 1 : n;
+    for (int64_t c = begin; c < end; c++) {
         double q = wanted(pass, classes, v, c);
         if (q != 0) loss += q * ((double)max - (double)x[c * stride] + log_sum); /* 0 log 0 is 0 */
-        p[c * stride] *= (real)factor;
     }
     return loss;
 }
@@ -60,6 +73,14 @@ static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
         loss[v] = (real)loss_of(pass, &classes, v);
 }
 
+/* Of a vector with one class: as below, without a look at every q. */
+static inline void backward_of_class(const real *p, double q, int64_t class, real d_loss, real *d_x,
+                                     int64_t n, int64_t stride) {
+    real before = d_x[class * stride];
+    for (int64_t i = 0; i < n * stride; i += stride) d_x[i] += d_loss * (real)((double)p[i] * q);
+    d_x[class * stride] = before + d_loss * (real)((double)p[class * stride] * q - q);
+}
+
 static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const struct nn_axis classes = nn_classes_of(pass);
     const real *p = pass->saved, *d_loss = pass->d_y;
@@ -68,6 +89,15 @@ static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     for (int64_t v = begin * classes.inner; v < end * classes.inner; v++) {
         const int64_t first = nn_axis_vector(&classes, v);
         double total = 0;
+        if (is_one_class(pass)) {
+            const int64_t class = class_of(pass, v), n = classes.length;
+            const double q = nn_class_weight(pass, class);
+            if (classes.inner == 1)
+                backward_of_class(p + first, q, class, d_loss[v], d_x + first, n, 1);
+            else
+                backward_of_class(p + first, q, class, d_loss[v], d_x + first, n, classes.inner);
+            continue;
+        }
         for (int64_t c = 0; c < classes.length; c++) total += wanted(pass, &classes, v, c);
         for (int64_t c = 0; c < classes.length; c++) {
             int64_t i = first + c * classes.inner;

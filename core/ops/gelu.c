@@ -2,7 +2,7 @@
  * The tanh form takes ½ (1 + tanh u) for Φ(x), u = √(2/π) (x + 0.044715 x³):
  *   dx = dy ½ (1 + tanh u + x (1 - tanh² u) u′) */
 #include "../op.h"
-#include "../real.h"
+#include "../vexp.h"
 #include "same_shape.h"
 
 enum { APPROXIMATE };
@@ -20,18 +20,20 @@ static const struct nn_attr_def attrs[] = {
 #define ROOT_2_PI ((real)0.79788456080286535588) /* √(2/π), which is also 2/√(2π) */
 #define CUBIC     ((real)0.044715)
 
-/* erfc rather than 1 + erf, which cancels where x is far below 0 */
-static real phi_exact(real x) { return (real)0.5 * erfc(x * -(real)M_SQRT1_2); }
+static real gelu_exact(real x) { return x * nn_phi(x, nn_exp((real)-0.5 * x * x)); }
 
 static real gelu_tanh(real x) {
     real u = ROOT_2_PI * (x + CUBIC * x * x * x);
-    return (real)0.5 * x * (1 + tanh(u));
+    return (real)0.5 * x * (1 + nn_tanh(u));
 }
 
-static real slope_exact(real x) { return phi_exact(x) + x * exp((real)-0.5 * x * x) * ROOT_2_PI / 2; }
+static real slope_exact(real x) {
+    real e = nn_exp((real)-0.5 * x * x);
+    return nn_phi(x, e) + x * e * ROOT_2_PI / 2;
+}
 
 static real slope_tanh(real x) {
-    real u = ROOT_2_PI * (x + CUBIC * x * x * x), d_u = ROOT_2_PI * (1 + 3 * CUBIC * x * x), t = tanh(u);
+    real u = ROOT_2_PI * (x + CUBIC * x * x * x), d_u = ROOT_2_PI * (1 + 3 * CUBIC * x * x), t = nn_tanh(u);
     return (real)0.5 * (1 + t + x * (1 - t * t) * d_u);
 }
 
@@ -39,7 +41,7 @@ static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const bool approximate = pass->attrs[APPROXIMATE].i == TANH;
     const real *x = pass->x[0];
     real *y = pass->y;
-    for (int64_t i = begin; i < end; i++) y[i] = approximate ? gelu_tanh(x[i]) : x[i] * phi_exact(x[i]);
+    for (int64_t i = begin; i < end; i++) y[i] = approximate ? gelu_tanh(x[i]) : gelu_exact(x[i]);
 }
 
 static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {

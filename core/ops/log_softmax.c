@@ -16,23 +16,28 @@ static int infer(struct nn_infer *infer, struct nn_error *err) {
     return nn_axis_find("dim", infer->attrs[DIM].i, &infer->in[0], &at, err);
 }
 
-static void log_softmax(const real *x, real *y, int64_t n, int64_t stride) {
+static inline void log_softmax(const real *x, real *y, int64_t n, int64_t stride) {
     real max = nn_axis_max(x, n, stride);
     real log_sum = (real)log(nn_axis_exp(x, max, y, n, stride));
-    for (int64_t j = 0; j < n * stride; j += stride) y[j] = x[j] - max - log_sum;
+    for (int64_t j = 0; j < n; j++) y[j * stride] = x[j * stride] - max - log_sum;
 }
 
-static void log_softmax_backward(const real *y, const real *d_y, real *d_x, int64_t n, int64_t stride) {
-    double sum = 0;
-    for (int64_t j = 0; j < n * stride; j += stride) sum += (double)d_y[j];
-    for (int64_t j = 0; j < n * stride; j += stride) d_x[j] += d_y[j] - exp(y[j]) * (real)sum;
+static inline void log_softmax_backward(const real *y, const real *d_y, real *d_x, int64_t n,
+                                        int64_t stride) {
+    real sum = (real)nn_axis_sum(d_y, n, stride);
+    for (int64_t i = 0; i < n * stride; i += stride) d_x[i] += d_y[i] - nn_exp(y[i]) * sum;
 }
 
 static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const struct nn_axis axis = nn_axis_at(pass->attrs[DIM].i, pass->out);
     for (int64_t v = begin * axis.outer * axis.inner; v < end * axis.outer * axis.inner; v++) {
         int64_t first = nn_axis_vector(&axis, v);
-        log_softmax((const real *)pass->x[0] + first, (real *)pass->y + first, axis.length, axis.inner);
+        const real *x = (const real *)pass->x[0] + first;
+        real *y = (real *)pass->y + first;
+        if (axis.inner == 1)
+            log_softmax(x, y, axis.length, 1);
+        else
+            log_softmax(x, y, axis.length, axis.inner);
     }
 }
 
@@ -41,8 +46,12 @@ static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     if (!pass->d_x[0]) return;
     for (int64_t v = begin * axis.outer * axis.inner; v < end * axis.outer * axis.inner; v++) {
         int64_t first = nn_axis_vector(&axis, v);
-        log_softmax_backward((const real *)pass->y + first, (const real *)pass->d_y + first,
-                             (real *)pass->d_x[0] + first, axis.length, axis.inner);
+        const real *y = (const real *)pass->y + first, *d_y = (const real *)pass->d_y + first;
+        real *d_x = (real *)pass->d_x[0] + first;
+        if (axis.inner == 1)
+            log_softmax_backward(y, d_y, d_x, axis.length, 1);
+        else
+            log_softmax_backward(y, d_y, d_x, axis.length, axis.inner);
     }
 }
 

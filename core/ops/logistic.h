@@ -2,8 +2,8 @@
 #ifndef NN_LOGISTIC_H
 #define NN_LOGISTIC_H
 
-#include "../real.h"
+#include "../vexp.h"
 
-static inline real nn_logistic(real x) { return 1 / (1 + exp(-x)); }
+static inline real nn_logistic(real x) { return 1 / (1 + nn_exp(-x)); }
 
 #endif

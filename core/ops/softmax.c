@@ -16,22 +16,26 @@ static int infer(struct nn_infer *infer, struct nn_error *err) {
     return nn_axis_find("dim", infer->attrs[DIM].i, &infer->in[0], &at, err);
 }
 
-static void softmax(const real *x, real *y, int64_t n, int64_t stride) {
+static inline void softmax(const real *x, real *y, int64_t n, int64_t stride) {
     real factor = (real)(1 / nn_axis_exp(x, nn_axis_max(x, n, stride), y, n, stride));
-    for (int64_t j = 0; j < n * stride; j += stride) y[j] *= factor;
+    for (int64_t j = 0; j < n; j++) y[j * stride] *= factor;
 }
 
-static void softmax_backward(const real *y, const real *d_y, real *d_x, int64_t n, int64_t stride) {
-    double dot = 0;
-    for (int64_t j = 0; j < n * stride; j += stride) dot += (double)d_y[j] * (double)y[j];
-    for (int64_t j = 0; j < n * stride; j += stride) d_x[j] += y[j] * (d_y[j] - (real)dot);
+static inline void softmax_backward(const real *y, const real *d_y, real *d_x, int64_t n, int64_t stride) {
+    real dot = (real)nn_axis_dot(d_y, y, n, stride);
+    for (int64_t i = 0; i < n * stride; i += stride) d_x[i] += y[i] * (d_y[i] - dot);
 }
 
 static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const struct nn_axis axis = nn_axis_at(pass->attrs[DIM].i, pass->out);
     for (int64_t v = begin * axis.outer * axis.inner; v < end * axis.outer * axis.inner; v++) {
         int64_t first = nn_axis_vector(&axis, v);
-        softmax((const real *)pass->x[0] + first, (real *)pass->y + first, axis.length, axis.inner);
+        const real *x = (const real *)pass->x[0] + first;
+        real *y = (real *)pass->y + first;
+        if (axis.inner == 1)
+            softmax(x, y, axis.length, 1);
+        else
+            softmax(x, y, axis.length, axis.inner);
     }
 }
 
@@ -40,8 +44,12 @@ static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     if (!pass->d_x[0]) return;
     for (int64_t v = begin * axis.outer * axis.inner; v < end * axis.outer * axis.inner; v++) {
         int64_t first = nn_axis_vector(&axis, v);
-        softmax_backward((const real *)pass->y + first, (const real *)pass->d_y + first,
-                         (real *)pass->d_x[0] + first, axis.length, axis.inner);
+        const real *y = (const real *)pass->y + first, *d_y = (const real *)pass->d_y + first;
+        real *d_x = (real *)pass->d_x[0] + first;
+        if (axis.inner == 1)
+            softmax_backward(y, d_y, d_x, axis.length, 1);
+        else
+            softmax_backward(y, d_y, d_x, axis.length, axis.inner);
     }
 }
 

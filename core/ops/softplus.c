@@ -19,14 +19,16 @@ static const struct nn_attr_def attrs[] = {
 };
 
 /* log(1 + eᶻ) without overflow */
-static real softplus(real z) { return (z > 0 ? z : 0) + log1p(exp(-fabs(z))); }
+static real softplus(real z) { return (z > 0 ? z : 0) + nn_log1p_exp(-fabs(z)); }
 
 static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const real *x = pass->x[0];
     real *y = pass->y;
     const real beta = (real)pass->attrs[BETA].r, threshold = (real)pass->attrs[THRESHOLD].r;
-    for (int64_t i = begin; i < end; i++)
-        y[i] = beta * x[i] > threshold ? x[i] : softplus(beta * x[i]) / beta;
+    for (int64_t i = begin; i < end; i++) {
+        real curved = softplus(beta * x[i]) / beta; /* in any case, so that the loop vectorises */
+        y[i] = beta * x[i] > threshold ? x[i] : curved;
+    }
 }
 
 static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
@@ -34,8 +36,10 @@ static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     real *d_x = pass->d_x[0];
     if (!d_x) return;
     const real beta = (real)pass->attrs[BETA].r, threshold = (real)pass->attrs[THRESHOLD].r;
-    for (int64_t i = begin; i < end; i++)
-        d_x[i] += beta * x[i] > threshold ? d_y[i] : d_y[i] * nn_logistic(beta * x[i]);
+    for (int64_t i = begin; i < end; i++) {
+        real curved = d_y[i] * nn_logistic(beta * x[i]);
+        d_x[i] += beta * x[i] > threshold ? d_y[i] : curved;
+    }
 }
 
 static const struct nn_example examples[] = {

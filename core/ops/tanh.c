@@ -1,12 +1,12 @@
 /* tanh - y = tanh x;  dx = dy (1 - y²). */
 #include "../op.h"
-#include "../real.h"
+#include "../vexp.h"
 #include "same_shape.h"
 
 static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const real *x = pass->x[0];
     real *y = pass->y;
-    for (int64_t i = begin; i < end; i++) y[i] = tanh(x[i]);
+    for (int64_t i = begin; i < end; i++) y[i] = nn_tanh(x[i]);
 }
 
 static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {

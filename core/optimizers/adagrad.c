@@ -37,17 +37,30 @@ static double start(const union nn_attr_value *a, int slot) {
     return a[INITIAL_ACCUMULATOR_VALUE].r;
 }
 
+/* What is the same for all elements. */
+struct adagrad {
+    real lr, scale, decay, eps;
+};
+
+/* A function of its own, so that `restrict` tells the compiler that no array overlaps another. */
+static void steps(struct adagrad k, const real *restrict w, const real *restrict gradient,
+                  real *restrict next, real *restrict sum, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        real g = k.scale * gradient[i] + k.decay * w[i];
+        sum[i] += g * g;
+        next[i] = w[i] - k.lr * g / (sqrt(sum[i]) + k.eps);
+    }
+}
+
 static void update(const struct nn_update *u, int64_t begin, int64_t end) {
     const union nn_attr_value *a = u->attrs;
-    const real lr = (real)(a[NN_LR].r / (1 + (double)(u->step - 1) * a[LR_DECAY].r)), eps = (real)a[EPS].r,
-               decay = (real)a[WEIGHT_DECAY].r, scale = (real)u->scale;
-    const real *w = u->w, *gradient = u->g;
+    const struct adagrad k = {.lr = (real)(a[NN_LR].r / (1 + (double)(u->step - 1) * a[LR_DECAY].r)),
+                              .scale = (real)u->scale,
+                              .decay = (real)a[WEIGHT_DECAY].r,
+                              .eps = (real)a[EPS].r};
+    const real *w = u->w, *g = u->g;
     real *next = u->w_next, *sum = u->slot[SUM];
-    for (int64_t i = begin; i < end; i++) {
-        real g = scale * gradient[i] + decay * w[i];
-        sum[i] += g * g;
-        next[i] = w[i] - lr * g / (sqrt(sum[i]) + eps);
-    }
+    steps(k, w + begin, g + begin, next + begin, sum + begin, end - begin);
 }
 
 static const struct nn_example examples[] = {

@@ -46,27 +46,63 @@ static inline bool nn_adam_uses(const union nn_attr_value *a, int slot) {
     return slot != NN_ADAM_MAX_V || a[NN_ADAM_AMSGRAD].b;
 }
 
+/* What is the same for all elements. */
+struct nn_adam {
+    real scale, add, new1, keep2, new2, step, root, eps, keep_w;
+};
+
+static inline real nn_adam_gradient(struct nn_adam k, real g, real w) { return k.scale * g + k.add * w; }
+static inline real nn_adam_m(struct nn_adam k, real m, real g) { return m + k.new1 * (g - m); }
+static inline real nn_adam_v(struct nn_adam k, real v, real g) { return k.keep2 * v + k.new2 * g * g; }
+static inline real nn_adam_w(struct nn_adam k, real w, real m, real v) {
+    return k.keep_w * w - k.step * m / (sqrt(v) / k.root + k.eps);
+}
+
+/* Functions of their own, so that `restrict` tells the compiler that no array overlaps another. */
+static inline void nn_adam_plain(struct nn_adam k, const real *restrict w, const real *restrict gradient,
+                                 real *restrict next, real *restrict m, real *restrict v, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        real g = nn_adam_gradient(k, gradient[i], w[i]);
+        m[i] = nn_adam_m(k, m[i], g);
+        v[i] = nn_adam_v(k, v[i], g);
+        next[i] = nn_adam_w(k, w[i], m[i], v[i]);
+    }
+}
+
+static inline void nn_adam_amsgrad(struct nn_adam k, const real *restrict w, const real *restrict gradient,
+                                   real *restrict next, real *restrict m, real *restrict v,
+                                   real *restrict max_v, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        real g = nn_adam_gradient(k, gradient[i], w[i]);
+        m[i] = nn_adam_m(k, m[i], g);
+        v[i] = nn_adam_v(k, v[i], g);
+        max_v[i] = v[i] > max_v[i] ? v[i] : max_v[i];
+        next[i] = nn_adam_w(k, w[i], m[i], max_v[i]);
+    }
+}
+
 /* `coupled` adds coupled * w to the gradient; `decoupled` takes decoupled * w off the weights. */
 static inline void nn_adam_update(const struct nn_update *u, double coupled, double decoupled, int64_t begin,
                                   int64_t end) {
     const union nn_attr_value *a = u->attrs;
     const double beta1 = a[NN_ADAM_BETAS].list.reals[0], beta2 = a[NN_ADAM_BETAS].list.reals[1];
     const double correction1 = 1 - pow(beta1, (double)u->step), correction2 = 1 - pow(beta2, (double)u->step);
-    const real step = (real)(a[NN_LR].r / correction1), root = (real)sqrt(correction2);
-    const real new1 = (real)(1 - beta1), keep2 = (real)beta2, new2 = (real)(1 - beta2),
-               eps = (real)a[NN_ADAM_EPS].r, scale = (real)u->scale, add = (real)coupled,
-               keep_w = (real)(1 - decoupled);
-    const real *w = u->w, *gradient = u->g;
-    real *next = u->w_next, *m = u->slot[NN_ADAM_M], *v = u->slot[NN_ADAM_V];
-    real *max_v = a[NN_ADAM_AMSGRAD].b ? u->slot[NN_ADAM_MAX_V] : NULL;
-    for (int64_t i = begin; i < end; i++) {
-        real g = scale * gradient[i] + add * w[i];
-        m[i] += new1 * (g - m[i]);
-        v[i] = keep2 * v[i] + new2 * g * g;
-        real second = v[i];
-        if (max_v) second = max_v[i] = v[i] > max_v[i] ? v[i] : max_v[i];
-        next[i] = keep_w * w[i] - step * m[i] / (sqrt(second) / root + eps);
-    }
+    const struct nn_adam k = {.scale = (real)u->scale,
+                              .add = (real)coupled,
+                              .new1 = (real)(1 - beta1),
+                              .keep2 = (real)beta2,
+                              .new2 = (real)(1 - beta2),
+                              .step = (real)(a[NN_LR].r / correction1),
+                              .root = (real)sqrt(correction2),
+                              .eps = (real)a[NN_ADAM_EPS].r,
+                              .keep_w = (real)(1 - decoupled)};
+    const real *w = u->w, *g = u->g;
+    real *next = u->w_next, *m = u->slot[NN_ADAM_M], *v = u->slot[NN_ADAM_V], *max_v = u->slot[NN_ADAM_MAX_V];
+    if (a[NN_ADAM_AMSGRAD].b)
+        nn_adam_amsgrad(k, w + begin, g + begin, next + begin, m + begin, v + begin, max_v + begin,
+                        end - begin);
+    else
+        nn_adam_plain(k, w + begin, g + begin, next + begin, m + begin, v + begin, end - begin);
 }
 
 #endif

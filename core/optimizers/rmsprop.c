@@ -38,27 +38,46 @@ static bool uses(const union nn_attr_value *a, int slot) {
     return slot == SQUARE_AVG || (slot == MOMENTUM_BUFFER ? a[MOMENTUM].r > 0 : a[CENTERED].b);
 }
 
-static void update(const struct nn_update *u, int64_t begin, int64_t end) {
-    const union nn_attr_value *a = u->attrs;
-    const real lr = (real)a[NN_LR].r, keep = (real)a[ALPHA].r, new = (real)(1 - a[ALPHA].r),
-               eps = (real)a[EPS].r, decay = (real)a[WEIGHT_DECAY].r, momentum = (real)a[MOMENTUM].r,
-               scale = (real)u->scale;
-    const real *w = u->w, *gradient = u->g;
-    real *next = u->w_next, *square = u->slot[SQUARE_AVG];
-    real *buffer = momentum > 0 ? u->slot[MOMENTUM_BUFFER] : NULL;
-    real *mean = a[CENTERED].b ? u->slot[GRAD_AVG] : NULL;
-    for (int64_t i = begin; i < end; i++) {
-        real g = scale * gradient[i] + decay * w[i];
-        real v = square[i] = keep * square[i] + new *g *g;
-        if (mean) {
-            mean[i] += new *(g - mean[i]);
+/* What is the same for all elements. */
+struct rmsprop {
+    real lr, scale, decay, keep, new, eps, momentum;
+    bool centered;
+};
+
+/* A function of its own, so that `restrict` tells the compiler that no array overlaps another. Arrays that
+ * are not used are NULL. */
+static void steps(struct rmsprop k, const real *restrict w, const real *restrict gradient,
+                  real *restrict next, real *restrict square, real *restrict buffer, real *restrict mean,
+                  int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        real g = k.scale * gradient[i] + k.decay * w[i];
+        real v = square[i] = k.keep * square[i] + k.new *g *g;
+        if (k.centered) {
+            mean[i] += k.new *(g - mean[i]);
             v -= mean[i] * mean[i];
             v = v < 0 ? 0 : v; /* a steady gradient leaves nothing but the rounding, of either sign */
         }
-        real step = g / (sqrt(v) + eps);
-        if (buffer) step = buffer[i] = momentum * buffer[i] + step;
-        next[i] = w[i] - lr * step;
+        real step = g / (sqrt(v) + k.eps);
+        if (k.momentum > 0) step = buffer[i] = k.momentum * buffer[i] + step;
+        next[i] = w[i] - k.lr * step;
     }
+}
+
+static void update(const struct nn_update *u, int64_t begin, int64_t end) {
+    const union nn_attr_value *a = u->attrs;
+    const struct rmsprop k = {.lr = (real)a[NN_LR].r,
+                              .scale = (real)u->scale,
+                              .decay = (real)a[WEIGHT_DECAY].r,
+                              .keep = (real)a[ALPHA].r,
+                              .new = (real)(1 - a[ALPHA].r),
+                              .eps = (real)a[EPS].r,
+                              .momentum = (real)a[MOMENTUM].r,
+                              .centered = a[CENTERED].b};
+    const real *w = u->w, *g = u->g;
+    real *next = u->w_next, *square = u->slot[SQUARE_AVG];
+    real *buffer = k.momentum > 0 ? (real *)u->slot[MOMENTUM_BUFFER] + begin : NULL;
+    real *mean = k.centered ? (real *)u->slot[GRAD_AVG] + begin : NULL;
+    steps(k, w + begin, g + begin, next + begin, square + begin, buffer, mean, end - begin);
 }
 
 static const struct nn_example examples[] = {

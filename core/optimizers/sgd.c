@@ -36,22 +36,42 @@ static bool uses(const union nn_attr_value *a, int slot) {
     return a[MOMENTUM].r != 0;
 }
 
+/* What is the same for all elements. */
+struct sgd {
+    real lr, scale, decay, momentum, keep;
+    bool fresh, nesterov;
+};
+
+/* Functions of their own, so that `restrict` tells the compiler that no array overlaps another. */
+static void plain(struct sgd k, const real *restrict w, const real *restrict gradient, real *restrict next,
+                  int64_t n) {
+    for (int64_t i = 0; i < n; i++) next[i] = w[i] - k.lr * (k.scale * gradient[i] + k.decay * w[i]);
+}
+
+static void with_momentum(struct sgd k, const real *restrict w, const real *restrict gradient,
+                          real *restrict next, real *restrict b, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        real g = k.scale * gradient[i] + k.decay * w[i];
+        b[i] = k.fresh ? g : k.momentum * b[i] + k.keep * g;
+        next[i] = w[i] - k.lr * (k.nesterov ? g + k.momentum * b[i] : b[i]);
+    }
+}
+
 static void update(const struct nn_update *u, int64_t begin, int64_t end) {
     const union nn_attr_value *a = u->attrs;
-    const real lr = (real)a[NN_LR].r, momentum = (real)a[MOMENTUM].r, decay = (real)a[WEIGHT_DECAY].r,
-               keep = (real)(1 - a[DAMPENING].r), scale = (real)u->scale;
-    const real *w = u->w, *gradient = u->g;
+    const struct sgd k = {.lr = (real)a[NN_LR].r,
+                          .scale = (real)u->scale,
+                          .decay = (real)a[WEIGHT_DECAY].r,
+                          .momentum = (real)a[MOMENTUM].r,
+                          .keep = (real)(1 - a[DAMPENING].r),
+                          .fresh = u->fresh[MOMENTUM_BUFFER],
+                          .nesterov = a[NESTEROV].b};
+    const real *w = u->w, *g = u->g;
     real *next = u->w_next, *b = u->slot[MOMENTUM_BUFFER];
-    const bool fresh = u->fresh[MOMENTUM_BUFFER], nesterov = a[NESTEROV].b;
-    if (momentum == 0) {
-        for (int64_t i = begin; i < end; i++) next[i] = w[i] - lr * (scale * gradient[i] + decay * w[i]);
-        return;
-    }
-    for (int64_t i = begin; i < end; i++) {
-        real g = scale * gradient[i] + decay * w[i];
-        b[i] = fresh ? g : momentum * b[i] + keep * g;
-        next[i] = w[i] - lr * (nesterov ? g + momentum * b[i] : b[i]);
-    }
+    if (k.momentum == 0)
+        plain(k, w + begin, g + begin, next + begin, end - begin);
+    else
+        with_momentum(k, w + begin, g + begin, next + begin, b + begin, end - begin);
 }
 
 static const struct nn_example examples[] = {

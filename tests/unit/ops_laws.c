@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "../../core/graph.h"
 #include "../support/subject.h"
 #include "../support/threads.h"
 
@@ -279,6 +280,33 @@ static void threads_make_no_difference(struct subject *s) {
     }
 }
 
+/* --- nor do the CPU's instructions --------------------------------------------------------------------- */
+
+static void use(enum nn_isa isa, struct nn_node *node, enum nn_dtype dtype) {
+    if (node->op) node->op = nn_op_in(isa, nn_op_find(node->op->def.name), dtype);
+}
+
+static void check_isas(struct subject *s, int e, enum nn_dtype dtype) {
+    struct pass best = many_rows(s, e, dtype), base = best;
+    test_pass(s, &best, "as the CPU can");
+    for (int i = 0; i < base.graph->n_nodes; i++) use(NN_ISA_BASE, &base.graph->nodes[i], dtype);
+    for (int i = 0; i < base.graph->n_losses; i++) use(NN_ISA_BASE, &base.graph->losses[i].node, dtype);
+    check_part(s, &best, &base, "as any CPU can");
+    for (int i = 0; i < nn_graph_node_count(base.graph); i++)
+        if (best.y[i])
+            test_same(base.y[i], best.y[i], test_node_elements(&base, i), "%s: node %d", s->def->name, i);
+    nn_graph_unref(base.graph);
+}
+
+static void instructions_make_no_difference(struct subject *s) {
+    for (int e = 0; e < s->def->n_examples; e++) {
+        check_isas(s, e, NN_F32);
+        check_isas(s, e, NN_F64);
+        nn_arena_free(s->arena);
+        s->arena = nn_arena_new();
+    }
+}
+
 int main(void) {
     static const struct subject_test tests[] = {
         {"gradients are derivatives", finite_differences},
@@ -288,6 +316,7 @@ int main(void) {
         {"halves add up", halves_add_up},
         {"a NaN is not hidden", nan_is_not_hidden},
         {"threads make no difference", threads_make_no_difference},
+        {"instructions make no difference", instructions_make_no_difference},
     };
     nn_blas_init();
     return test_subjects("what holds for every operator and loss", tests, sizeof tests / sizeof tests[0]);
