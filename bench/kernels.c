@@ -154,7 +154,8 @@ static struct nn_attrs *attrs_of(const struct nn_def *def, const struct row *row
 static void begin_blocks(struct bench *b, const struct row *row) {
     struct nn_error err = {0};
     struct nn_shape sample = {1, {WIDTH}};
-    struct nn_given out = {.kind = NN_GIVEN_INT, .i = b->n / WIDTH, .r = (double)(b->n / WIDTH)};
+    const int64_t rows = b->n / WIDTH;
+    struct nn_given out = {.kind = NN_GIVEN_INT, .i = rows, .r = (double)rows};
     struct nn_given no_bias = {.kind = NN_GIVEN_BOOL};
     b->graph = need(nn_graph_new(NN_F32, &err));
     struct nn_layer layer = {.op = nn_op_find("linear")};
@@ -231,7 +232,7 @@ static int by_size(const void *a, const void *b) {
 
 /* Median seconds of a step. */
 static double measure(const struct row *row, int64_t n, const struct nn_parallel *par, int rounds) {
-    double taken[MAX_ROUNDS];
+    double taken[MAX_ROUNDS] = {0};
     struct bench b = {.n = n, .par = par};
     if (row->step == forward || row->step == backward)
         begin_passes(&b, row);

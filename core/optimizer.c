@@ -30,7 +30,7 @@ static bool uses_slot(const struct nn_optimizer_op *op, const union nn_attr_valu
 }
 
 static int64_t chunks(const struct nn_graph *graph) {
-    return (nn_trainable_elements(graph) + NN_CHUNK - 1) / NN_CHUNK;
+    return (nn_trainable_elements(graph) + NN_BLOCK_CHUNK - 1) / NN_BLOCK_CHUNK;
 }
 
 size_t nn_optimizer_bytes(const struct nn_graph *graph, const struct nn_def *def,
@@ -118,7 +118,7 @@ struct norm_task {
 
 static void norm_range(void *arg, int64_t begin, int64_t end) {
     struct norm_task *task = arg;
-    task->partial[begin / NN_CHUNK] = task->kernels->sum_squares(task->data, begin, end);
+    task->partial[begin / NN_BLOCK_CHUNK] = task->kernels->sum_squares(task->data, begin, end);
 }
 
 static double grad_norm(struct nn_optimizer *optimizer, const struct nn_grads *grads,
@@ -126,7 +126,7 @@ static double grad_norm(struct nn_optimizer *optimizer, const struct nn_grads *g
     const struct nn_graph *graph = optimizer->graph;
     struct norm_task task = {nn_kernels_of(graph->dtype), nn_grads_numbers(grads), optimizer->partial_norms};
     double sum = 0;
-    nn_parallel_ranges(par, nn_trainable_elements(graph), NN_CHUNK, norm_range, &task);
+    nn_parallel_ranges(par, nn_trainable_elements(graph), NN_BLOCK_CHUNK, norm_range, &task);
     for (int64_t i = 0; i < chunks(graph); i++) sum += optimizer->partial_norms[i];
     return sqrt(sum);
 }
@@ -147,7 +147,7 @@ static void step_block(const struct nn_optimizer *optimizer, struct step_task *t
                        struct nn_params *to, const struct nn_parallel *par) {
     const struct nn_graph *graph = optimizer->graph;
     if (!only) {
-        nn_parallel_ranges(par, nn_trainable_elements(graph), NN_CHUNK, step_range, task);
+        nn_parallel_ranges(par, nn_trainable_elements(graph), NN_BLOCK_CHUNK, step_range, task);
         return;
     }
     memcpy(to->data, task->update.w, graph->trainable_bytes);
@@ -155,7 +155,7 @@ static void step_block(const struct nn_optimizer *optimizer, struct step_task *t
         const struct nn_param *param = &graph->params[i];
         if (!param->trainable || !only[i]) continue;
         task->first = (int64_t)(param->offset / nn_dtype_size(graph->dtype));
-        nn_parallel_ranges(par, param->elements, NN_CHUNK, step_range, task);
+        nn_parallel_ranges(par, param->elements, NN_BLOCK_CHUNK, step_range, task);
     }
 }
 

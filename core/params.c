@@ -101,7 +101,7 @@ static int first_nonfinite(const struct nn_graph *graph, const unsigned char *da
         const struct nn_param *param = &graph->params[i];
         if (trainable_only && !param->trainable) continue;
         struct array a = {.kernels = nn_kernels_of(graph->dtype), .x = data + param->offset};
-        nn_parallel_ranges(par, param->elements, NN_CHUNK, finite_range, &a);
+        nn_parallel_ranges(par, param->elements, NN_BLOCK_CHUNK, finite_range, &a);
         if (atomic_load(&a.bad)) return i;
     }
     return -1;
@@ -123,7 +123,7 @@ void nn_params_blend(struct nn_params *params, const struct nn_params *from, dou
         if (tau == 1) /* whatever there was: 0 times infinity would be left of it */
             memcpy(a.y, a.x, (size_t)param->elements * nn_dtype_size(graph->dtype));
         else
-            nn_parallel_ranges(par, param->elements, NN_CHUNK, blend_range, &a);
+            nn_parallel_ranges(par, param->elements, NN_BLOCK_CHUNK, blend_range, &a);
     }
 }
 
@@ -219,13 +219,13 @@ void nn_grads_add(struct nn_grads *grads, const struct nn_grads *from, double sc
     assert(grads->graph == from->graph);
     settle(grads);
     struct array a = {nn_kernels_of(grads->graph->dtype), grads->data, nn_grads_numbers(from), scale, false};
-    nn_parallel_ranges(par, nn_trainable_elements(grads->graph), NN_CHUNK, add_range, &a);
+    nn_parallel_ranges(par, nn_trainable_elements(grads->graph), NN_BLOCK_CHUNK, add_range, &a);
 }
 
 void nn_grads_scale(struct nn_grads *grads, double scale, const struct nn_parallel *par) {
     settle(grads);
     struct array a = {nn_kernels_of(grads->graph->dtype), grads->data, NULL, scale, false};
-    nn_parallel_ranges(par, nn_trainable_elements(grads->graph), NN_CHUNK, scale_range, &a);
+    nn_parallel_ranges(par, nn_trainable_elements(grads->graph), NN_BLOCK_CHUNK, scale_range, &a);
 }
 
 int nn_grads_first_nonfinite(const struct nn_grads *grads, const struct nn_parallel *par) {

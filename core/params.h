@@ -28,7 +28,10 @@ static inline int64_t nn_trainable_elements(const struct nn_graph *graph) {
     return (int64_t)(graph->trainable_bytes / nn_dtype_size(graph->dtype));
 }
 
-/* Elements that one task of a pass over plain arrays takes. */
+/* Elements that one task of a pass takes: over activations, */
 #define NN_CHUNK 16384
+/* and over the blocks of this file and of an optimizer, which takes a nanosecond for a dozen of them: fewer
+ * would be done before another thread has come to help. */
+#define NN_BLOCK_CHUNK 131072
 
 #endif

@@ -2,7 +2,7 @@
  * <tgmath.h> makes exp() mean expf() where `real` is float.
  *
  * On x86-64, which promises no more than SSE2, all but the BLAS wrappers are compiled for AVX2 as well, and
- * table.c takes what the CPU has. The source is one and there are no intrinsics: loops are written so that a compiler vectorises
+ * table.c takes what the CPU has. There are no intrinsics: loops are written so that a compiler vectorises
  * them. AVX2 is given without FMA, and every number is computed by itself, so both give the same bits. */
 #ifndef NN_REAL_H
 #define NN_REAL_H

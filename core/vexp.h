@@ -88,9 +88,10 @@ static inline float nn_log1p_exp(float x) {
     return 2 * (p * q * s + s);
 }
 
-/* Φ(x), the normal distribution function, with e = nn_exp(-x²/2), which who calls has a use for: relative error
- * below 4e-7 where x² < 30, and 6e-8 x² beyond. Φ(-|x|) = e · t · P(t), t = 1 / (1 + 0.4 |x|), as in Abramowitz
- * and Stegun, 26.2.17, of degree 9 in place of 5: fitted by least squares, weighted for an even relative error. */
+/* Φ(x), the normal distribution function, with a relative error below 4e-7 + 3e-8 x²; e is nn_exp(-x²/2), which
+ * who calls has a use for. Φ(-|x|) = e · t · P(t), t = 1 / (1 + 0.4 |x|), as in Abramowitz and Stegun, "Handbook
+ * of mathematical functions", 26.2.17, with P of degree 9 in place of 5: fitted by least squares, weighted so
+ * that the relative error is even. */
 static inline float nn_phi(float x, float e) {
     float t = 1 / (1 + 0.4F * fabsf(x)), p = 3.256617859e-2F;
     p = p * t - 1.786860377e-1F;

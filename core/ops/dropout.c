@@ -20,12 +20,19 @@ static int infer(struct nn_infer *infer, struct nn_error *err) {
 }
 
 static void draw_mask(const struct nn_pass *pass, int64_t row, int64_t columns, real *mask) {
+    enum { AT_ONCE = 4 * NN_RNG_BLOCKS };
     const double p = pass->attrs[P].r;
     const real kept = (real)(p < 1 ? 1 / (1 - p) : 0);
-    uint32_t word[4];
-    for (int64_t j = 0; j < columns; j++) {
-        if (j % 4 == 0) nn_rng_draw(pass->rng, (uint64_t)(pass->first_row + row), (uint32_t)(j / 4), word);
-        mask[j] = nn_rng_unit(word[j % 4]) < p ? 0 : kept;
+    uint32_t word[AT_ONCE];
+    real drawn[AT_ONCE];
+    for (int64_t j = 0; j < columns; j += AT_ONCE) {
+        int64_t n = columns - j < AT_ONCE ? columns - j : AT_ONCE;
+        uint32_t blocks = (uint32_t)(n + 31) / 32 * 8; /* whole vectors of them */
+        nn_rng_draw_blocks(pass->rng, (uint64_t)(pass->first_row + row), (uint32_t)(j / 4), blocks, word);
+        for (uint32_t b = 0; b < blocks; b++) /* of which column 4 b + i has word i */
+            for (uint32_t i = 0; i < 4; i++)
+                drawn[4 * b + i] = nn_rng_unit(word[i * blocks + b]) < p ? 0 : kept;
+        memcpy(mask + j, drawn, (size_t)n * sizeof *mask);
     }
 }
 

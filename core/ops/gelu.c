@@ -41,7 +41,10 @@ static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const bool approximate = pass->attrs[APPROXIMATE].i == TANH;
     const real *x = pass->x[0];
     real *y = pass->y;
-    for (int64_t i = begin; i < end; i++) y[i] = approximate ? gelu_tanh(x[i]) : gelu_exact(x[i]);
+    if (approximate)
+        for (int64_t i = begin; i < end; i++) y[i] = gelu_tanh(x[i]);
+    else
+        for (int64_t i = begin; i < end; i++) y[i] = gelu_exact(x[i]);
 }
 
 static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
@@ -49,8 +52,10 @@ static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const real *x = pass->x[0], *d_y = pass->d_y;
     real *d_x = pass->d_x[0];
     if (!d_x) return;
-    for (int64_t i = begin; i < end; i++)
-        d_x[i] += d_y[i] * (approximate ? slope_tanh(x[i]) : slope_exact(x[i]));
+    if (approximate)
+        for (int64_t i = begin; i < end; i++) d_x[i] += d_y[i] * slope_tanh(x[i]);
+    else
+        for (int64_t i = begin; i < end; i++) d_x[i] += d_y[i] * slope_exact(x[i]);
 }
 
 static const struct nn_example examples[] = {

@@ -41,7 +41,7 @@ static bool uses(const union nn_attr_value *a, int slot) {
 /* What is the same for all elements. */
 struct rmsprop {
     real lr, scale, decay, keep, new, eps, momentum;
-    bool centered;
+    bool centered, has_momentum;
 };
 
 /* A function of its own, so that `restrict` tells the compiler that no array overlaps another. Arrays that
@@ -58,7 +58,7 @@ static void steps(struct rmsprop k, const real *restrict w, const real *restrict
             v = v < 0 ? 0 : v; /* a steady gradient leaves nothing but the rounding, of either sign */
         }
         real step = g / (sqrt(v) + k.eps);
-        if (k.momentum > 0) step = buffer[i] = k.momentum * buffer[i] + step;
+        if (k.has_momentum) step = buffer[i] = k.momentum * buffer[i] + step;
         next[i] = w[i] - k.lr * step;
     }
 }
@@ -72,10 +72,11 @@ static void update(const struct nn_update *u, int64_t begin, int64_t end) {
                               .new = (real)(1 - a[ALPHA].r),
                               .eps = (real)a[EPS].r,
                               .momentum = (real)a[MOMENTUM].r,
-                              .centered = a[CENTERED].b};
+                              .centered = a[CENTERED].b,
+                              .has_momentum = a[MOMENTUM].r > 0};
     const real *w = u->w, *g = u->g;
     real *next = u->w_next, *square = u->slot[SQUARE_AVG];
-    real *buffer = k.momentum > 0 ? (real *)u->slot[MOMENTUM_BUFFER] + begin : NULL;
+    real *buffer = k.has_momentum ? (real *)u->slot[MOMENTUM_BUFFER] + begin : NULL;
     real *mean = k.centered ? (real *)u->slot[GRAD_AVG] + begin : NULL;
     steps(k, w + begin, g + begin, next + begin, square + begin, buffer, mean, end - begin);
 }

@@ -157,7 +157,7 @@ static void check_columns(enum nn_dtype dtype, int64_t begin, int64_t end, void 
     }
     test_narrow(want, dtype, got, ROOM);
     test_widen(got, dtype, want, ROOM);
-    test_narrow(x, dtype, matrix, ROWS * ROOM);
+    test_narrow(x, dtype, matrix, (int64_t)ROWS * ROOM);
     test_narrow(sum, dtype, got, ROOM);
     nn_kernels_of(dtype)->column_sums(got, matrix, ROWS, ROOM, begin, end);
     test_widen(got, dtype, sum, ROOM);

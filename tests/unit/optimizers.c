@@ -288,8 +288,8 @@ static void configure_keeps_state(void **state) { (void)state, every_example(che
 static void check_threads(const struct nn_def *def, const char *attrs) {
     static const int counts[] = {1, 2, 8};
     for (int i = 0; i < 3; i++) {
-        struct training a = training_new(def, attrs, NN_F32, 30000),
-                        b = training_new(def, attrs, NN_F32, 30000);
+        struct training a = training_new(def, attrs, NN_F32, 100000),
+                        b = training_new(def, attrs, NN_F32, 100000);
         const struct nn_parallel par = test_parallel(counts[i]);
         for (int at = 0; at < 2; at++) {
             make_gradient(&a, at, 1);
