@@ -31,9 +31,9 @@ static int64_t part_of(int64_t length, int64_t parts, int64_t unit) {
 
 /* --- how a product is cut ----------------------------------------------------------------------- */
 
-/* What one call of BLAS computes: so many rows and columns of c, over so many terms of their sums. */
+/* What one call of BLAS computes of c. */
 struct tile {
-    int64_t rows, columns, depth;
+    int64_t rows, columns;
 };
 
 /* OpenBLAS copies both operands before it multiplies them, every call anew. Few calls, each for a long side
@@ -46,7 +46,7 @@ static int64_t long_part(int64_t length) {
 
 static struct tile large_tile(const struct nn_product *p) {
     const bool by_columns = p->n >= LONG_ROW && (p->tile || p->n > p->m);
-    struct tile tile = {p->m, p->n, p->k};
+    struct tile tile = {p->m, p->n};
     if (by_columns) tile.columns = long_part(p->n);
     if (p->tile)
         tile.rows = p->tile;
@@ -57,7 +57,8 @@ static struct tile large_tile(const struct nn_product *p) {
 
 /* For some processors it has kernels that read operands where they lie, if a call has no more than a million
  * multiply-adds and, with b transposed, 1,200 elements of c (its "small matrix optimization"). They are the
- * fastest there are, as long as the lines of an operand do not share too few sets of a cache. */
+ * fastest there are, as long as sums are short enough for a tile that is worth a call, and the lines of an
+ * operand do not share too few sets of a cache. */
 #define DIRECT_MACS   1000000
 #define DIRECT_C      1024
 #define DIRECT_STRIDE ((int64_t)(16384 / sizeof(real)))
@@ -66,7 +67,8 @@ static struct tile large_tile(const struct nn_product *p) {
 static bool suits_direct(const struct nn_product *p) {
     static const char *const cores[] = {"SkylakeX", "Cooperlake", "SapphireRapids"};
     int64_t lda = p->ta == NN_TRANSPOSED ? p->m : p->k, ldb = p->tb == NN_TRANSPOSED ? p->k : p->n;
-    if (larger(lda, ldb) >= DIRECT_STRIDE || p->tile * 16 > DIRECT_C) return false;
+    if (p->k * DIRECT_C > DIRECT_MACS || larger(lda, ldb) >= DIRECT_STRIDE || p->tile * 16 > DIRECT_C)
+        return false;
     const char *core = openblas_get_corename();
     for (size_t i = 0; i < sizeof cores / sizeof cores[0]; i++)
         if (strcmp(core, cores[i]) == 0) return true;
@@ -76,7 +78,7 @@ static bool suits_direct(const struct nn_product *p) {
 /* In the proportions that were measured to be best, by which operands are transposed; with short sums more of
  * c, so that a call is worth its while; with a short side of c more of the other one. */
 static struct tile direct_tile(const struct nn_product *p) {
-    static const struct tile best[2][2] = {{{16, 64, 0}, {32, 32, 0}}, {{32, 64, 0}, {32, 32, 0}}};
+    static const struct tile best[2][2] = {{{16, 64}, {32, 32}}, {{32, 32}, {32, 32}}};
     struct tile tile = best[p->ta][p->tb];
     int64_t most = p->tb == NN_TRANSPOSED ? DIRECT_C : smaller(DIRECT_MACS * 6 / 10 / p->k, MOST_C);
     most = larger(most, tile.rows * tile.columns);
@@ -86,13 +88,11 @@ static struct tile direct_tile(const struct nn_product *p) {
         else
             tile.columns *= 2;
     int64_t rows = p->tile ? p->tile : smaller(tile.rows, p->m);
-    if (rows != tile.rows) tile = (struct tile){rows, most / rows / 16 * 16, 0};
+    if (rows != tile.rows) tile = (struct tile){rows, most / rows / 16 * 16};
     if (p->n < tile.columns) {
         tile.columns = p->n;
         if (!p->tile) tile.rows = smaller(larger(most / p->n / 16 * 16, tile.rows), p->m);
     }
-    int64_t deepest = DIRECT_MACS / (tile.rows * tile.columns);
-    tile.depth = p->k <= deepest ? p->k : part_of(p->k, (p->k + deepest - 1) / deepest, 16);
     return tile;
 }
 
@@ -111,12 +111,9 @@ static void multiply_tile(const struct nn_product *p, int64_t row, int64_t colum
     real *c = (real *)p->c + row * p->n + column;
     if (bias) /* before the product is added: a beta of 0 would cost a pass over c too */
         for (int64_t i = 0; i < rows; i++) memcpy(c + i * p->n, bias + column, (size_t)columns * sizeof *c);
-    for (int64_t term = 0; term < p->k; term += tile->depth)
-        cblas_gemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)rows,
-                   (int)columns, (int)smaller(tile->depth, p->k - term), 1,
-                   a + (ta ? term * p->m + row : row * p->k + term), (int)(ta ? p->m : p->k),
-                   b + (tb ? column * p->k + term : term * p->n + column), (int)(tb ? p->k : p->n),
-                   bias || p->add || term > 0, c, (int)p->n);
+    cblas_gemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)rows,
+               (int)columns, (int)p->k, 1, a + (ta ? row : row * p->k), (int)(ta ? p->m : p->k),
+               b + (tb ? column * p->k : column), (int)(tb ? p->k : p->n), bias || p->add, c, (int)p->n);
     if (!p->sequel) return;
     const int64_t runs = columns == p->n ? 1 : rows, length = columns == p->n ? rows * columns : columns;
     for (int64_t i = 0; i < runs; i++) {
