@@ -1,7 +1,5 @@
-/* decimal.h - decimals to binary floating point and back, correctly rounded, in integers of 128 bits.
- *
- * Both directions cover what tensors hold (about 1e-15 to 1e30 for double, nearly all of float) and leave
- * the rest to libc, which is right everywhere but ten times slower. */
+/* decimal.h - decimals to binary floating point (decimal.c) and back (shortest.c), both correctly rounded, with
+ * the powers of ten of powers.h and without libc. */
 #ifndef API_DECIMAL_H
 #define API_DECIMAL_H
 
@@ -9,16 +7,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* digits * 10^exponent, rounded once to nearest even. False: out of range, ask strtod or strtof.
- * A number beyond FLT_MAX is an infinity. */
-bool api_decimal_to_f32(uint64_t digits, int64_t exponent, float *out);
-bool api_decimal_to_f64(uint64_t digits, int64_t exponent, double *out);
+/* digits * 10^exponent, rounded once to nearest even; beyond the largest number, an infinity. */
+float api_decimal_to_f32(uint64_t digits, int64_t exponent, bool negative);
+double api_decimal_to_f64(uint64_t digits, int64_t exponent, bool negative);
 
 /* The shortest decimal that reads back as `value`, and of those the nearest, as a JSON number: always
  * with a point or an exponent, so that a reader that tells integers from reals sees a real (and the sign of
- * -0.0). `value` is finite. Returns the bytes written; there is no NUL behind them. */
-#define API_DECIMAL_MAX 32
-size_t api_decimal_from_f32(float value, char out[API_DECIMAL_MAX]);
-size_t api_decimal_from_f64(double value, char out[API_DECIMAL_MAX]);
+ * -0.0). Plain where that is short, as Python's repr and ECMAScript have it. `value` is finite. Returns how many
+ * bytes the number has, at most API_DECIMAL_F32_SIZE or _F64_SIZE; bytes of `out` behind them may be written
+ * too. There is no NUL. */
+#define API_DECIMAL_ROOM     40
+#define API_DECIMAL_F32_SIZE 19 /* -9999999400000000.0 */
+#define API_DECIMAL_F64_SIZE 24 /* -2.2250738585072014e-308 */
+#define API_DECIMAL_I64_SIZE 20
+size_t api_decimal_from_f32(float value, char out[API_DECIMAL_ROOM]);
+size_t api_decimal_from_f64(double value, char out[API_DECIMAL_ROOM]);
+/* An integer, without a point. */
+size_t api_decimal_from_i64(int64_t value, char out[API_DECIMAL_ROOM]);
 
 #endif

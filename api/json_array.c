@@ -255,26 +255,22 @@ static void plain_text(const struct number *x, char *out, size_t room) {
 }
 
 static const char *store_f64(const struct number *x, void *out, int64_t index) {
-    double value;
-    if (x->inexact || !api_decimal_to_f64(x->digits, x->exponent, &value)) {
+    double value = api_decimal_to_f64(x->digits, x->exponent, x->negative);
+    if (x->inexact && value != api_decimal_to_f64(x->digits + 1, x->exponent, x->negative)) {
         char text[MANY_DIGITS + 32];
         plain_text(x, text, sizeof text);
         value = strtod(text, NULL);
-    } else if (x->negative) {
-        value = -value;
     }
     ((double *)out)[index] = value;
     return __builtin_isinf(value) ? "is beyond the range of F64" : NULL;
 }
 
 static const char *store_f32(const struct number *x, void *out, int64_t index) {
-    float value;
-    if (x->inexact || !api_decimal_to_f32(x->digits, x->exponent, &value)) {
+    float value = api_decimal_to_f32(x->digits, x->exponent, x->negative);
+    if (x->inexact && value != api_decimal_to_f32(x->digits + 1, x->exponent, x->negative)) {
         char text[MANY_DIGITS + 32];
         plain_text(x, text, sizeof text);
         value = strtof(text, NULL);
-    } else if (x->negative) {
-        value = -value;
     }
     ((float *)out)[index] = value;
     return __builtin_isinf(value) ? "is beyond the range of F32" : NULL;
