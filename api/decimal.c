@@ -49,7 +49,7 @@ static inline uint64_t convert(const struct format *format, uint64_t digits, int
         return (mantissa >> 1) + (mantissa & 1);
     }
     /* Half-way between an even number and the next: no bits are set behind, but by the power's rounding. */
-    bool tie = (mantissa & 3) == 1 && (uint64_t)product <= 1 && q >= format->min_tie &&
+    bool tie = (uint64_t)product <= 1 && (mantissa & 3) == 1 && q >= format->min_tie &&
                q <= format->max_tie && mantissa << shift == high;
     mantissa = (mantissa >> 1) + (mantissa & (uint64_t)!tie);
     /* The leading bit, and what rounding may carry into it, count up the exponent that is before it. */
