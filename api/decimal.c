@@ -57,16 +57,19 @@ static inline uint64_t convert(const struct format *format, uint64_t digits, int
     return bits < infinity ? bits : infinity;
 }
 
-float api_decimal_to_f32(uint64_t digits, int64_t exponent, bool negative) {
-    uint32_t bits = (uint32_t)convert(&f32, digits, exponent) | (uint32_t)negative << 31;
+float api_decimal_round_f32(uint64_t digits, int64_t exponent) {
+    uint32_t bits = (uint32_t)convert(&f32, digits, exponent);
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-double api_decimal_to_f64(uint64_t digits, int64_t exponent, bool negative) {
-    uint64_t bits = convert(&f64, digits, exponent) | (uint64_t)negative << 63;
+double api_decimal_round_f64(uint64_t digits, int64_t exponent) {
+    uint64_t bits = convert(&f64, digits, exponent);
     double value;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
+
+const double api_powers_f64[23] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                   1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};

@@ -6,10 +6,34 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* digits * 10^exponent, rounded once to nearest even; beyond the largest number, an infinity. */
-float api_decimal_to_f32(uint64_t digits, int64_t exponent, bool negative);
-double api_decimal_to_f64(uint64_t digits, int64_t exponent, bool negative);
+float api_decimal_round_f32(uint64_t digits, int64_t exponent);
+double api_decimal_round_f64(uint64_t digits, int64_t exponent);
+
+/* The same, at once where digits and power are doubles, so that one division or product rounds (Clinger, "How to
+ * read floating point numbers accurately", PLDI 1990). Rounding again, to float, is wrong only if the double is
+ * half-way between two floats. */
+extern const double api_powers_f64[23];
+
+static inline bool api_decimal_simple(uint64_t digits, int64_t exponent, double *out) {
+    if (digits >> 53 || exponent < -22 || exponent > 22) return false;
+    *out = exponent <= 0 ? (double)(int64_t)digits / api_powers_f64[-exponent]
+                         : (double)(int64_t)digits * api_powers_f64[exponent];
+    return true;
+}
+static inline double api_decimal_to_f64(uint64_t digits, int64_t exponent) {
+    double value;
+    return api_decimal_simple(digits, exponent, &value) ? value : api_decimal_round_f64(digits, exponent);
+}
+static inline float api_decimal_to_f32(uint64_t digits, int64_t exponent) {
+    double value;
+    uint64_t bits;
+    if (!api_decimal_simple(digits, exponent, &value)) return api_decimal_round_f32(digits, exponent);
+    memcpy(&bits, &value, sizeof bits);
+    return (bits & 0x1fffffff) != 0x10000000 ? (float)value : api_decimal_round_f32(digits, exponent);
+}
 
 /* The shortest decimal that reads back as `value`, and of those the nearest, as a JSON number: always
  * with a point or an exponent, so that a reader that tells integers from reals sees a real (and the sign of

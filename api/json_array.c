@@ -58,7 +58,7 @@ static const char *read_exponent(const char *p, const char *end, int64_t *expone
 }
 
 /* JSON's `number`, of any length. Returns its end, or NULL if there is none at p. */
-static const char *read_any(const char *p, const char *end, struct number *out) {
+static __attribute__((noinline)) const char *read_any(const char *p, const char *end, struct number *out) {
     *out = (struct number){.negative = p < end && *p == '-'};
     p += out->negative;
     const char *first = p;
@@ -95,7 +95,7 @@ static inline const char *append_digits(const char *p, int chunks, uint64_t *dig
         /* Marks what is no digit; the sum may carry out of a byte, but only behind the first of them. */
         uint64_t others = (x | (x + 0x7676767676767676)) & 0x8080808080808080;
         if (others) { /* zeros before fewer digits make them eight; two shifts, as 64 is too far for one */
-            int n = __builtin_ctzll(others) / 8;
+            unsigned n = (unsigned)__builtin_ctzll(others) / 8;
             *digits = *digits * powers[n] + join_eight(x << 8 << (56 - 8 * n));
             return p + n;
         }
@@ -136,17 +136,23 @@ static inline const char *read_short(const char *p, struct number *out) {
 }
 
 /* JSON's `true` and `false` as the numbers 1 and 0. */
-static const char *read_boolean(const char *p, const char *end, struct number *out) {
+static __attribute__((noinline)) const char *read_boolean(const char *p, const char *end,
+                                                          struct number *out) {
     *out = (struct number){.digits = p < end && *p == 't'};
     const char *word = out->digits ? "true" : "false";
     size_t size = strlen(word);
     return (size_t)(end - p) >= size && memcmp(p, word, size) == 0 ? p + size : NULL;
 }
 
+/* Of the three, `out` is seen by the first alone, so that in a scan, which ignores it, nothing is computed. */
 static inline const char *read_element(const char *p, const char *end, struct number *out) {
     const char *after = end - p >= SHORT ? read_short(p, out) : NULL;
-    if (!after) after = read_any(p, end, out);
-    return after ? after : read_boolean(p, end, out);
+    if (after) return after;
+    struct number other;
+    after = read_any(p, end, &other);
+    if (!after) after = read_boolean(p, end, &other);
+    *out = other;
+    return after;
 }
 
 /* --- scanning ---------------------------------------------------------------------------------- */
@@ -290,7 +296,7 @@ static void plain_text(const struct number *x, char *out, size_t room) {
     const char *p = x->first;
     int n = 0;
     bool more = false;
-    out[0] = x->negative ? '-' : '+';
+    out[0] = '+';
     while (*p == '0' || *p == '.') p++;
     for (; is_digit(*p) || *p == '.'; p++) {
         if (*p == '.') continue;
@@ -303,18 +309,18 @@ static void plain_text(const struct number *x, char *out, size_t room) {
     snprintf(out + n + 1, room - (size_t)n - 1, "e%lld", (long long)(x->exponent - (n - MAX_DIGITS)));
 }
 
-/* Where more than 19 digits matter: as they do not if both ends of what the first 19 leave open round alike. */
-static double round_f64(struct number x) {
-    double value = api_decimal_to_f64(x.digits, x.exponent, x.negative);
-    if (value == api_decimal_to_f64(x.digits + 1, x.exponent, x.negative)) return value;
+/* More than 19 digits: they matter if the two ends of what the first 19 leave open round apart. */
+static __attribute__((noinline)) double read_long_f64(struct number x) {
+    double value = api_decimal_to_f64(x.digits, x.exponent);
+    if (value == api_decimal_to_f64(x.digits + 1, x.exponent)) return value;
     char text[MANY_DIGITS + 32];
     plain_text(&x, text, sizeof text);
     return strtod(text, NULL);
 }
 
-static float round_f32(struct number x) {
-    float value = api_decimal_to_f32(x.digits, x.exponent, x.negative);
-    if (value == api_decimal_to_f32(x.digits + 1, x.exponent, x.negative)) return value;
+static __attribute__((noinline)) float read_long_f32(struct number x) {
+    float value = api_decimal_to_f32(x.digits, x.exponent);
+    if (value == api_decimal_to_f32(x.digits + 1, x.exponent)) return value;
     char text[MANY_DIGITS + 32];
     plain_text(&x, text, sizeof text);
     return strtof(text, NULL);
@@ -323,13 +329,15 @@ static float round_f32(struct number x) {
 /* Each stores a number, and returns NULL or what is wrong with it. */
 
 static inline const char *store_f64(const struct number *x, double *out) {
-    *out = x->inexact ? round_f64(*x) : api_decimal_to_f64(x->digits, x->exponent, x->negative);
-    return __builtin_isinf(*out) ? "is beyond the range of F64" : NULL;
+    double value = x->inexact ? read_long_f64(*x) : api_decimal_to_f64(x->digits, x->exponent);
+    *out = x->negative ? -value : value;
+    return __builtin_isinf(value) ? "is beyond the range of F64" : NULL;
 }
 
 static inline const char *store_f32(const struct number *x, float *out) {
-    *out = x->inexact ? round_f32(*x) : api_decimal_to_f32(x->digits, x->exponent, x->negative);
-    return __builtin_isinf(*out) ? "is beyond the range of F32" : NULL;
+    float value = x->inexact ? read_long_f32(*x) : api_decimal_to_f32(x->digits, x->exponent);
+    *out = x->negative ? -value : value;
+    return __builtin_isinf(value) ? "is beyond the range of F32" : NULL;
 }
 
 static inline const char *store_i64(const struct number *x, int64_t *out) {
