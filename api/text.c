@@ -73,6 +73,8 @@ void api_text_quote(struct api_text *text, const char *string) {
     api_text_puts(text, "\"");
 }
 
+size_t api_text_quote_bound(const char *string) { return 6 * strlen(string) + 2; }
+
 /* --- numbers ----------------------------------------------------------------------------------- */
 
 #define NUMBER_ROOM (API_DECIMAL_ROOM + 1) /* and a comma */
@@ -152,4 +154,15 @@ void api_text_array(struct api_text *text, const void *data, enum nn_dtype dtype
         add_nested(text, prints[dtype], data, shape);
     else
         add_numbers(text, prints[dtype], data, 0, 1);
+}
+
+size_t api_text_array_bound(enum nn_dtype dtype, const struct nn_shape *shape) {
+    static const size_t sizes[] = {
+        [NN_F32] = API_DECIMAL_F32_SIZE, [NN_F64] = API_DECIMAL_F64_SIZE, [NN_I64] = API_DECIMAL_I64_SIZE};
+    size_t bytes = (sizes[dtype] + 1) * (size_t)nn_shape_elements(shape), arrays = 1;
+    for (int i = 0; i < shape->rank; i++) {
+        bytes += 3 * arrays; /* brackets and a comma */
+        arrays *= (size_t)shape->dim[i];
+    }
+    return bytes;
 }
