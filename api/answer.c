@@ -294,7 +294,7 @@ int api_add_tensor(struct api_request *request, const char *map, const char *nam
                    const struct nn_shape *shape, enum nn_dtype from, const void *data, enum api_dtype as) {
     struct api_answer *answer = &request->answer;
     if (answer->n_results == answer->room) {
-        size_t larger = answer->room ? 2 * answer->room : 16;
+        size_t larger = answer->room ? 2 * answer->room : 4;
         struct api_result *moved = nn_arena_alloc(request->arena, larger, sizeof *moved);
         if (!moved) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
         if (answer->n_results) memcpy(moved, answer->results, answer->n_results * sizeof *moved);

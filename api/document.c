@@ -52,7 +52,7 @@ static int no_memory(struct nn_error *err) { return nn_fail(err, NN_E_NOMEM, "me
 /* Grows by doubling, within the arena. */
 static struct api_tensor *add_tensor(struct api_document *document, size_t *room, struct nn_arena *arena) {
     if (document->n_tensors == *room) {
-        size_t larger = *room ? 2 * *room : 16;
+        size_t larger = *room ? 2 * *room : 4;
         struct api_tensor *moved = nn_arena_alloc(arena, larger, sizeof *moved);
         if (!moved) return NULL;
         if (document->n_tensors) memcpy(moved, document->tensors, document->n_tensors * sizeof *moved);

@@ -362,13 +362,12 @@ static inline const char *find_element(const char *p) {
 #define CONVERT_ALL(name, type)                                                                              \
     static int convert_all_##name(const struct api_tensor *tensor, void *to, struct nn_error *err) {         \
         const char *p = tensor->json, *end = p + tensor->json_size;                                          \
-        type *out = to;                                                                                      \
         int64_t n = nn_shape_elements(&tensor->shape);                                                       \
         for (int64_t i = 0; i < n; i++) {                                                                    \
             struct number x;                                                                                 \
             p = read_element(find_element(p), end, &x);                                                      \
             assert(p); /* the scan has seen to that */                                                       \
-            const char *wrong = store_##name(&x, &out[i]);                                                   \
+            const char *wrong = store_##name(&x, (type *)to + i);                                            \
             if (wrong) return api_element_fail(err, NN_E_VALUE, &tensor->shape, i, wrong);                   \
         }                                                                                                    \
         return NN_OK;                                                                                        \

@@ -12,7 +12,7 @@
 #include "../api/tensor.h"
 #include "step.h"
 
-enum { ROWS = 64, N = ROWS * FEATURES, MAX_ROUNDS = 101 };
+enum { ROWS = 64, N = ROWS * FEATURES, MAX_ROUNDS = 101, CALLS = 4 };
 
 static const struct nn_shape shape = {2, {ROWS, FEATURES}};
 
@@ -134,15 +134,12 @@ struct call {
     size_t size;
 };
 
-static struct api_response *ask(const struct call *call) {
+static void call(void *arg) {
+    const struct call *call = arg;
     struct api_response *response = api_handle(call->api, &call->head, call->body, call->size);
-    check(response, "no answer");
-    if (response->status >= 300) fwrite(response->segments[0].data, 1, response->segments[0].size, stderr);
-    check(response->status < 300, "the service refused");
-    return response;
+    check(response && response->status < 300, "the service refused a request");
+    api_response_free(response);
 }
-
-static void call(void *arg) { api_response_free(ask(arg)); }
 
 static int64_t no_time(void *self) { return (void)self, 0; }
 static bool no_entropy(void *self, void *buffer, size_t size) {
@@ -164,38 +161,43 @@ static struct api *service(void) {
     return make.api;
 }
 
-/* A request with the array in JSON, answered in safetensors, or the other way round. */
+static void put(FILE *f, const void *data, size_t size) {
+    check(fwrite(data, 1, size, f) == size, "memory is out");
+}
+
+static void write_json(FILE *f, const char *rest, const struct data *x, const struct data *y) {
+    fprintf(f, "{\"model\": \"m\", \"seed\": 1%s, \"inputs\": {\"x\": ", rest);
+    put(f, x->text, x->size);
+    if (y) fputs("}, \"targets\": {\"y\": ", f);
+    if (y) put(f, y->text, y->size);
+    fputs("}}", f);
+}
+
+static void write_safetensors(FILE *f, const char *rest, const struct data *x, const struct data *y) {
+    static const char tensor[] =
+        ", \"%s\": {\"dtype\": \"F32\", \"shape\": [%d, %d], \"data_offsets\": [%zu, %zu]}";
+    char header[512];
+    size_t bytes = sizeof x->values, room = sizeof header;
+    int n = snprintf(header, room, "{\"__metadata__\": {\"model\": \"m\", \"seed\": \"1\"%s}", rest);
+    n += snprintf(header + n, room - (size_t)n, tensor, "inputs/x", ROWS, FEATURES, (size_t)0, bytes);
+    if (y) n += snprintf(header + n, room - (size_t)n, tensor, "targets/y", ROWS, FEATURES, bytes, 2 * bytes);
+    n += snprintf(header + n, room - (size_t)n, "}");
+    uint64_t size = (uint64_t)n;
+    put(f, &size, sizeof size);
+    put(f, header, (size_t)n);
+    put(f, x->values, bytes);
+    if (y) put(f, y->values, bytes);
+}
+
+/* A request with its arrays in JSON, answered in safetensors, or the other way round. */
 static struct call request(struct api *api, const char *path, const char *rest, const struct data *x,
                            const struct data *y, bool json_in) {
+    static const char *const types[] = {"application/json", "application/safetensors"};
     struct call call = {.api = api, .head = {.method = "POST", .path = path}};
     FILE *f = need(open_memstream(&call.body, &call.size));
-    call.head.content_type = json_in ? "application/json" : "application/safetensors";
-    call.head.accept = json_in ? "application/safetensors" : "application/json";
-    if (json_in) {
-        fprintf(f, "{\"model\": \"m\", \"seed\": 1, %s \"inputs\": {\"x\": %.*s}", rest, (int)x->size,
-                x->text);
-        if (y) fprintf(f, ", \"targets\": {\"y\": %.*s}", (int)y->size, y->text);
-        fputs("}", f);
-    } else {
-        static char header[512];
-        size_t bytes = sizeof x->values;
-        int n = snprintf(header, sizeof header,
-                         "{\"__metadata__\": {\"model\": \"m\", \"seed\": \"1\"%s},\"inputs/x\": {\"dtype\": "
-                         "\"F32\", \"shape\": [%d, %d], \"data_offsets\": [0, %zu]}",
-                         rest, ROWS, FEATURES, bytes);
-        if (y)
-            n +=
-                snprintf(header + n, sizeof header - (size_t)n,
-                         ", \"targets/y\": {\"dtype\": \"F32\", \"shape\": [%d, %d], \"data_offsets\": [%zu, "
-                         "%zu]}",
-                         ROWS, FEATURES, bytes, 2 * bytes);
-        n += snprintf(header + n, sizeof header - (size_t)n, "}");
-        uint64_t size = (uint64_t)n;
-        fwrite(&size, sizeof size, 1, f);
-        fwrite(header, 1, (size_t)n, f);
-        fwrite(x->values, 1, bytes, f);
-        if (y) fwrite(y->values, 1, bytes, f);
-    }
+    call.head.content_type = types[!json_in];
+    call.head.accept = types[json_in];
+    (json_in ? write_json : write_safetensors)(f, rest, x, y);
     fclose(f);
     return call;
 }
@@ -230,40 +232,14 @@ struct pair {
     struct side ours, jansson;
 };
 
-int main(int argc, char **argv) {
-    static struct data data[KINDS];
-    static struct pair pairs[2 * KINDS + 4];
-    int rounds = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 31, n = 0;
-    if (argc > 2 || rounds < 1 || rounds > MAX_ROUNDS) {
-        fputs("usage: json [ROUNDS]\n", stderr);
-        return EXIT_FAILURE;
-    }
-    for (int i = 0; i < KINDS; i++) {
-        struct pair *in = &pairs[n++], *out = &pairs[KINDS + i];
-        struct data *d = &data[i];
-        fill(d, &kinds[i]);
-        *in = (struct pair){.ours = {read_ours, d, N, {0}}, .jansson = {read_jansson, d, N, {0}}};
-        *out = (struct pair){.ours = {write_ours, d, N, {0}}, .jansson = {write_jansson, d, N, {0}}};
-        snprintf(in->name, sizeof in->name, "in %s", kinds[i].name);
-        snprintf(out->name, sizeof out->name, "out %s", kinds[i].name);
-    }
-    n += KINDS;
-    struct api *api = service();
-    struct data *x = &data[0], *y = &data[3];
-    struct call calls[] = {
-        request(api, "/forward", "", x, NULL, true),
-        request(api, "/backward", "\"return\": [],", x, y, true),
-        request(api, "/forward", "", x, NULL, false),
-        request(api, "/backward", ", \"return\": \"[\\\"inputs\\\"]\"", x, y, false),
-    };
-    static const char *const names[] = {"forward in", "backward in", "forward out", "backward out"};
-    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
-        int numbers = i == 1 ? 2 * N : N; /* of which "backward in" has two arrays */
-        struct side jansson = {i < 2 ? read_jansson : write_jansson, x, N, {0}};
-        pairs[n] = (struct pair){.ours = {call, &calls[i], numbers, {0}}, .jansson = jansson};
-        snprintf(pairs[n].name, sizeof pairs[n].name, "%s", names[i]);
-        n++;
-    }
+static void add_pair(struct pair *pair, const char *what, const char *kind, struct side ours,
+                     struct side jansson) {
+    snprintf(pair->name, sizeof pair->name, "%s %s", what, kind);
+    pair->ours = ours;
+    pair->jansson = jansson;
+}
+
+static void run(struct pair *pairs, int n, int rounds) {
     for (int round = 0; round < rounds; round++)
         for (int i = 0; i < n; i++) {
             measure(&pairs[i].ours, round);
@@ -273,11 +249,45 @@ int main(int argc, char **argv) {
         double ours = median(&pairs[i].ours, rounds), jansson = median(&pairs[i].jansson, rounds);
         printf("%-22s %7.1f %7.1f %6.3f\n", pairs[i].name, ours, jansson, ours / jansson);
     }
+}
+
+int main(int argc, char **argv) {
+    static struct data data[KINDS];
+    static struct pair pairs[2 * KINDS + CALLS];
+    int rounds = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 31;
+    if (argc > 2 || rounds < 1 || rounds > MAX_ROUNDS) {
+        fputs("usage: json [ROUNDS]\n", stderr);
+        return EXIT_FAILURE;
+    }
+    for (int i = 0; i < KINDS; i++) {
+        struct data *d = &data[i];
+        fill(d, &kinds[i]);
+        add_pair(&pairs[i], "in", kinds[i].name, (struct side){read_ours, d, N, {0}},
+                 (struct side){read_jansson, d, N, {0}});
+        add_pair(&pairs[KINDS + i], "out", kinds[i].name, (struct side){write_ours, d, N, {0}},
+                 (struct side){write_jansson, d, N, {0}});
+    }
+    struct api *api = service();
+    struct data *x = &data[0], *y = &data[3];
+    struct call calls[CALLS] = {
+        request(api, "/forward", "", x, NULL, true),
+        request(api, "/forward", "", x, NULL, false),
+        request(api, "/backward", ", \"return\": []", x, y, true),
+        request(api, "/backward", ", \"return\": \"[\\\"inputs\\\"]\"", x, y, false),
+    };
+    for (int i = 0; i < CALLS; i++) {
+        bool in = i % 2 == 0;
+        int numbers = i == 2 ? 2 * N : N; /* x and y come in */
+        add_pair(&pairs[2 * KINDS + i], calls[i].head.path + 1, in ? "in" : "out",
+                 (struct side){call, &calls[i], numbers, {0}},
+                 (struct side){in ? read_jansson : write_jansson, x, N, {0}});
+    }
+    run(pairs, 2 * KINDS + CALLS, rounds);
     for (int i = 0; i < KINDS; i++) {
         free(data[i].text);
         json_decref(data[i].tree);
     }
-    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) free(calls[i].body);
+    for (int i = 0; i < CALLS; i++) free(calls[i].body);
     api_free(api);
     return EXIT_SUCCESS;
 }
