@@ -19,8 +19,8 @@ extern const double api_powers_f64[23];
 
 static inline bool api_decimal_simple(uint64_t digits, int64_t exponent, double *out) {
     if (digits >> 53 || exponent < -22 || exponent > 22) return false;
-    *out = exponent <= 0 ? (double)(int64_t)digits / api_powers_f64[-exponent]
-                         : (double)(int64_t)digits * api_powers_f64[exponent];
+    *out = (double)(int64_t)digits * api_powers_f64[exponent > 0 ? exponent : 0] /
+           api_powers_f64[exponent < 0 ? -exponent : 0]; /* one of them 1 */
     return true;
 }
 static inline double api_decimal_to_f64(uint64_t digits, int64_t exponent) {

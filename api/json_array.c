@@ -127,7 +127,7 @@ static inline const char *read_short(const char *p, struct number *out) {
     if ((*p | 0x20) == 'e') {
         uint64_t exponent = 0;
         bool negative = *++p == '-';
-        p += negative || *p == '+';
+        p += negative | (*p == '+');
         p = append_digits(part = p, 1, &exponent);
         if (!p || p == part) return NULL;
         out->exponent += negative ? -(int64_t)exponent : (int64_t)exponent;

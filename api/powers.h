@@ -1,4 +1,4 @@
-/* powers.h - powers of ten to 128 bits, which both directions of decimal.h multiply by. */
+/* powers.h - powers of ten to 128 bits, by which both directions of decimal.h multiply. */
 #ifndef API_POWERS_H
 #define API_POWERS_H
 
