@@ -1,4 +1,4 @@
-/* decimal.c - decimals to binary floating point, by the algorithm of Eisel and Lemire: Lemire, "Number parsing
+/* decimal.c - decimals to binary floating point, where decimal.h's shortcut does not lead: by the algorithm of Eisel and Lemire: Lemire, "Number parsing
  * at a gigabyte per second", Software: Practice and Experience 51, 2021.
  *
  * digits * 10^q is digits * 5^q times a power of two. The product with the first 64 bits of 5^q tells the
@@ -71,5 +71,6 @@ double api_decimal_round_f64(uint64_t digits, int64_t exponent) {
     return value;
 }
 
-const double api_powers_f64[23] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                                   1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+const double api_exact_powers[API_EXACT_POWERS] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                                   1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                                   1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};

@@ -9,31 +9,11 @@
 #include <string.h>
 
 /* digits * 10^exponent, rounded once to nearest even; beyond the largest number, an infinity. */
+static inline float api_decimal_to_f32(uint64_t digits, int64_t exponent);
+static inline double api_decimal_to_f64(uint64_t digits, int64_t exponent);
+/* The same without the shortcut that those take first. */
 float api_decimal_round_f32(uint64_t digits, int64_t exponent);
 double api_decimal_round_f64(uint64_t digits, int64_t exponent);
-
-/* The same, at once where digits and power are doubles, so that one division or product rounds (Clinger, "How to
- * read floating point numbers accurately", PLDI 1990). Rounding again, to float, is wrong only if the double is
- * half-way between two floats. */
-extern const double api_powers_f64[23];
-
-static inline bool api_decimal_simple(uint64_t digits, int64_t exponent, double *out) {
-    if (digits >> 53 || exponent < -22 || exponent > 22) return false;
-    *out = (double)(int64_t)digits * api_powers_f64[exponent > 0 ? exponent : 0] /
-           api_powers_f64[exponent < 0 ? -exponent : 0]; /* one of them 1 */
-    return true;
-}
-static inline double api_decimal_to_f64(uint64_t digits, int64_t exponent) {
-    double value;
-    return api_decimal_simple(digits, exponent, &value) ? value : api_decimal_round_f64(digits, exponent);
-}
-static inline float api_decimal_to_f32(uint64_t digits, int64_t exponent) {
-    double value;
-    uint64_t bits;
-    if (!api_decimal_simple(digits, exponent, &value)) return api_decimal_round_f32(digits, exponent);
-    memcpy(&bits, &value, sizeof bits);
-    return (bits & 0x1fffffff) != 0x10000000 ? (float)value : api_decimal_round_f32(digits, exponent);
-}
 
 /* The shortest decimal that reads back as `value`, and of those the nearest, as a JSON number: always
  * with a point or an exponent, so that a reader that tells integers from reals sees a real (and the sign of
@@ -48,5 +28,33 @@ size_t api_decimal_from_f32(float value, char out[API_DECIMAL_ROOM]);
 size_t api_decimal_from_f64(double value, char out[API_DECIMAL_ROOM]);
 /* An integer, without a point. */
 size_t api_decimal_from_i64(int64_t value, char out[API_DECIMAL_ROOM]);
+
+/* --- the shortcut, for most numbers that there are -------------------------------------------------- */
+
+#define API_EXACT_POWERS 23 /* 10^0 to 10^22 are doubles */
+extern const double api_exact_powers[API_EXACT_POWERS];
+
+/* Where digits and power are doubles, one division or product rounds (Clinger, "How to read floating point numbers
+ * accurately", PLDI 1990). There are both, one of them by 1, as a branch would often be mispredicted. */
+static inline bool api_decimal_exact(uint64_t digits, int64_t exponent, double *out) {
+    if (digits >> 53 || exponent <= -API_EXACT_POWERS || exponent >= API_EXACT_POWERS) return false;
+    *out = (double)(int64_t)digits * api_exact_powers[exponent > 0 ? exponent : 0] /
+           api_exact_powers[exponent < 0 ? -exponent : 0];
+    return true;
+}
+
+static inline double api_decimal_to_f64(uint64_t digits, int64_t exponent) {
+    double value;
+    return api_decimal_exact(digits, exponent, &value) ? value : api_decimal_round_f64(digits, exponent);
+}
+
+/* Rounding twice is wrong only if the first result is half-way between two floats: none of these is subnormal. */
+static inline float api_decimal_to_f32(uint64_t digits, int64_t exponent) {
+    double value;
+    uint64_t bits;
+    if (!api_decimal_exact(digits, exponent, &value)) return api_decimal_round_f32(digits, exponent);
+    memcpy(&bits, &value, sizeof bits);
+    return (bits & 0x1fffffff) != 0x10000000 ? (float)value : api_decimal_round_f32(digits, exponent);
+}
 
 #endif
