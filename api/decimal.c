@@ -1,5 +1,6 @@
-/* decimal.c - decimals to binary floating point, where decimal.h's shortcut does not lead: by the algorithm of Eisel and Lemire: Lemire, "Number parsing
- * at a gigabyte per second", Software: Practice and Experience 51, 2021.
+/* decimal.c - decimals to binary floating point, where the shortcut of decimal.h does not lead: the algorithm of
+ * Eisel and Lemire (Lemire, "Number parsing at a gigabyte per second", Software: Practice and Experience 51,
+ * 2021).
  *
  * digits * 10^q is digits * 5^q times a power of two. The product with the first 64 bits of 5^q tells the
  * mantissa, and the bit that rounds it, unless all bits behind are ones, where a carry may be to come; then 64
@@ -17,8 +18,7 @@ struct format {
     int infinity;             /* the stored exponent of an infinity */
     int bias;                 /* of the stored exponent */
     int min_power, max_power; /* below, 2^64 * 10^q is 0; above, 10^q is an infinity */
-    int min_tie,
-        max_tie; /* the q where digits * 10^q may be half-way between two numbers (the paper, section 6) */
+    int min_tie, max_tie;     /* where digits * 10^q may be half-way between two numbers (section 6) */
 };
 static const struct format f32 = {23, 0xff, 127, -65, 38, -17, 10};
 static const struct format f64 = {52, 0x7ff, 1023, -342, 308, -4, 23};
