@@ -212,8 +212,8 @@ struct side {
 };
 
 static void measure(struct side *side, int round) {
-    free(
-        need(malloc(N * 16))); /* lest what the side before has freed be put in order at this one's expense */
+    free(need(malloc(
+        (size_t)1 << 20))); /* lest what the side before has freed be put in order at this one's expense */
     double begin = seconds();
     side->run(side->arg);
     side->ns[round] = (seconds() - begin) * 1e9 / side->numbers;
