@@ -150,14 +150,14 @@ fail:
  * type, widened again. */
 static void add_converted(struct api_text *text, const struct api_result *result) {
     const struct api_tensor_out *tensor = &result->tensor;
-    int64_t n = nn_shape_elements(&tensor->shape);
-    void *wire = malloc((size_t)n * api_dtype_size(tensor->dtype) + 1);
-    float *wide = malloc((size_t)n * sizeof *wide + 1);
-    if (wire && wide) {
-        api_elements_convert(result->data, result->from, wire, tensor->dtype, n);
-        if (tensor->dtype != API_F64) api_elements_widen(wire, tensor->dtype, wide, n);
-        api_text_array(text, tensor->dtype == API_F64 ? wire : wide,
-                       tensor->dtype == API_F64 ? NN_F64 : NN_F32, &tensor->shape);
+    size_t n = (size_t)nn_shape_elements(&tensor->shape);
+    bool widen = tensor->dtype != API_F32 && tensor->dtype != API_F64;
+    void *wire = malloc(n * api_dtype_size(tensor->dtype) + 1);
+    float *wide = widen ? malloc(n * sizeof *wide + 1) : NULL;
+    if (wire && (wide || !widen)) {
+        api_elements_convert(result->data, result->from, wire, tensor->dtype, (int64_t)n);
+        if (widen) api_elements_widen(wire, tensor->dtype, wide, (int64_t)n);
+        api_text_array(text, widen ? wide : wire, tensor->dtype == API_F64 ? NN_F64 : NN_F32, &tensor->shape);
     } else {
         text->failed = true;
     }
@@ -195,9 +195,11 @@ static void add_map(struct api_text *text, const struct api_answer *answer, cons
     api_text_puts(text, "}");
 }
 
+#define FRAME 4096 /* room for what stands around the tensors: most often enough */
+
 static struct api_response *encode_json(struct api_request *request) {
     const struct api_answer *answer = &request->answer;
-    struct api_text text = {.room = answer->encoded + 4096};
+    struct api_text text = {.room = answer->text + FRAME};
     const char *name;
     json_t *value;
     text.data = malloc(text.room); /* at once: growing would copy it over and over */
@@ -206,6 +208,8 @@ static struct api_response *encode_json(struct api_request *request) {
     json_object_foreach(answer->members, name, value) { add_member(&text, name, value); }
     for (int i = 0; i < answer->n_maps; i++) add_map(&text, answer, answer->maps[i]);
     api_text_add(&text, "}\n", 3); /* with the end of a C string */
+    char *fitting = text.failed ? NULL : realloc(text.data, text.size);
+    if (fitting) text.data = fitting; /* as the response is to hold no more than its size */
     struct api_response *response = text.failed ? NULL : api_response_of_text(request, text.data);
     if (!response) api_text_free(&text);
     return response;
@@ -272,29 +276,35 @@ void api_add_map(struct api_request *request, const char *map) {
     answer->maps[answer->n_maps++] = map;
 }
 
-/* What a tensor's encoding takes beside its own data: in JSON its text ("-1.17549435e-38," and its like),
- * in safetensors a converted copy. */
-static size_t encoded_bytes(enum api_encoding encoding, int64_t n, enum nn_dtype from, enum api_dtype as) {
-    size_t text = as == API_F64 || as == API_I64 ? 26 : 16, wide = sizeof(double);
-    bool converted = as != api_dtype_of(from);
-    if (encoding == API_JSON) return (size_t)n * (text + (converted ? 2 * wide : 0)) + 256;
-    return converted ? (size_t)n * api_dtype_size(as) : 0;
+/* What a tensor's encoding holds beside the data and the text: where another type than the data's is shown, a
+ * converted copy, which in JSON is widened again. */
+static size_t copied_bytes(enum api_encoding encoding, int64_t n, enum nn_dtype from, enum api_dtype as) {
+    if (as == api_dtype_of(from)) return 0;
+    bool widened = encoding == API_JSON && as != API_F32 && as != API_F64;
+    return (size_t)n * (api_dtype_size(as) + (widened ? sizeof(float) : 0));
+}
+
+/* A comma, the name, a colon and the array. */
+static size_t text_bytes(const char *name, const struct nn_shape *shape, enum api_dtype as) {
+    enum nn_dtype printed = as == API_I64 ? NN_I64 : as == API_F64 ? NN_F64 : NN_F32;
+    return 2 + api_text_quote_bound(name) + api_text_array_bound(printed, shape);
 }
 
 int api_add_tensor(struct api_request *request, const char *map, const char *name,
                    const struct nn_shape *shape, enum nn_dtype from, const void *data, enum api_dtype as) {
     struct api_answer *answer = &request->answer;
     if (answer->n_results == answer->room) {
-        size_t larger = answer->room ? 2 * answer->room : 16;
+        size_t larger = answer->room ? 2 * answer->room : 4;
         struct api_result *moved = nn_arena_alloc(request->arena, larger, sizeof *moved);
         if (!moved) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
         if (answer->n_results) memcpy(moved, answer->results, answer->n_results * sizeof *moved);
         answer->results = moved;
         answer->room = larger;
     }
-    size_t bytes = encoded_bytes(request->out, nn_shape_elements(shape), from, as);
-    if (api_reserve(request, bytes)) return (int)request->err.code;
-    answer->encoded += bytes;
+    size_t text = request->out == API_JSON ? text_bytes(name, shape, as) : 0;
+    size_t copied = copied_bytes(request->out, nn_shape_elements(shape), from, as);
+    if (api_reserve(request, text + copied)) return (int)request->err.code;
+    answer->text += text;
     answer->results[answer->n_results++] = (struct api_result){{map, name, *shape, as}, data, from};
     api_add_map(request, map);
     return NN_OK;

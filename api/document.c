@@ -1,11 +1,9 @@
 /* document.c - from bytes to a document. */
 #include "document.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "json_read.h"
-#include "json_string.h"
 #include "safetensors.h"
 
 enum member_type { API_BARE_STRING, API_NAME_OR_OBJECT, API_TENSORS };
@@ -54,7 +52,7 @@ static int no_memory(struct nn_error *err) { return nn_fail(err, NN_E_NOMEM, "me
 /* Grows by doubling, within the arena. */
 static struct api_tensor *add_tensor(struct api_document *document, size_t *room, struct nn_arena *arena) {
     if (document->n_tensors == *room) {
-        size_t larger = *room ? 2 * *room : 16;
+        size_t larger = *room ? 2 * *room : 4;
         struct api_tensor *moved = nn_arena_alloc(arena, larger, sizeof *moved);
         if (!moved) return NULL;
         if (document->n_tensors) memcpy(moved, document->tensors, document->n_tensors * sizeof *moved);
@@ -93,124 +91,29 @@ void api_document_fini(struct api_document *document) {
     *document = (struct api_document){0};
 }
 
-/* --- JSON: lifting arrays ------------------------------------------------------------------------ */
+/* --- JSON --------------------------------------------------------------------------------------- */
 
-/* A walk over the text, which copies it to `rest` with every lifted array replaced by an empty one. What
- * it does not understand it leaves to the reader of the rest, whose error says what is wrong. */
-struct lifter {
-    const char *at, *end;
-    const char *copied; /* up to here */
-    char *rest;         /* as large as the text */
-    size_t rest_size;
-    struct api_tensor *lifted;
-    size_t n_lifted, room;
+/* The tensors that are arrays: measured where they stand, and never values of jansson's. */
+struct arrays {
+    struct api_document list; /* in the order of the text */
+    size_t room, taken;
     struct nn_arena *arena;
     struct api_pointer *pointer;
     struct nn_error *err;
 };
 
-static void skip_space(struct lifter *l) {
-    while (l->at < l->end && (*l->at == ' ' || *l->at == '\t' || *l->at == '\n' || *l->at == '\r')) l->at++;
+static bool lift_array(void *self, const char *map, const char *name, const char *text, size_t size,
+                       size_t *span) {
+    struct arrays *arrays = self;
+    const struct member *member = find_member(map, strlen(map));
+    if (!member || member->type != API_TENSORS) return true;
+    struct api_tensor *tensor = add_tensor(&arrays->list, &arrays->room, arrays->arena);
+    if (!tensor) return no_memory(arrays->err), false;
+    *tensor = (struct api_tensor){.member = member->name, .name = name, .json = text};
+    *span = tensor->json_size = api_json_array_scan(text, size, &tensor->shape, arrays->err);
+    if (!*span) point(arrays->pointer, map, name);
+    return *span;
 }
-
-static bool skip_char(struct lifter *l, char c) {
-    skip_space(l);
-    if (l->at == l->end || *l->at != c) return false;
-    l->at++;
-    return true;
-}
-
-/* Past a string, whose raw text between the quotes is returned. */
-static bool skip_string(struct lifter *l, const char **text, size_t *size) {
-    if (!skip_char(l, '"')) return false;
-    *text = l->at;
-    while (l->at < l->end && *l->at != '"') l->at += *l->at == '\\' ? 2 : 1;
-    if (l->at >= l->end) return false;
-    *size = (size_t)(l->at++ - *text);
-    return true;
-}
-
-/* Past any value: to the end of its brackets, or of its characters. */
-static bool skip_value(struct lifter *l) {
-    const char *text;
-    size_t size, depth = 0;
-    skip_space(l);
-    while (l->at < l->end) {
-        char c = *l->at;
-        if (c == '"') {
-            if (!skip_string(l, &text, &size)) return false;
-        } else if (depth == 0 && (c == ',' || c == '}' || c == ']')) {
-            return true;
-        } else {
-            if (c == '{' || c == '[') depth++;
-            if (c == '}' || c == ']') depth--;
-            l->at++;
-        }
-    }
-    return false;
-}
-
-/* The text of a key with its escapes resolved, in the arena. NULL on error. */
-static const char *key_text(struct lifter *l, const char *raw) {
-    const char *quote = raw - 1;
-    return api_json_string_read(&quote, l->end, l->arena, l->err);
-}
-
-static void copy_rest(struct lifter *l, const char *until) {
-    memcpy(l->rest + l->rest_size, l->copied, (size_t)(until - l->copied));
-    l->rest_size += (size_t)(until - l->copied);
-    l->copied = until;
-}
-
-static bool lift_array(struct lifter *l, const char *member, const char *name) {
-    struct api_document list = {.tensors = l->lifted, .n_tensors = l->n_lifted};
-    struct api_tensor *tensor = add_tensor(&list, &l->room, l->arena);
-    if (!tensor) return no_memory(l->err), false;
-    copy_rest(l, l->at);
-    *tensor = (struct api_tensor){.member = member, .name = name, .json = l->at};
-    tensor->json_size = api_json_array_scan(l->at, (size_t)(l->end - l->at), &tensor->shape, l->err);
-    if (!tensor->json_size) return point(l->pointer, member, name), false;
-    l->at = l->copied = l->at + tensor->json_size;
-    memcpy(l->rest + l->rest_size, "[]", 2); /* no array is shorter, and jansson's objects keep the order */
-    l->rest_size += 2;
-    l->lifted = list.tensors;
-    l->n_lifted = list.n_tensors;
-    return true;
-}
-
-/* One map of tensors. False: an error, or something for the reader of the rest to complain of. */
-static bool lift_map(struct lifter *l, const char *member) {
-    const char *raw, *name;
-    size_t size;
-    if (!skip_char(l, '{')) return false;
-    if (skip_char(l, '}')) return true;
-    do {
-        if (!skip_string(l, &raw, &size) || !skip_char(l, ':')) return false;
-        if (!(name = key_text(l, raw))) return false;
-        skip_space(l);
-        bool is_array = l->at < l->end && *l->at == '[';
-        if (!(is_array ? lift_array(l, member, name) : skip_value(l))) return false;
-    } while (skip_char(l, ','));
-    return skip_char(l, '}');
-}
-
-static int lift(struct lifter *l) {
-    const char *raw, *name;
-    size_t size;
-    if (skip_char(l, '{')) do {
-            if (!skip_string(l, &raw, &size) || !skip_char(l, ':')) break;
-            if (!(name = key_text(l, raw))) break;
-            const struct member *member = find_member(name, strlen(name));
-            skip_space(l);
-            bool is_map = member && member->type == API_TENSORS && l->at < l->end && *l->at == '{';
-            if (!(is_map ? lift_map(l, member->name) : skip_value(l))) break;
-        } while (skip_char(l, ','));
-    if (l->err->code) return (int)l->err->code;
-    copy_rest(l, l->end);
-    return NN_OK;
-}
-
-/* --- JSON: the rest ------------------------------------------------------------------------------- */
 
 /* A tensor as {"dtype", "shape", "base64"}. */
 static int read_base64(struct api_tensor *tensor, json_t *object, struct nn_arena *arena,
@@ -248,48 +151,46 @@ static int read_base64(struct api_tensor *tensor, json_t *object, struct nn_aren
 
 /* The map's tensors in their order: lifted arrays, and objects. */
 static int take_map(struct api_document *document, size_t *room, const char *member, json_t *map,
-                    const struct lifter *l, size_t *next_lifted) {
+                    struct arrays *arrays) {
     const char *name;
     json_t *value;
     if (!json_is_object(map)) {
-        point(l->pointer, member, NULL);
-        return nn_fail(l->err, NN_E_VALUE, "must be an object whose members are tensors");
+        point(arrays->pointer, member, NULL);
+        return nn_fail(arrays->err, NN_E_VALUE, "must be an object whose members are tensors");
     }
-    if (add_map(document, member, l->arena)) return no_memory(l->err);
+    if (add_map(document, member, arrays->arena)) return no_memory(arrays->err);
     json_object_foreach(map, name, value) {
-        struct api_tensor *tensor = add_tensor(document, room, l->arena);
-        const char *copy = nn_arena_strdup(l->arena, name);
-        if (!tensor || !copy) return no_memory(l->err);
-        if (json_is_array(value) && *next_lifted < l->n_lifted) {
-            *tensor = l->lifted[(*next_lifted)++];
+        struct api_tensor *tensor = add_tensor(document, room, arrays->arena);
+        if (!tensor) return no_memory(arrays->err);
+        if (json_is_array(value)) {
+            *tensor = arrays->list.tensors[arrays->taken++];
             continue;
         }
-        *tensor = (struct api_tensor){.member = member, .name = copy};
-        if (read_base64(tensor, value, l->arena, l->err))
-            return point(l->pointer, member, name), (int)l->err->code;
+        *tensor = (struct api_tensor){.member = member, .name = nn_arena_strdup(arrays->arena, name)};
+        if (!tensor->name) return no_memory(arrays->err);
+        if (read_base64(tensor, value, arrays->arena, arrays->err))
+            return point(arrays->pointer, member, name), (int)arrays->err->code;
     }
     return NN_OK;
 }
 
-static int read_json(struct api_document *document, enum api_body kind, struct lifter *l) {
-    const char *text = l->at, *name;
-    size_t size = (size_t)(l->end - l->at), room = 0, next_lifted = 0;
+static int read_json(struct api_document *document, enum api_body kind, const char *text, size_t size,
+                     struct arrays *arrays) {
+    const struct api_json_lifter lifter = {lift_array, arrays};
+    const char *name;
+    size_t room = 0;
     json_t *value;
     void *position;
-    if (kind != API_SPECIFICATION) {
-        if (!(l->rest = malloc(size + 1))) return no_memory(l->err);
-        if (lift(l)) return (int)l->err->code;
-        text = l->rest;
-        size = l->rest_size;
-    }
-    if (!(document->members = api_json_read(text, size, l->arena, l->err))) return (int)l->err->code;
+    document->members = api_json_read_lifting(text, size, kind == API_SPECIFICATION ? NULL : &lifter,
+                                              arrays->arena, arrays->err);
+    if (!document->members) return (int)arrays->err->code;
     if (!json_is_object(document->members))
-        return nn_fail(l->err, NN_E_MALFORMED, "the document must be an object");
+        return nn_fail(arrays->err, NN_E_MALFORMED, "the document must be an object");
     if (kind == API_SPECIFICATION) return NN_OK;
     json_object_foreach_safe(document->members, position, name, value) {
         const struct member *member = find_member(name, strlen(name));
         if (!member || member->type != API_TENSORS) continue;
-        if (take_map(document, &room, member->name, value, l, &next_lifted)) return (int)l->err->code;
+        if (take_map(document, &room, member->name, value, arrays)) return (int)arrays->err->code;
         json_object_del(document->members, name);
     }
     return NN_OK;
@@ -362,9 +263,6 @@ int api_document_read(struct api_document *document, enum api_encoding encoding,
                       struct nn_error *err) {
     *document = (struct api_document){0};
     if (encoding == API_SAFETENSORS) return read_safetensors(document, kind, body, size, arena, pointer, err);
-    struct lifter lifter = {
-        .at = body, .end = body + size, .copied = body, .arena = arena, .pointer = pointer, .err = err};
-    read_json(document, kind, &lifter);
-    free(lifter.rest);
-    return (int)err->code;
+    struct arrays arrays = {.arena = arena, .pointer = pointer, .err = err};
+    return read_json(document, kind, body, size, &arrays);
 }

@@ -7,6 +7,9 @@
 #include "convert.h"
 #include "decimal.h"
 
+static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+static inline bool is_space(char c) { return c <= ' ' && (c == ' ' || c == '\n' || c == '\r' || c == '\t'); }
+
 /* --- numbers ----------------------------------------------------------------------------------- */
 
 /* +-digits * 10^exponent. `inexact`: there are more than 19 digits, and these are the first 19. */
@@ -20,30 +23,6 @@ struct number {
 #define MAX_DIGITS 19 /* any so many fit 64 bits */
 #define MAX_EXPONENT                                                                                         \
     INT64_C(1000000000000000) /* in text: far above any body's size, so that sums do not wrap */
-
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
-static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
-
-/* Eight digits at once (Lemire, "Number parsing at a gigabyte per second", Software: Practice and Experience
- * 51, 2021, section 3): neighbours are joined by twos, fours and eights. */
-static inline bool read_eight(const char *p, uint64_t *digits) {
-    uint64_t x;
-    memcpy(&x, p, sizeof x);
-    if ((x & (x + 0x0606060606060606) & 0xf0f0f0f0f0f0f0f0) != 0x3030303030303030) return false;
-    x -= 0x3030303030303030;
-    x = x * 10 + (x >> 8);
-    x = ((x & 0x000000ff000000ff) * 0x000f424000000064 +
-         (x >> 16 & 0x000000ff000000ff) * 0x0000271000000001) >>
-        32;
-    *digits = *digits * 100000000 + x;
-    return true;
-}
-
-static inline const char *read_digits(const char *p, const char *end, uint64_t *digits) {
-    while (end - p >= 8 && read_eight(p, digits)) p += 8;
-    for (; p < end && is_digit(*p); p++) *digits = *digits * 10 + (uint64_t)(*p - '0');
-    return p;
-}
 
 /* Digits and point again, for numbers of more than 19 digits: keeps the first 19 that count. */
 static void read_long(const char *p, const char *end, struct number *out) {
@@ -78,8 +57,8 @@ static const char *read_exponent(const char *p, const char *end, int64_t *expone
     return p;
 }
 
-/* JSON's `number`. Returns its end, or NULL if there is none at p. */
-static inline const char *read_number(const char *p, const char *end, struct number *out) {
+/* JSON's `number`, of any length. Returns its end, or NULL if there is none at p. */
+static __attribute__((noinline)) const char *read_any(const char *p, const char *end, struct number *out) {
     *out = (struct number){.negative = p < end && *p == '-'};
     p += out->negative;
     const char *first = p;
@@ -87,7 +66,7 @@ static inline const char *read_number(const char *p, const char *end, struct num
     if (p == first || (*first == '0' && p - first > 1)) return NULL;
     if (p < end && *p == '.') {
         const char *point = p++;
-        p = read_digits(p, end, &out->digits);
+        for (; p < end && is_digit(*p); p++) out->digits = out->digits * 10 + (uint64_t)(*p - '0');
         if (p == point + 1) return NULL;
         out->exponent = point + 1 - p;
     }
@@ -96,15 +75,92 @@ static inline const char *read_number(const char *p, const char *end, struct num
     return p;
 }
 
+/* The number that eight digits make, the first in the lowest byte: neighbours are joined by twos, fours and
+ * eights (Lemire, "Number parsing at a gigabyte per second", Software: Practice and Experience 51, 2021,
+ * section 3). */
+static inline uint64_t join_eight(uint64_t x) {
+    x = x * 10 + (x >> 8);
+    return ((x & 0x000000ff000000ff) * 0x000f424000000064 +
+            (x >> 16 & 0x000000ff000000ff) * 0x0000271000000001) >>
+           32;
+}
+
+/* Appends up to 8 * chunks - 1 digits, eight at a time, to those of *digits. NULL: there are more. */
+static inline const char *append_digits(const char *p, int chunks, uint64_t *digits) {
+    static const uint64_t powers[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000};
+    for (int chunk = 0; chunk < chunks; chunk++) {
+        uint64_t x;
+        memcpy(&x, p, sizeof x);
+        x ^= 0x3030303030303030; /* digits are 0 to 9 now, all else is above */
+        /* Marks what is no digit; the sum may carry out of a byte, but only behind the first of them. */
+        uint64_t others = (x | (x + 0x7676767676767676)) & 0x8080808080808080;
+        if (others) { /* zeros before fewer digits make them eight; two shifts, as 64 is too far for one */
+            unsigned n = (unsigned)__builtin_ctzll(others) / 8;
+            *digits = *digits * powers[n] + join_eight(x << 8 << (56 - 8 * n));
+            return p + n;
+        }
+        *digits = *digits * 100000000 + join_eight(x);
+        p += 8;
+    }
+    return NULL;
+}
+
+#define SHORT 48 /* bytes that read_short may look at */
+
+/* The same for numbers of usual length, most of them without a look at single digits. NULL: ask read_any. */
+static inline const char *read_short(const char *p, struct number *out) {
+    *out = (struct number){.negative = *p == '-'};
+    p += out->negative;
+    const char *first = p, *part;
+    if (p[1] == '.') {
+        if (!is_digit(*p)) return NULL;
+        out->digits = (uint64_t)(*p++ - '0');
+    } else {
+        p = append_digits(p, 1, &out->digits);
+        if (!p || p == first || (*first == '0' && p - first > 1)) return NULL;
+    }
+    if (*p == '.') {
+        p = append_digits(part = p + 1, 3, &out->digits);
+        if (!p || p == part || p - first > MAX_DIGITS + 1 + (*first == '0')) return NULL;
+        out->exponent = part - p;
+    }
+    if ((*p | 0x20) == 'e') {
+        uint64_t exponent = 0;
+        bool negative = *++p == '-';
+        p += negative | (*p == '+');
+        p = append_digits(part = p, 1, &exponent);
+        if (!p || p == part) return NULL;
+        out->exponent += negative ? -(int64_t)exponent : (int64_t)exponent;
+    }
+    return p;
+}
+
 /* JSON's `true` and `false` as the numbers 1 and 0. */
-static const char *read_boolean(const char *p, const char *end, struct number *out) {
+static __attribute__((noinline)) const char *read_boolean(const char *p, const char *end,
+                                                          struct number *out) {
     *out = (struct number){.digits = p < end && *p == 't'};
     const char *word = out->digits ? "true" : "false";
     size_t size = strlen(word);
     return (size_t)(end - p) >= size && memcmp(p, word, size) == 0 ? p + size : NULL;
 }
 
+/* Of the three, `out` is seen by the first alone, so that in a scan, which ignores it, nothing is computed. */
+static inline const char *read_element(const char *p, const char *end, struct number *out) {
+    const char *after = end - p >= SHORT ? read_short(p, out) : NULL;
+    if (after) return after;
+    struct number other;
+    after = read_any(p, end, &other);
+    if (!after) after = read_boolean(p, end, &other);
+    *out = other;
+    return after;
+}
+
 /* --- scanning ---------------------------------------------------------------------------------- */
+
+static inline const char *skip_space(const char *p, const char *end) {
+    while (p < end && is_space(*p)) p++;
+    return p;
+}
 
 struct scan {
     const char *text, *p, *end;
@@ -124,10 +180,6 @@ static int ragged(struct scan *s) {
     return nn_fail(s->err, NN_E_SHAPE,
                    "the array is ragged at its byte %lld: nesting and lengths must be even",
                    (long long)(s->p - s->text));
-}
-
-static void skip_space(struct scan *s) {
-    while (s->p < s->end && is_space(*s->p)) s->p++;
 }
 
 static int open_array(struct scan *s) {
@@ -166,16 +218,27 @@ static int not_a_number(struct scan *s) {
     return malformed(s);
 }
 
-static int scan_number(struct scan *s) {
+/* From the first element of an innermost array to the end of its last, or of the last before another array,
+ * which is one too many. */
+static int scan_numbers(struct scan *s) {
+    const char *p = s->p, *end = s->end, *after;
+    int64_t n = 0;
     struct number ignored;
-    bool word = *s->p == 't' || *s->p == 'f';
-    const char *after = word ? read_boolean(s->p, s->end, &ignored) : read_number(s->p, s->end, &ignored);
-    if (!after) return not_a_number(s);
     if (!s->shape.rank) s->shape.rank = s->depth;
-    if (s->depth != s->shape.rank) return ragged(s);
-    if (++s->elements > NN_MAX_ELEMENTS)
+    if (s->depth != s->shape.rank) return read_element(p, end, &ignored) ? ragged(s) : not_a_number(s);
+    do {
+        after = read_element(p, end, &ignored);
+        if (!after || ++n > NN_MAX_ELEMENTS - s->elements) break;
+        p = skip_space(after, end);
+        if (p == end || *p != ',') break;
+        p = skip_space(p + 1, end);
+    } while (p == end || *p != '[');
+    s->p = after ? after : p;
+    if (!after) return p == end ? malformed(s) : not_a_number(s);
+    s->elements += n;
+    if (s->elements > NN_MAX_ELEMENTS)
         return nn_fail(s->err, NN_E_SIZE, "a tensor has at most %lld elements", (long long)NN_MAX_ELEMENTS);
-    s->p = after;
+    s->count[s->depth - 1] += n - 1; /* the last is counted with its separator */
     return NN_OK;
 }
 
@@ -183,7 +246,7 @@ static int scan_number(struct scan *s) {
 static int scan_separator(struct scan *s) {
     while (s->depth) {
         s->count[s->depth - 1]++;
-        skip_space(s);
+        s->p = skip_space(s->p, s->end);
         if (s->p == s->end) return malformed(s);
         if (*s->p == ',') {
             s->p++;
@@ -197,14 +260,14 @@ static int scan_separator(struct scan *s) {
 }
 
 static int scan_element(struct scan *s) {
-    skip_space(s);
+    s->p = skip_space(s->p, s->end);
     if (s->p == s->end) return malformed(s);
     int code;
     if (*s->p != '[') {
-        code = scan_number(s);
+        code = scan_numbers(s);
     } else {
         if ((code = open_array(s))) return code;
-        skip_space(s);
+        s->p = skip_space(s->p, s->end);
         if (s->p == s->end || *s->p != ']') return NN_OK; /* its first element is next */
         code = close_array(s);
     }
@@ -225,23 +288,15 @@ size_t api_json_array_scan(const char *text, size_t size, struct nn_shape *shape
 
 /* --- converting -------------------------------------------------------------------------------- */
 
-/* Stores a number; returns NULL, or what is wrong with it. */
-typedef const char *store(const struct number *x, void *out, int64_t index);
-
 #define MANY_DIGITS 768 /* no value half-way between two doubles has more */
 
 /* The number for strtod, without a point, so that the locale does not matter. Nonzero digits beyond
  * MANY_DIGITS can only say that the value is above what is before them: one 1 does that. */
 static void plain_text(const struct number *x, char *out, size_t room) {
-    if (!x->inexact) {
-        snprintf(out, room, "%s%llue%lld", x->negative ? "-" : "", (unsigned long long)x->digits,
-                 (long long)x->exponent);
-        return;
-    }
     const char *p = x->first;
     int n = 0;
     bool more = false;
-    out[0] = x->negative ? '-' : '+';
+    out[0] = '+';
     while (*p == '0' || *p == '.') p++;
     for (; is_digit(*p) || *p == '.'; p++) {
         if (*p == '.') continue;
@@ -254,33 +309,38 @@ static void plain_text(const struct number *x, char *out, size_t room) {
     snprintf(out + n + 1, room - (size_t)n - 1, "e%lld", (long long)(x->exponent - (n - MAX_DIGITS)));
 }
 
-static const char *store_f64(const struct number *x, void *out, int64_t index) {
-    double value;
-    if (x->inexact || !api_decimal_to_f64(x->digits, x->exponent, &value)) {
-        char text[MANY_DIGITS + 32];
-        plain_text(x, text, sizeof text);
-        value = strtod(text, NULL);
-    } else if (x->negative) {
-        value = -value;
-    }
-    ((double *)out)[index] = value;
+/* More than 19 digits: they matter if the two ends of what the first 19 leave open round apart. */
+static __attribute__((noinline)) double read_long_f64(struct number x) {
+    double value = api_decimal_to_f64(x.digits, x.exponent);
+    if (value == api_decimal_to_f64(x.digits + 1, x.exponent)) return value;
+    char text[MANY_DIGITS + 32];
+    plain_text(&x, text, sizeof text);
+    return strtod(text, NULL);
+}
+
+static __attribute__((noinline)) float read_long_f32(struct number x) {
+    float value = api_decimal_to_f32(x.digits, x.exponent);
+    if (value == api_decimal_to_f32(x.digits + 1, x.exponent)) return value;
+    char text[MANY_DIGITS + 32];
+    plain_text(&x, text, sizeof text);
+    return strtof(text, NULL);
+}
+
+/* Each stores a number, and returns NULL or what is wrong with it. */
+
+static inline const char *store_f64(const struct number *x, double *out) {
+    double value = x->inexact ? read_long_f64(*x) : api_decimal_to_f64(x->digits, x->exponent);
+    *out = x->negative ? -value : value;
     return __builtin_isinf(value) ? "is beyond the range of F64" : NULL;
 }
 
-static const char *store_f32(const struct number *x, void *out, int64_t index) {
-    float value;
-    if (x->inexact || !api_decimal_to_f32(x->digits, x->exponent, &value)) {
-        char text[MANY_DIGITS + 32];
-        plain_text(x, text, sizeof text);
-        value = strtof(text, NULL);
-    } else if (x->negative) {
-        value = -value;
-    }
-    ((float *)out)[index] = value;
+static inline const char *store_f32(const struct number *x, float *out) {
+    float value = x->inexact ? read_long_f32(*x) : api_decimal_to_f32(x->digits, x->exponent);
+    *out = x->negative ? -value : value;
     return __builtin_isinf(value) ? "is beyond the range of F32" : NULL;
 }
 
-static const char *store_i64(const struct number *x, void *out, int64_t index) {
+static inline const char *store_i64(const struct number *x, int64_t *out) {
     uint64_t value = x->digits;
     int64_t exponent = value ? x->exponent : 0;
     for (; exponent < 0 && value % 10 == 0; exponent++) value /= 10;
@@ -288,23 +348,37 @@ static const char *store_i64(const struct number *x, void *out, int64_t index) {
     for (; exponent > 0; exponent--)
         if (__builtin_mul_overflow(value, (uint64_t)10, &value)) return "is beyond the range of I64";
     if (x->inexact || value > (uint64_t)INT64_MAX + x->negative) return "is beyond the range of I64";
-    ((int64_t *)out)[index] = (int64_t)(x->negative ? 0 - value : value);
+    *out = (int64_t)(x->negative ? 0 - value : value);
     return NULL;
 }
 
+/* To the next element, over brackets, comma and space. */
+static inline const char *find_element(const char *p) {
+    while (*p < '-' || (*p > '9' && *p != 't' && *p != 'f')) p++;
+    return p;
+}
+
+/* All elements of one type. */
+#define CONVERT_ALL(name, type)                                                                              \
+    static int convert_all_##name(const struct api_tensor *tensor, void *to, struct nn_error *err) {         \
+        const char *p = tensor->json, *end = p + tensor->json_size;                                          \
+        int64_t n = nn_shape_elements(&tensor->shape);                                                       \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            struct number x;                                                                                 \
+            p = read_element(find_element(p), end, &x);                                                      \
+            assert(p); /* the scan has seen to that */                                                       \
+            const char *wrong = store_##name(&x, (type *)to + i);                                            \
+            if (wrong) return api_element_fail(err, NN_E_VALUE, &tensor->shape, i, wrong);                   \
+        }                                                                                                    \
+        return NN_OK;                                                                                        \
+    }
+CONVERT_ALL(f32, float)
+CONVERT_ALL(f64, double)
+CONVERT_ALL(i64, int64_t)
+
 int api_json_array_convert(const struct api_tensor *tensor, enum nn_dtype to, void *out,
                            struct nn_error *err) {
-    static store *const stores[] = {[NN_F32] = store_f32, [NN_F64] = store_f64, [NN_I64] = store_i64};
-    const char *p = tensor->json, *end = p + tensor->json_size;
-    int64_t n = nn_shape_elements(&tensor->shape);
-    for (int64_t i = 0; i < n; i++) {
-        while (*p == ',' || *p == '[' || *p == ']' || is_space(*p)) p++;
-        struct number x;
-        const char *after = *p == 't' || *p == 'f' ? read_boolean(p, end, &x) : read_number(p, end, &x);
-        assert(after); /* the scan has seen to that */
-        const char *wrong = stores[to](&x, out, i);
-        if (wrong) return api_element_fail(err, NN_E_VALUE, &tensor->shape, i, wrong);
-        p = after;
-    }
-    return NN_OK;
+    static int (*const convert[])(const struct api_tensor *, void *, struct nn_error *) = {
+        [NN_F32] = convert_all_f32, [NN_F64] = convert_all_f64, [NN_I64] = convert_all_i64};
+    return convert[to](tensor, out, err);
 }

@@ -9,6 +9,8 @@
 struct reader {
     const char *p, *end;
     int depth;
+    const struct api_json_lifter *lifter;
+    const char *member; /* of the document, that is being read */
     struct nn_arena *arena;
     struct nn_error *err;
 };
@@ -99,6 +101,20 @@ static bool read_elements(struct reader *r, json_t *array) {
     return accept(r, ']') || malformed(r);
 }
 
+/* Where an array can be lifted, that is offered. */
+static json_t *read_member_value(struct reader *r, const char *name) {
+    size_t span = 0;
+    skip_space(r);
+    if (r->depth == 1) r->member = name;
+    bool offered = r->lifter && r->depth == 2 && r->member && r->p < r->end && *r->p == '[';
+    if (offered && !r->lifter->lift(r->lifter->self, r->member, name, r->p, (size_t)(r->end - r->p), &span))
+        return NULL;
+    if (!span) return read_value(r);
+    json_t *empty = json_array();
+    r->p += span;
+    return empty ? empty : no_memory(r);
+}
+
 static bool read_member(struct reader *r, json_t *object) {
     skip_space(r);
     if (r->p == r->end || *r->p != '"') return malformed(r);
@@ -107,7 +123,7 @@ static bool read_member(struct reader *r, json_t *object) {
     if (!accept(r, ':')) return malformed(r);
     if (json_object_get(object, name))
         return nn_fail(r->err, NN_E_MALFORMED, "the member \"%.100s\" is there twice", name), false;
-    json_t *value = read_value(r);
+    json_t *value = read_member_value(r, name);
     if (!value) return false;
     if (json_object_set_new_nocheck(object, name, value)) return no_memory(r), false;
     return true;
@@ -156,7 +172,12 @@ static json_t *read_value(struct reader *r) {
 }
 
 json_t *api_json_read(const char *text, size_t size, struct nn_arena *arena, struct nn_error *err) {
-    struct reader r = {.p = text, .end = text + size, .arena = arena, .err = err};
+    return api_json_read_lifting(text, size, NULL, arena, err);
+}
+
+json_t *api_json_read_lifting(const char *text, size_t size, const struct api_json_lifter *lifter,
+                              struct nn_arena *arena, struct nn_error *err) {
+    struct reader r = {.p = text, .end = text + size, .lifter = lifter, .arena = arena, .err = err};
     json_t *value = read_value(&r);
     if (!value) return NULL;
     skip_space(&r);

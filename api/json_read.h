@@ -17,4 +17,16 @@
  * NN_E_NOT_FINITE (a number beyond a double) or NN_E_NOMEM. */
 json_t *api_json_read(const char *text, size_t size, struct nn_arena *arena, struct nn_error *err);
 
+/* Takes arrays out of a document, {"member": {"name": [...]}}: is shown each where it begins, with the rest of the
+ * text, and says in *span (0 before) how many bytes of it are to be taken for an empty array. False: an error, which
+ * it has recorded. Names are in the arena. */
+struct api_json_lifter {
+    bool (*lift)(void *self, const char *member, const char *name, const char *text, size_t size,
+                 size_t *span);
+    void *self;
+};
+/* As api_json_read; `lifter` may be NULL. */
+json_t *api_json_read_lifting(const char *text, size_t size, const struct api_json_lifter *lifter,
+                              struct nn_arena *arena, struct nn_error *err);
+
 #endif

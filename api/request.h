@@ -44,7 +44,7 @@ struct api_answer {
     int n_maps;
     struct api_result *results;
     size_t n_results, room;
-    size_t encoded;               /* bytes reserved for the results' encoding */
+    size_t text;                  /* bytes that the results' text in JSON takes at most */
     char location[96], etag[112]; /* "" for none */
     bool plain_names;             /* the parameters resource: names without their map */
 };

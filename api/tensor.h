@@ -61,6 +61,9 @@ void api_text_free(struct api_text *text);
  * always with a point or an exponent (3.0), so that readers do not take them for integers; "NaN", "Infinity" and "-Infinity" are strings. Rank 0 gives a bare number. */
 void api_text_array(struct api_text *text, const void *data, enum nn_dtype dtype,
                     const struct nn_shape *shape);
+/* What they add at most. */
+size_t api_text_quote_bound(const char *string);
+size_t api_text_array_bound(enum nn_dtype dtype, const struct nn_shape *shape);
 
 /* Base64 (RFC 4648, section 4, padded). Decodes into `out`, which has room for `room` bytes; returns the
  * bytes, or -1 if the text is not base64 or does not fit. */

@@ -73,39 +73,55 @@ void api_text_quote(struct api_text *text, const char *string) {
     api_text_puts(text, "\"");
 }
 
+size_t api_text_quote_bound(const char *string) { return 6 * strlen(string) + 2; }
+
 /* --- numbers ----------------------------------------------------------------------------------- */
 
-#define MAX_NUMBER API_DECIMAL_MAX /* also above "-Infinity" with quotes, and any int64 */
+#define NUMBER_ROOM (API_DECIMAL_ROOM + 1) /* and a comma */
 
-static size_t print_f64(const void *data, int64_t index, char *out) {
-    double x = ((const double *)data)[index];
-    if (__builtin_isfinite(x)) return api_decimal_from_f64(x, out);
+static size_t print_not_finite(double x, char *out) {
     const char *name = __builtin_isnan(x) ? "\"NaN\"" : x > 0 ? "\"Infinity\"" : "\"-Infinity\"";
-    return (size_t)snprintf(out, MAX_NUMBER, "%s", name);
+    size_t size = strlen(name);
+    memcpy(out, name, size);
+    return size;
 }
 
-static size_t print_f32(const void *data, int64_t index, char *out) {
-    float x = ((const float *)data)[index];
-    if (__builtin_isfinite(x)) return api_decimal_from_f32(x, out);
-    double same = (double)x;
-    return print_f64(&same, 0, out);
+static inline size_t print_f64(double x, char *out) {
+    return __builtin_isfinite(x) ? api_decimal_from_f64(x, out) : print_not_finite(x, out);
 }
 
-static size_t print_i64(const void *data, int64_t index, char *out) {
-    return (size_t)snprintf(out, MAX_NUMBER, "%lld", (long long)((const int64_t *)data)[index]);
+static inline size_t print_f32(float x, char *out) {
+    return __builtin_isfinite(x) ? api_decimal_from_f32(x, out) : print_not_finite((double)x, out);
 }
+
+static inline size_t print_i64(int64_t x, char *out) { return api_decimal_from_i64(x, out); }
+
+/* Numbers, a comma behind each, for which there is room; returns their end. */
+#define PRINT_ALL(name, type)                                                                                \
+    static char *print_all_##name(const void *data, int64_t first, int64_t n, char *out) {                   \
+        for (const type *x = (const type *)data + first, *end = x + n; x < end; *out++ = ',')                \
+            out += print_##name(*x++, out);                                                                  \
+        return out;                                                                                          \
+    }
+PRINT_ALL(f32, float)
+PRINT_ALL(f64, double)
+PRINT_ALL(i64, int64_t)
 
 /* --- arrays ------------------------------------------------------------------------------------ */
 
-typedef size_t print(const void *data, int64_t index, char *out);
+typedef char *print_all(const void *data, int64_t first, int64_t n, char *out);
 
-static void add_numbers(struct api_text *text, print *element, const void *data, int64_t first, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        char *p = grow(text, MAX_NUMBER + 1);
+static void add_numbers(struct api_text *text, print_all *print, const void *data, int64_t first, int64_t n) {
+    if (!n) return;
+    while (n) {
+        char *p = grow(text, NUMBER_ROOM);
         if (!p) return;
-        if (i) *p++ = ',';
-        text->size += (i > 0) + element(data, first + i, p);
+        int64_t fit = (int64_t)((text->room - text->size) / NUMBER_ROOM), part = n < fit ? n : fit;
+        text->size += (size_t)(print(data, first, part, p) - p);
+        first += part;
+        n -= part;
     }
+    text->size--; /* the last comma */
 }
 
 /* How many arrays begin before (or end behind) a row of the innermost dimension. */
@@ -116,7 +132,7 @@ static int brackets(const struct nn_shape *shape, int rank, int64_t row) {
     return n;
 }
 
-static void add_nested(struct api_text *text, print *element, const void *data,
+static void add_nested(struct api_text *text, print_all *print, const void *data,
                        const struct nn_shape *shape) {
     int rank = 1; /* below a dimension of 0 there is nothing */
     int64_t rows = 1;
@@ -125,16 +141,28 @@ static void add_nested(struct api_text *text, print *element, const void *data,
     for (int64_t row = 0; row < rows && !text->failed; row++) {
         if (row) api_text_puts(text, ",");
         for (int i = brackets(shape, rank, row); i > 0; i--) api_text_puts(text, "[");
-        add_numbers(text, element, data, row * n, n);
+        add_numbers(text, print, data, row * n, n);
         for (int i = brackets(shape, rank, row + 1); i > 0; i--) api_text_puts(text, "]");
     }
 }
 
 void api_text_array(struct api_text *text, const void *data, enum nn_dtype dtype,
                     const struct nn_shape *shape) {
-    static print *const prints[] = {[NN_F32] = print_f32, [NN_F64] = print_f64, [NN_I64] = print_i64};
+    static print_all *const prints[] = {
+        [NN_F32] = print_all_f32, [NN_F64] = print_all_f64, [NN_I64] = print_all_i64};
     if (shape->rank)
         add_nested(text, prints[dtype], data, shape);
     else
         add_numbers(text, prints[dtype], data, 0, 1);
+}
+
+size_t api_text_array_bound(enum nn_dtype dtype, const struct nn_shape *shape) {
+    static const size_t sizes[] = {
+        [NN_F32] = API_DECIMAL_F32_SIZE, [NN_F64] = API_DECIMAL_F64_SIZE, [NN_I64] = API_DECIMAL_I64_SIZE};
+    size_t bytes = (sizes[dtype] + 1) * (size_t)nn_shape_elements(shape), arrays = 1;
+    for (int i = 0; i < shape->rank; i++) {
+        bytes += 3 * arrays; /* brackets and a comma */
+        arrays *= (size_t)shape->dim[i];
+    }
+    return bytes;
 }

@@ -352,6 +352,45 @@ static void random_reals(void **state) {
     }
 }
 
+/* Half-way between two neighbours, where the even one is right, and a little beside that. */
+static void halves(void **state) {
+    (void)state;
+    uint64_t seed = 5;
+    char text[1100], beside[1200];
+    for (int i = 0; i < 20000; i++) {
+        uint64_t bits = random_bits(&seed);
+        double half = ldexp((double)(bits % (1 << 24) * 2 + 1), (int)(bits >> 32) % 90 - 60);
+        long double long_half =
+            ldexpl((long double)(bits >> 11 | UINT64_C(1) << 52) * 2 + 1, (int)(bits % 80) - 60);
+        if (i % 2)
+            snprintf(text, sizeof text, "%.70f", half);
+        else
+            snprintf(text, sizeof text, "%.70Lf", long_half);
+        check_real(text);
+        snprintf(beside, sizeof beside, "%s1", text);
+        check_real(beside);
+        char *end = text + strlen(text);
+        while (end[-1] == '0') *--end = '\0'; /* as short as it can be */
+        if (end[-1] == '.') end[-1] = '\0';
+        check_real(text);
+    }
+}
+
+/* Over the whole range, and beyond both ends. */
+static void any_exponent(void **state) {
+    (void)state;
+    uint64_t seed = 6;
+    for (int i = 0; i < 50000; i++) {
+        uint64_t bits = random_bits(&seed), digits = random_bits(&seed) >> bits % 64;
+        char text[64];
+        snprintf(text, sizeof text, "%llue%d", (unsigned long long)digits, (int)(bits >> 8) % 360);
+        check_real(text);
+        snprintf(text, sizeof text, "%llu.%05de%d", (unsigned long long)digits % 1000,
+                 (int)(bits >> 8 & 0xffff), (int)(bits >> 24) % 50);
+        check_real(text);
+    }
+}
+
 static void integers(void **state) {
     (void)state;
     static const struct {
@@ -428,6 +467,8 @@ int main(void) {
         cmocka_unit_test(bytes_among_digits),
         cmocka_unit_test(reals),
         cmocka_unit_test(random_reals),
+        cmocka_unit_test(halves),
+        cmocka_unit_test(any_exponent),
         cmocka_unit_test(integers),
         cmocka_unit_test(names_the_element),
         cmocka_unit_test(converts_in_order),

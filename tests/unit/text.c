@@ -111,8 +111,31 @@ static void arrays(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct api_text text = {0};
         api_text_array(&text, cases[i].data, cases[i].dtype, &cases[i].shape);
+        assert_true(text.size <= api_text_array_bound(cases[i].dtype, &cases[i].shape));
         assert_text(&text, cases[i].want);
     }
+}
+
+/* Room for what is told to be enough is enough. */
+static void bounds(void **state) {
+    (void)state;
+    static const float f32[] = {-1e15F, -9.9999994e15F, -1.17549435e-38F};
+    static const double f64[] = {-2.2250738585072014e-308, -0.00012345678901234567, -1234567890123456.7};
+    static const int64_t i64[] = {INT64_MIN, INT64_MIN, INT64_MIN};
+    static const struct nn_shape shapes[] = {{1, {3}}, {4, {3, 1, 1, 1}}, {4, {1, 1, 3, 1}}, {2, {3, 0}}};
+    static const void *const data[] = {[NN_F32] = f32, [NN_F64] = f64, [NN_I64] = i64};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        for (enum nn_dtype dtype = NN_F32; dtype <= NN_I64; dtype++) {
+            struct api_text text = {0};
+            api_text_array(&text, data[dtype], dtype, &shapes[i]);
+            assert_true(text.size && text.size <= api_text_array_bound(dtype, &shapes[i]));
+            api_text_free(&text);
+        }
+    }
+    struct api_text text = {0};
+    api_text_quote(&text, "\x01\xff\"");
+    assert_true(text.size <= api_text_quote_bound("\x01\xff\""));
+    api_text_free(&text);
 }
 
 /* --- numbers ----------------------------------------------------------------------------------- */
@@ -305,11 +328,12 @@ static void round_trip(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(grows),          cmocka_unit_test(fails_once),
-        cmocka_unit_test(quotes),         cmocka_unit_test(quotes_everything),
-        cmocka_unit_test(arrays),         cmocka_unit_test(doubles),
-        cmocka_unit_test(floats),         cmocka_unit_test(random_floats),
-        cmocka_unit_test(random_doubles), cmocka_unit_test(round_trip),
+        cmocka_unit_test(grows),         cmocka_unit_test(fails_once),
+        cmocka_unit_test(quotes),        cmocka_unit_test(quotes_everything),
+        cmocka_unit_test(arrays),        cmocka_unit_test(bounds),
+        cmocka_unit_test(doubles),       cmocka_unit_test(floats),
+        cmocka_unit_test(random_floats), cmocka_unit_test(random_doubles),
+        cmocka_unit_test(round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
