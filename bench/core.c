@@ -24,8 +24,8 @@ struct peer {
     struct nn_params *current, *next;
     struct nn_grads *grads; /* of an optimizer's pass alone */
     struct nn_optimizer *optimizer;
-    struct srv_pool *pool;
-    struct nn_parallel parallel;
+    struct srv_pool *pool; /* with this thread, as many as the job asks for; NULL: this alone */
+    struct nn_parallel with_pool, *parallel;
 };
 
 static void check(const struct nn_error *err) {
@@ -91,7 +91,7 @@ static void end(void *state) {
     nn_params_unref(p->current);
     nn_params_unref(p->next);
     nn_graph_unref(p->graph);
-    srv_pool_free(p->pool);
+    if (p->pool) srv_pool_free(p->pool);
     free(p->x);
     free(p->y);
     free(p);
@@ -107,8 +107,11 @@ static struct peer *begin(const struct bench_job *job, const char *optimizer_nam
     p->y = bench_need(malloc(p->y_bytes));
     bench_fill(p->x, p->x_bytes / sizeof *p->x, 0, 1);
     for (int i = 0; i < job->rows; i++) p->y[i] = i % job->width[job->n_widths - 1];
-    p->pool = bench_need(srv_pool_new(job->threads, 16, &err));
-    p->parallel = (struct nn_parallel){srv_pool_parallel, p->pool};
+    if (job->threads > 1) {
+        p->pool = bench_need(srv_pool_new(job->threads - 1, 16, &err));
+        p->with_pool = (struct nn_parallel){srv_pool_parallel, p->pool};
+        p->parallel = &p->with_pool;
+    }
     p->graph = perceptron(job->width, job->n_widths);
     p->current = bench_need(nn_params_new(p->graph, &err));
     p->next = bench_need(nn_params_new(p->graph, &err));
@@ -129,7 +132,7 @@ static void forward(void *state) {
     struct nn_run *run = plan ? nn_run_new_take(p->current, plan, &err) : NULL;
     check(&err);
     memcpy(nn_run_input(run, 0), p->x, p->x_bytes);
-    nn_run_forward(run, &p->parallel);
+    nn_run_forward(run, p->parallel);
     nn_run_free(run);
 }
 
@@ -142,13 +145,13 @@ static struct nn_grads *backward(struct peer *p) {
     struct nn_run *run =
         nn_run_new_take(p->current, bench_need(nn_plan_forward(p->graph, &options, &err)), &err);
     memcpy(nn_run_input(bench_need(run), 0), p->x, p->x_bytes);
-    nn_run_forward(run, &p->parallel);
+    nn_run_forward(run, p->parallel);
     struct nn_plan *plan = bench_need(nn_plan_backward(p->graph, &options, &of_parameters, &err));
     struct nn_backward *pass = bench_need(nn_backward_new_take(run, plan, &err));
     memcpy(nn_backward_target(pass, 0), p->y, p->y_bytes);
     struct nn_grads *grads = bench_need(nn_grads_new(p->graph, &err));
     nn_backward_check(pass, &err);
-    nn_backward_run(pass, grads, &p->parallel);
+    nn_backward_run(pass, grads, p->parallel);
     nn_backward_free(pass);
     nn_run_free(run);
     check(&err);
@@ -161,9 +164,9 @@ static void apply(void *state) {
     struct peer *p = state;
     struct nn_error err = {0};
     struct nn_grads *grads = backward(p);
-    if (nn_grads_first_nonfinite(grads, &p->parallel) >= 0) nn_fail(&err, NN_E_NOT_FINITE, "not finite");
+    if (nn_grads_first_nonfinite(grads, p->parallel) >= 0) nn_fail(&err, NN_E_NOT_FINITE, "not finite");
     check(&err);
-    nn_optimizer_step(p->optimizer, p->current, grads, 1, (double)NAN, p->next, &p->parallel);
+    nn_optimizer_step(p->optimizer, p->current, grads, 1, (double)NAN, p->next, p->parallel);
     struct nn_params *swap = p->current;
     p->current = p->next;
     p->next = swap;
@@ -183,7 +186,7 @@ static void *begin_optimizer(const struct bench_job *job) {
 
 static void optimize(void *state) {
     struct peer *p = state;
-    nn_optimizer_step(p->optimizer, p->current, p->grads, 1, (double)NAN, p->next, &p->parallel);
+    nn_optimizer_step(p->optimizer, p->current, p->grads, 1, (double)NAN, p->next, p->parallel);
     struct nn_params *swap = p->current;
     p->current = p->next;
     p->next = swap;

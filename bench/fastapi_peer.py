@@ -85,10 +85,13 @@ async def push(request: fastapi.Request):
 
 
 @app.post("/model")
-async def make(layers: str, n_threads: int):
+async def model_and_threads(layers: str, n_threads: int):
     global model, optimizer, widths
     torch.set_num_threads(n_threads)
-    widths = [int(width) for width in layers.split("-")]
+    wanted = [int(width) for width in layers.split("-")]
+    if wanted == widths:
+        return fastapi.Response()
+    widths = wanted
     model = torch_peer.perceptron(widths)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, fused=True)
     return fastapi.Response()

@@ -8,7 +8,7 @@ from peers import Work
 from scenarios import MIDDLE, TINY
 
 CLIENTS = 8
-ADAM = (("optimizer", {"op": "adam", "lr": 1e-5}),)
+ADAM = (("optimizer", '{"op": "adam", "lr": 1e-5}'),)
 MIXED = [Work(what, layers, rows, CLIENTS, encoding, ADAM)
          for layers, rows in ((TINY, 64), (MIDDLE, 32), (MIDDLE, 256))
          for what in ("forward", "gradients", "apply")

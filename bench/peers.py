@@ -1,6 +1,7 @@
 """Who is measured. A peer takes a Work and answers with its variants: functions that do the work `count`
 times and tell how long it took. Where there are several variants (numbers of threads), the fastest counts."""
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ class Work:
     rows: int = 1
     clients: int = 1
     encoding: str = "safetensors"
-    spec: tuple = ()  # members of the model's specification, as items
+    spec: tuple = ()  # further members of the model's specification: (name, JSON)
 
     @property
     def widths(self):
@@ -42,6 +43,10 @@ class Failed(Exception):
     pass
 
 
+# OpenBLAS's own threads, of which only the floor has any, else spin for 26 ms after a product, and that would
+# be in the next peer's time. So many cycles (2^20) still bridge the gap between two products.
+IDLE = {"OPENBLAS_THREAD_TIMEOUT": "20"}
+
 # --- processes --------------------------------------------------------------------------------------
 
 class Program:
@@ -49,7 +54,8 @@ class Program:
 
     def __init__(self, *command):
         self.name = os.path.basename(command[-1])
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        env=os.environ | IDLE)
 
     def ask(self, *words):
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
@@ -169,7 +175,7 @@ def specification(work, name):
     layers = [{"op": "relu"} if i % 2 else {"op": "linear", "out_features": work.widths[1 + i // 2]}
               for i in range(2 * len(work.widths) - 3)]
     return {"name": name, "seed": 1, "inputs": {"x": {"shape": [work.widths[0]]}}, "layers": layers,
-            "loss": {"op": "cross_entropy"}, "optimizer": {"op": "sgd", "lr": 1e-4}} | dict(work.spec)
+            "loss": {"op": "cross_entropy"}, "optimizer": {"op": "sgd", "lr": 1e-4}} | {k: json.loads(v) for k, v in work.spec}
 
 
 class Gradd:
@@ -212,7 +218,7 @@ class Gradd:
 
     def coalescing(self):
         """What switches it on and off in a specification; None if this daemon has no such setting."""
-        port, on = self.start(), ("coalesce", True)
+        port, on = self.start(), ("coalesce", "true")
         work = Work("forward", spec=(on,))
         text = wire.call(port, "POST", "/models", wire.json_document(specification(work, "probe"), {}), expected=None)
         wire.call(port, "DELETE", "/models/probe", expected=None)

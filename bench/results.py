@@ -31,4 +31,4 @@ class Results:
     def roof(self):
         """Floating-point operations and bytes a second that the machine does at best; None if not measured."""
         peak, copy = self.seconds("machine", "peak"), self.seconds("machine", "copy")
-        return (2 * 2048 * 4096 * 4096 / peak, 2 * 256 * 2**20 / copy) if peak and copy else None
+        return (2 * 2048**3 / peak, 2 * 256 * 2**20 / copy) if peak and copy else None

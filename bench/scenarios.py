@@ -6,6 +6,7 @@ from peers import Work
 
 TINY, MIDDLE, WIDE = "64-64-10", "784-512-512-10", "1024-4096-4096-1000"
 DEEP = "-".join(["32"] * 100 + ["10"])  # 100 linear, 99 relu, a loss
+PEAK = "2048-2048"                      # with 2048 rows, a product as large as matters
 TEN_MILLION = "2499-4000"               # one linear layer: 2500 * 4000 numbers
 
 # In the order in which they are measured. Who is not there for a scenario is left out of its row.
@@ -99,7 +100,7 @@ def coalescing(spec):
 
 
 def machine():
-    yield Scenario("machine", "machine", (("peak", "blas", Work("forward", "4096-4096", 2048)),
+    yield Scenario("machine", "machine", (("peak", "blas", Work("forward", PEAK, 2048)),
                                           ("copy", "blas", Work("copy", rows=256))), quick=True)
 
 

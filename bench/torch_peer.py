@@ -16,24 +16,27 @@ def perceptron(widths):
     return torch.nn.Sequential(*layers[:-1])
 
 
+# Where PyTorch has several implementations, all are tried.
 OPTIMIZERS = {
-    "sgd": [lambda p: torch.optim.SGD(p, lr=1e-4), lambda p: torch.optim.SGD(p, lr=1e-4, foreach=True), lambda p: torch.optim.SGD(p, lr=1e-4, fused=True)],
-    "adam": [lambda p: torch.optim.Adam(p, lr=1e-4, fused=True)],
-    "adamw": [lambda p: torch.optim.AdamW(p, lr=1e-4, fused=True)],
-    "rmsprop": [lambda p: torch.optim.RMSprop(p, lr=1e-4, foreach=True)],
-    "adagrad": [lambda p: torch.optim.Adagrad(p, lr=1e-4, fused=True)],
+    "sgd": (torch.optim.SGD, [{}, {"foreach": True}, {"fused": True}]),
+    "adam": (torch.optim.Adam, [{"foreach": True}, {"fused": True}]),
+    "adamw": (torch.optim.AdamW, [{"foreach": True}, {"fused": True}]),
+    "rmsprop": (torch.optim.RMSprop, [{}, {"foreach": True}]),
+    "adagrad": (torch.optim.Adagrad, [{"foreach": True}, {"fused": True}]),
 }
 
 
-def fastest(steps):
-    """Of functions that do the same."""
-    def seconds(step):
-        step()
+def fastest_optimizer(name, model):
+    """`model` has gradients."""
+    def seconds(optimizer):
+        optimizer.step()
         begin = time.perf_counter()
         for _ in range(3):
-            step()
+            optimizer.step()
         return time.perf_counter() - begin
-    return min(steps, key=seconds) if len(steps) > 1 else steps[0]
+    make, options = OPTIMIZERS[name]
+    best = min(options, key=lambda option: seconds(make(model.parameters(), lr=1e-4, **option)))
+    return make(model.parameters(), lr=1e-4, **best)
 
 
 def job(what, rows, widths):
@@ -42,7 +45,7 @@ def job(what, rows, widths):
     if what in OPTIMIZERS:
         for parameter in model.parameters():
             parameter.grad = torch.rand_like(parameter)
-        return fastest([make(model.parameters()).step for make in OPTIMIZERS[what]])
+        return fastest_optimizer(what, model).step
     x = torch.rand(rows, widths[0])
     y = torch.arange(rows) % widths[-1]
     loss_of = torch.nn.CrossEntropyLoss()
@@ -55,26 +58,25 @@ def job(what, rows, widths):
         model.zero_grad(set_to_none=True)
         loss_of(model(x), y).backward()
 
-    def apply_with(optimizer):
-        def apply():
-            gradients()
-            optimizer.step()
-        return apply
+    gradients()
+    optimizer = fastest_optimizer("sgd", model)
 
-    if what == "apply":
-        return fastest([apply_with(make(model.parameters())) for make in OPTIMIZERS["sgd"]])
-    return {"forward": forward, "gradients": gradients}[what]
+    def apply():
+        gradients()
+        optimizer.step()
+
+    return {"forward": forward, "gradients": gradients, "apply": apply}[what]
 
 
 def main():
     last = step = None
     torch.manual_seed(1)
     for line in sys.stdin:
-        count, *key = line.split()
+        count, threads, *key = line.split()
+        torch.set_num_threads(int(threads))
         if key != last:
             last, step = key, None
-            torch.set_num_threads(int(key[0]))
-            step = job(key[1], int(key[2]), [int(width) for width in key[3].split("-")])
+            step = job(key[0], int(key[1]), [int(width) for width in key[2].split("-")])
         step()
         begin = time.perf_counter()
         for _ in range(int(count)):
