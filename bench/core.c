@@ -128,9 +128,8 @@ static void forward(void *state) {
     struct peer *p = state;
     struct nn_error err = {0};
     struct nn_run_options options = {.rows = p->rows, .mode = NN_EVAL};
-    struct nn_plan *plan = nn_plan_forward(p->graph, &options, &err);
-    struct nn_run *run = plan ? nn_run_new_take(p->current, plan, &err) : NULL;
-    check(&err);
+    struct nn_run *run =
+        bench_need(nn_run_new_take(p->current, bench_need(nn_plan_forward(p->graph, &options, &err)), &err));
     memcpy(nn_run_input(run, 0), p->x, p->x_bytes);
     nn_run_forward(run, p->parallel);
     nn_run_free(run);

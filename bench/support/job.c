@@ -28,17 +28,20 @@ void bench_fill(float *x, size_t n, float low, float high) {
     }
 }
 
-/* The part of a line behind its count. False: not a job. */
-static int parse(const char *text, struct bench_job *job) {
-    char *widths = bench_need(malloc(strlen(text) + 1)), *next = widths;
-    *job = (struct bench_job){0};
-    int fields = sscanf(text, "%d %31s %d %s", &job->threads, job->what, &job->rows, widths);
-    while (fields == 4 && *next && job->n_widths < BENCH_MAX_WIDTHS) {
-        job->width[job->n_widths++] = (int)strtol(next, &next, 10);
-        if (*next) next++;
-    }
-    free(widths);
-    return fields == 4 && job->n_widths >= 2;
+/* Of "2 apply 256 784-512-512-10". */
+static struct bench_job parse(const char *text) {
+    struct bench_job job = {0};
+    char *end;
+    job.threads = (int)strtol(text, &end, 10);
+    text = end + strspn(end, " ");
+    size_t size = strcspn(text, " \n");
+    if (size < sizeof job.what) memcpy(job.what, text, size);
+    job.rows = (int)strtol(text + size, &end, 10);
+    do {
+        text = *end ? end + 1 : end;
+        job.width[job.n_widths++] = (int)strtol(text, &end, 10);
+    } while (*end == '-' && job.n_widths < BENCH_MAX_WIDTHS);
+    return job;
 }
 
 static const struct bench_task *find(const struct bench_task *tasks, size_t n, const char *what) {
@@ -50,15 +53,15 @@ static const struct bench_task *find(const struct bench_task *tasks, size_t n, c
 
 int bench_serve(const struct bench_task *tasks, size_t n_tasks) {
     const struct bench_task *task = NULL;
+    struct bench_job job;
     void *state = NULL;
     char line[4096], last[sizeof line] = "";
     while (fgets(line, sizeof line, stdin)) {
         char *key;
         long count = strtol(line, &key, 10);
-        if (strcmp(key, last) != 0) {
-            struct bench_job job;
+        if (!task || strcmp(key, last) != 0) {
+            job = parse(key);
             if (task) task->end(state);
-            if (!parse(key, &job)) return fprintf(stderr, "bench: not a job: %s", line), EXIT_FAILURE;
             task = find(tasks, n_tasks, job.what);
             state = task->begin(&job);
             memcpy(last, key, strlen(key) + 1);
