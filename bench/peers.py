@@ -7,9 +7,11 @@ import subprocess
 import sys
 import tempfile
 
+import company
 import wire
 
 BUILD = os.environ.get("BUILD", "build")
+DAEMON = os.environ.get("GRADD", os.path.join(BUILD, "gradd"))
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -122,8 +124,9 @@ class Loader:
 # --- in process -------------------------------------------------------------------------------------
 
 class InProcess:
-    def __init__(self, name, *command, threads=(1, 2)):
+    def __init__(self, name, *command, threads=(1, 2), stays=False):
         self.name, self.command, self.threads = name, command, threads
+        self.stays = stays  # for the next scenario: what takes long to start, and holds one job's memory alone
         self.program = None
 
     def variants(self, work):
@@ -134,11 +137,13 @@ class InProcess:
         return {"1 thread" if n == 1 else f"{n} threads": run(n) for n in self.threads}
 
     def finish(self):
+        if not self.stays:
+            self.close()
+
+    def close(self):
         if self.program:
             self.program.close()
-            self.program = None
-
-    close = finish
+        self.program = None
 
 
 def core(name="core, in process", threads=None):
@@ -146,7 +151,7 @@ def core(name="core, in process", threads=None):
 
 
 def torch():
-    return InProcess("PyTorch, in process", sys.executable, os.path.join(HERE, "torch_peer.py"))
+    return InProcess("PyTorch, in process", sys.executable, os.path.join(HERE, "torch_peer.py"), stays=True)
 
 
 def floor(name="BLAS alone"):
@@ -187,7 +192,7 @@ class Gradd:
 
     def start(self):
         if not self.server:
-            self.server = Server(os.path.join(BUILD, "gradd"), "--listen", "127.0.0.1:0", "--log", "off",
+            self.server = Server(DAEMON, "--listen", "127.0.0.1:0", "--log", "off",
                                  "--idle-timeout", "24h", *self.flags)
         return self.server.port
 
@@ -222,7 +227,11 @@ class Gradd:
         work = Work("forward", spec=(on,))
         text = wire.call(port, "POST", "/models", wire.json_document(specification(work, "probe"), {}), expected=None)
         wire.call(port, "DELETE", "/models/probe", expected=None)
-        return {"on": (on,), "off": ()} if b"unknown-member" not in text else None
+        return None if b"urn:gradd:problem" in text else {"on": (on,), "off": ()}
+
+    def same_bytes(self, work):
+        model = self.model(work)
+        return company.same_bytes(self.server.port, model, work.widths[0], work.clients)
 
     def finish(self):
         for name in self.models.values():

@@ -6,7 +6,7 @@ import matplotlib
 matplotlib.use("svg")
 matplotlib.rcParams.update({"svg.hashsalt": "gradd", "svg.fonttype": "none", "font.size": 9,
                             "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
-import matplotlib.pyplot as pyplot  # noqa: E402
+from matplotlib import pyplot, ticker  # noqa: E402
 
 import report  # noqa: E402
 from results import Results  # noqa: E402
@@ -22,9 +22,11 @@ def curves(axes, r, points, value):
         found = [(x, value(r.entry(name, who))) for x, name in points if r.entry(name, who)]
         if len(found) > 1:
             axes.plot(*zip(*found), color=colour, marker=marker, markersize=4, linewidth=1.4, label=label)
-    axes.set_xscale("log", base=2 if max(x for x, _ in points) < 1e5 else 10)
+    axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xticks([x for x, _ in points], [f"{x:,g}" for x, _ in points], minor=False)
+    axes.set_xticks([x for x, _ in points], [f"{x:,.0f}" for x, _ in points])
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda y, _: f"{y:,g}")
     axes.minorticks_off()
     axes.grid(axis="y", linewidth=0.3)
 
@@ -43,20 +45,21 @@ def megabytes(entry):
 
 
 def ratios(axes, r):
-    """Rates by the daemon's, of every step."""
+    """Others' times by the daemon's, of every step."""
     scenarios = [s["name"] for s in r.group("steps") if s["name"].endswith("apply")]
-    shown = [who for who in WHO if who not in ("gradd", "http")]
-    height = 0.8 / len(shown)
-    for i, who in enumerate(shown):
-        found = [(y, r.ratio(name, who, "gradd")) for y, name in enumerate(scenarios) if r.entry(name, who)]
-        axes.barh([y + (i - 1.5) * height for y, _ in found], [x for _, x in found], height, color=WHO[who][1])
     axes.axvline(1, color=WHO["gradd"][1], linewidth=1.4)
+    for who, (_, colour, marker) in WHO.items():
+        found = [(r.ratio(name, who, "gradd"), y) for y, name in enumerate(scenarios) if r.entry(name, who)]
+        if found and who not in ("gradd", "http"):
+            axes.plot(*zip(*found), marker, color=colour, markersize=6, alpha=0.9)
     axes.set_yticks(range(len(scenarios)), [name.removesuffix(", apply") for name in scenarios])
-    axes.invert_yaxis()
-    axes.set_xscale("log", base=2)
-    ticks = [0.25, 0.5, 1, 2, 4, 8]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_title("A step's time over gradd's, by model and batch")
+    axes.set_ylim(len(scenarios) - 0.5, -0.5)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axes.minorticks_off()
+    axes.grid(linewidth=0.3)
+    axes.set_title("A step's time by that of gradd, for each model and batch")
 
 
 def json_bars(axes, r):
@@ -74,7 +77,7 @@ def panels(r):
     """(what draws it, whether there is anything to draw)"""
     batches = [(n, f"middle, {n}, apply") for n in (1, 32, 256, 2048)]
     widths = [(n, f"{n}-{n}-{n}-10, 256, apply") for n in (64, 256, 1024, 2048)]
-    clients = [(n, f"tiny, 64, apply, {n} client{'s' * (n > 1)}") for n in (1, 2, 8, 64)]
+    clients = [(n, f"{{}}, apply, {n} client{'s' * (n > 1)}") for n in (1, 2, 8, 64)]
     moves = [(n * 1e6, f"{{}} {n:g} million") for n in (0.1, 1, 10)]
 
     def sweep(title, points, value):
@@ -86,9 +89,10 @@ def panels(r):
     yield lambda axes: ratios(axes, r), bool(r.group("steps"))
     yield sweep("A step by batch: µs a sample (784-512-512-10)", batches, a_sample)
     yield sweep("A step by width: µs a sample (w-w-w-10, batch 256)", widths, a_sample)
-    yield sweep("Steps a second by clients (64-64-10, batch 64)", clients, a_second)
+    for model, layers in (("tiny, 64", "64-64-10, batch 64"), ("middle, 256", "784-512-512-10, batch 256")):
+        yield sweep(f"Steps a second by clients ({layers})", [(n, name.format(model)) for n, name in clients], a_second)
     for what in ("pull", "push"):
-        yield sweep(f"A {what} by numbers: MB/s", [(n, name.format(what)) for n, name in moves], megabytes)
+        yield sweep(f"A {what} by the numbers it moves: MB/s", [(n, name.format(what)) for n, name in moves], megabytes)
     yield lambda axes: json_bars(axes, r), any(report.json_costs(r).values())
 
 
@@ -107,7 +111,6 @@ def draw(data, path):
         axes.title.set_fontsize(9)
     handles = [pyplot.Line2D([], [], color=colour, marker=marker, label=label) for label, colour, marker in WHO.values()]
     figure.legend(handles=handles, loc="upper center", ncol=3, fontsize=9)
-    figure.suptitle(" ")
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.5 / figure.get_figheight()))
+    figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None, dpi=80)
     pyplot.close(figure)

@@ -28,6 +28,11 @@ class Results:
         a, b = self.entry(scenario, one), self.entry(scenario, other)
         return statistics.median(x - y for x, y in zip(a["seconds"], b["seconds"])) if a and b else None
 
+    def without(self, scenario, one, part, other):
+        """As `ratio`, with one's time less that of a part of it."""
+        a, b, c = (self.entry(scenario, name) for name in (one, part, other))
+        return statistics.median((x - y) / z for x, y, z in zip(a["seconds"], b["seconds"], c["seconds"])) if c else None
+
     def roof(self):
         """Floating-point operations and bytes a second that the machine does at best; None if not measured."""
         peak, copy = self.seconds("machine", "peak"), self.seconds("machine", "copy")

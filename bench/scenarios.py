@@ -20,6 +20,7 @@ class Scenario:
     group: str     # the table that it stands in
     entries: tuple  # of (entry's name, peer, Work); the first is what the others are compared with
     quick: bool = False
+    same: tuple = ()  # entries whose answers in company are compared with those to lone requests
 
 
 def of(name, group, peers, work, quick=False):
@@ -96,7 +97,8 @@ def coalescing(spec):
     if spec:
         entries.append(("coalesced", "gradd", dataclasses.replace(work, spec=spec["on"])))
     entries.append(("fastapi", "fastapi", work))
-    yield Scenario("64 clients, 1 row each, wide", "coalescing", tuple(entries), quick=True)
+    yield Scenario("64 clients, 1 row each, wide", "coalescing", tuple(entries), quick=True,
+                   same=("coalesced",))
 
 
 def machine():

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#define MAX_LINE 4096
+
 double bench_seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -51,27 +53,47 @@ static const struct bench_task *find(const struct bench_task *tasks, size_t n, c
     exit(EXIT_FAILURE);
 }
 
-int bench_serve(const struct bench_task *tasks, size_t n_tasks) {
-    const struct bench_task *task = NULL;
+/* What a job's line says behind its count, and what its task made of that. */
+struct kept {
+    char key[MAX_LINE];
     struct bench_job job;
-    void *state = NULL;
-    char line[4096], last[sizeof line] = "";
+    const struct bench_task *task; /* NULL: none */
+    void *state;
+};
+
+static void drop(struct kept *k) {
+    if (k->task) k->task->end(k->state);
+    k->task = NULL;
+}
+
+static void prepare(struct kept *k, const char *key, const struct bench_task *tasks, size_t n) {
+    drop(k);
+    memcpy(k->key, key, strlen(key) + 1);
+    k->job = parse(key);
+    k->task = find(tasks, n, k->job.what);
+    k->state = k->task->begin(&k->job);
+}
+
+int bench_serve(const struct bench_task *tasks, size_t n_tasks) {
+    static struct kept kept[BENCH_KEPT];
+    int oldest = 0;
+    char line[MAX_LINE];
     while (fgets(line, sizeof line, stdin)) {
         char *key;
         long count = strtol(line, &key, 10);
-        if (!task || strcmp(key, last) != 0) {
-            job = parse(key);
-            if (task) task->end(state);
-            task = find(tasks, n_tasks, job.what);
-            state = task->begin(&job);
-            memcpy(last, key, strlen(key) + 1);
+        struct kept *k = kept;
+        while (k < kept + BENCH_KEPT && !(k->task && strcmp(k->key, key) == 0)) k++;
+        if (k == kept + BENCH_KEPT) {
+            k = &kept[oldest];
+            oldest = (oldest + 1) % BENCH_KEPT;
+            prepare(k, key, tasks, n_tasks);
         }
-        task->step(state);
+        k->task->step(k->state);
         double begin = bench_seconds();
-        for (long i = 0; i < count; i++) task->step(state);
+        for (long i = 0; i < count; i++) k->task->step(k->state);
         printf("%.9f\n", bench_seconds() - begin);
         fflush(stdout);
     }
-    if (task) task->end(state);
+    for (int i = 0; i < BENCH_KEPT; i++) drop(&kept[i]);
     return EXIT_SUCCESS;
 }

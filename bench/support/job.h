@@ -20,8 +20,9 @@ struct bench_job {
     int width[BENCH_MAX_WIDTHS];
 };
 
-/* A row of a program's table. `begin` prepares what `step` takes, untimed; a state is kept as long as jobs
- * differ in nothing but the count. */
+/* A row of a program's table. `begin` prepares what `step` takes, untimed; the states of the last BENCH_KEPT
+ * jobs that differ in more than their count are kept. */
+#define BENCH_KEPT 4
 struct bench_task {
     const char *what;
     void *(*begin)(const struct bench_job *job);
