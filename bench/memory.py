@@ -1,6 +1,6 @@
 """What stays resident after many requests of every kind, beyond what the models hold."""
-import os
 import subprocess
+import time
 
 import peers
 import wire
@@ -13,7 +13,8 @@ MIXED = [Work(what, layers, rows, CLIENTS, encoding, ADAM)
          for layers, rows in ((TINY, 64), (MIDDLE, 32), (MIDDLE, 256))
          for what in ("forward", "gradients", "apply")
          for encoding in ("safetensors", "json") if rows < 256 or encoding == "safetensors"]
-MIXED += [Work(what, layers, 1, CLIENTS, "safetensors", ADAM) for layers in (TINY, MIDDLE) for what in ("pull", "push")]
+MIXED += [Work(what, layers, 1, CLIENTS, "safetensors", ADAM)
+          for layers in (TINY, MIDDLE) for what in ("pull", "push")]
 MIXED += [Work("pull", TINY, 1, CLIENTS, "json", ADAM)]
 
 
@@ -29,11 +30,13 @@ def parameters(layers):
 
 def plan(layers, rows):
     """Megabytes of a training step's plans."""
-    done = subprocess.run([peers.program("core"), "plan", str(rows), layers], capture_output=True, text=True, check=True)
-    return int(done.stdout) / 2**20
+    command = [peers.program("core"), "plan", str(rows), layers]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 2**20
 
 
-def measure(loader, count):
+def measure(loader, count, pause):
+    """Right behind `count` requests, and again when the daemon has had nothing to do for `pause` seconds, in
+    which its allocator may give back what it had kept for the next one."""
     gradd = peers.Gradd(loader)
     try:
         gradd.start()
@@ -43,9 +46,11 @@ def measure(loader, count):
         for n in (len(MIXED) * CLIENTS, count):
             loader.send(gradd.server.port, CLIENTS, n, *files)
             few, after = few or resident(gradd.server.process), resident(gradd.server.process)
+        time.sleep(pause)
+        idle = resident(gradd.server.process)
     finally:
         gradd.close()
     held = parameters(TINY) + parameters(MIDDLE)
-    return {"requests": count, "empty": empty[0], "few": few[0], "after": after[0], "empty_anonymous": empty[1],
-            "after_anonymous": after[1], "parameters": held, "state": 2 * held, "plan": plan(MIDDLE, 256),
-            "threads": os.cpu_count()}
+    return {"requests": count, "empty": empty[0], "few": few[0], "after": after[0], "idle": idle[0],
+            "idle_anonymous": idle[1], "pause": pause, "parameters": held, "state": 2 * held,
+            "plan": plan(MIDDLE, 256)}

@@ -159,7 +159,7 @@ def floor(name="BLAS alone"):
 
 
 def json_array():
-    return InProcess("JSON", program("json"), threads=(1,))
+    return InProcess("JSON", program("numbers"), threads=(1,))
 
 
 # --- over HTTP --------------------------------------------------------------------------------------
@@ -179,8 +179,9 @@ def body_of(work, encoding, model=None):
 def specification(work, name):
     layers = [{"op": "relu"} if i % 2 else {"op": "linear", "out_features": work.widths[1 + i // 2]}
               for i in range(2 * len(work.widths) - 3)]
-    return {"name": name, "seed": 1, "inputs": {"x": {"shape": [work.widths[0]]}}, "layers": layers,
-            "loss": {"op": "cross_entropy"}, "optimizer": {"op": "sgd", "lr": 1e-4}} | {k: json.loads(v) for k, v in work.spec}
+    members = {"name": name, "seed": 1, "inputs": {"x": {"shape": [work.widths[0]]}}, "layers": layers,
+               "loss": {"op": "cross_entropy"}, "optimizer": {"op": "sgd", "lr": 1e-4}}
+    return members | {member: json.loads(value) for member, value in work.spec}
 
 
 class Gradd:
@@ -202,9 +203,9 @@ class Gradd:
         if key not in self.models:
             name = self.models[key] = f"bench-{len(self.models)}"
             port = self.start()
+            weights = wire.safetensors(None, wire.weights(work.layers))
             wire.call(port, "POST", "/models", wire.json_document(specification(work, name), {}))
-            wire.call(port, "PUT", f"/models/{name}/parameters", wire.safetensors(None, wire.weights(work.layers)),
-                      "safetensors")
+            wire.call(port, "PUT", f"/models/{name}/parameters", weights, "safetensors")
         return self.models[key]
 
     def request(self, work):
@@ -224,8 +225,8 @@ class Gradd:
     def coalescing(self):
         """What switches it on and off in a specification; None if this daemon has no such setting."""
         port, on = self.start(), ("coalesce", "true")
-        work = Work("forward", spec=(on,))
-        text = wire.call(port, "POST", "/models", wire.json_document(specification(work, "probe"), {}), expected=None)
+        model = wire.json_document(specification(Work("forward", spec=(on,)), "probe"), {})
+        text = wire.call(port, "POST", "/models", model, expected=None)
         wire.call(port, "DELETE", "/models/probe", expected=None)
         return None if b"urn:gradd:problem" in text else {"on": (on,), "off": ()}
 
@@ -254,9 +255,11 @@ class FastApi:
         if not self.server:
             self.server = Server(sys.executable, os.path.join(HERE, "fastapi_peer.py"))
         port = self.server.port
-        if work.what in ("pull", "push"):
-            body = b"".join(t.tobytes() for t in wire.weights(work.layers).values()) if work.what == "push" else b""
-            requests = {"": wire.request("PUT" if body else "GET", "/parameters", body, "raw")}
+        if work.what == "pull":
+            requests = {"": wire.request("GET", "/parameters", b"", "raw")}
+        elif work.what == "push":
+            body = b"".join(tensor.tobytes() for tensor in wire.weights(work.layers).values())
+            requests = {"": wire.request("PUT", "/parameters", body, "raw")}
         else:
             body = body_of(work, "raw")
             requests = {name: wire.request("POST", f"{path}/{work.what}", body, "raw")

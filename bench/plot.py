@@ -64,8 +64,8 @@ def ratios(axes, r):
 
 def json_bars(axes, r):
     costs = {name: cost for name, cost in report.json_costs(r).items() if cost is not None}
-    colours = [WHO["http" if "jansson" in name else "core" if "process" in name else "gradd"][1] for name in costs]
-    axes.barh(range(len(costs)), costs.values(), color=colours)
+    who = ["http" if "jansson" in name else "core" if "process" in name else "gradd" for name in costs]
+    axes.barh(range(len(costs)), costs.values(), color=[WHO[name][1] for name in who])
     axes.set_yticks(range(len(costs)), costs)
     for y, cost in enumerate(costs.values()):
         axes.text(cost, y, f" {cost:.0f}", va="center", fontsize=8)
@@ -90,9 +90,11 @@ def panels(r):
     yield sweep("A step by batch: µs a sample (784-512-512-10)", batches, a_sample)
     yield sweep("A step by width: µs a sample (w-w-w-10, batch 256)", widths, a_sample)
     for model, layers in (("tiny, 64", "64-64-10, batch 64"), ("middle, 256", "784-512-512-10, batch 256")):
-        yield sweep(f"Steps a second by clients ({layers})", [(n, name.format(model)) for n, name in clients], a_second)
+        points = [(n, name.format(model)) for n, name in clients]
+        yield sweep(f"Steps a second by clients ({layers})", points, a_second)
     for what in ("pull", "push"):
-        yield sweep(f"A {what} by the numbers it moves: MB/s", [(n, name.format(what)) for n, name in moves], megabytes)
+        points = [(n, name.format(what)) for n, name in moves]
+        yield sweep(f"A {what} by the numbers it moves: MB/s", points, megabytes)
     yield lambda axes: json_bars(axes, r), any(report.json_costs(r).values())
 
 
@@ -109,7 +111,8 @@ def draw(data, path):
     for axes, panel in zip(grid.flat, drawn):
         panel(axes)
         axes.title.set_fontsize(9)
-    handles = [pyplot.Line2D([], [], color=colour, marker=marker, label=label) for label, colour, marker in WHO.values()]
+    handles = [pyplot.Line2D([], [], color=colour, marker=marker, label=label)
+               for label, colour, marker in WHO.values()]
     figure.legend(handles=handles, loc="upper center", ncol=3, fontsize=9)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.5 / figure.get_figheight()))
     figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None, dpi=80)

@@ -30,8 +30,9 @@ class Results:
 
     def without(self, scenario, one, part, other):
         """As `ratio`, with one's time less that of a part of it."""
-        a, b, c = (self.entry(scenario, name) for name in (one, part, other))
-        return statistics.median((x - y) / z for x, y, z in zip(a["seconds"], b["seconds"], c["seconds"])) if c else None
+        found = [self.entry(scenario, name) for name in (one, part, other)]
+        rounds = zip(*(entry["seconds"] for entry in found)) if all(found) else ()
+        return statistics.median([(x - y) / z for x, y, z in rounds]) if all(found) else None
 
     def roof(self):
         """Floating-point operations and bytes a second that the machine does at best; None if not measured."""

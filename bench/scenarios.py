@@ -40,7 +40,8 @@ def steps():
 def widths():
     for width in (64, 256, 1024, 2048):
         layers = f"{width}-{width}-{width}-10"
-        yield of(f"{layers}, 256, apply", "width", ("gradd", "core", "torch", "blas"), Work("apply", layers, 256))
+        work = Work("apply", layers, 256)
+        yield of(f"{layers}, 256, apply", "width", ("gradd", "core", "torch", "blas"), work)
 
 
 def clients():
@@ -65,8 +66,8 @@ def encodings():
     step = Work("apply", MIDDLE, 256)
     pull = Work("pull", MIDDLE)
     for name, work in (("200,704 numbers in", step), ("669,706 numbers out", pull)):
-        yield Scenario(name, "json", (("safetensors", "gradd", work),
-                                      ("json", "gradd", dataclasses.replace(work, encoding="json"))), quick=True)
+        text = dataclasses.replace(work, encoding="json")
+        yield Scenario(name, "json", (("safetensors", "gradd", work), ("json", "gradd", text)), quick=True)
     array = Work("read", "784-784", 256)
     yield Scenario("200,704 numbers, in process", "json",
                    tuple((what, "json", dataclasses.replace(array, what=what))
@@ -81,9 +82,9 @@ def optimizers():
 
 def comparisons():
     step = Work("apply", MIDDLE, 256)
+    returned = dataclasses.replace(step, what="gradients")
     yield Scenario("gradients returned", "returned",
-                   (("gradd", "gradd", step), ("returned", "gradd", dataclasses.replace(step, what="gradients"))),
-                   quick=True)
+                   (("gradd", "gradd", step), ("returned", "gradd", returned)), quick=True)
     step = Work("apply", MIDDLE, 2048)
     yield Scenario("two threads over one", "threads",
                    (("gradd", "gradd", step), ("gradd, one thread", "gradd, one thread", step),

@@ -6,7 +6,8 @@ import struct
 
 import numpy
 
-TYPES = {"safetensors": "application/safetensors", "json": "application/json", "raw": "application/octet-stream"}
+TYPES = {"safetensors": "application/safetensors", "json": "application/json",
+         "raw": "application/octet-stream"}
 DTYPES = {"float32": "F32", "int64": "I64"}
 
 

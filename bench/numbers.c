@@ -1,4 +1,4 @@
-/* json.c - arrays of numbers in JSON, in this process: the daemon's reader and writer, and jansson's. See
+/* numbers.c - arrays of numbers in JSON, in this process: the daemon's reader and writer, and jansson's. See
  * support/job.h. The array is [ROWS, first of WIDTHS], of float32; jansson reads and writes double.
  *
  *     read, write                   text to float32 and back, as the daemon does it
@@ -44,7 +44,7 @@ static void read_array(void *state) {
     tensor.json_size = api_json_array_scan(p->text.data, p->text.size, &tensor.shape, &err);
     if (tensor.json_size) api_tensor_convert(&tensor, NN_F32, p->numbers, &err);
     if (!err.code) return;
-    fprintf(stderr, "json: %s\n", err.text);
+    fprintf(stderr, "numbers: %s\n", err.text);
     exit(EXIT_FAILURE);
 }
 
