@@ -12,6 +12,7 @@ import wire
 
 BUILD = os.environ.get("BUILD", "build")
 DAEMON = os.environ.get("GRADD", os.path.join(BUILD, "gradd"))
+THREADS = sorted({1, os.cpu_count()})
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -124,7 +125,7 @@ class Loader:
 # --- in process -------------------------------------------------------------------------------------
 
 class InProcess:
-    def __init__(self, name, *command, threads=(1, 2), stays=False):
+    def __init__(self, name, *command, threads=THREADS, stays=False):
         self.name, self.command, self.threads = name, command, threads
         self.stays = stays  # for the next scenario: what takes long to start, and holds one job's memory alone
         self.program = None
@@ -134,7 +135,9 @@ class InProcess:
 
         def run(threads):
             return lambda count: Timing(*self.program.ask(count, threads, work.what, work.rows, work.layers))
-        return {"1 thread" if n == 1 else f"{n} threads": run(n) for n in self.threads}
+        if len(self.threads) == 1:
+            return {"": run(self.threads[0])}
+        return {f"{n} thread{'s' * (n > 1)}": run(n) for n in self.threads}
 
     def finish(self):
         if not self.stays:
@@ -276,7 +279,7 @@ class FastApi:
             return with_threads
         self.using = None
         return {f"{name}, {n} torch thread{'s' * (n > 1)}".lstrip(", "): run(n, request)
-                for n in (1, 2) for name, request in requests.items()}
+                for n in THREADS for name, request in requests.items()}
 
     def finish(self):
         pass

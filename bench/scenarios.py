@@ -58,7 +58,9 @@ def moves():
             work = Work(what, layers)
             entries = [(peer, peer, work) for peer in SERVERS]
             if what == "push":
-                entries.append(("sgd", "core", Work("sgd", layers)))
+                entries.append(("a pass of SGD", "core", Work("sgd", layers)))
+            if millions == 10:
+                entries.append(("a copy of the bytes", "blas", Work("copy", rows=38)))
             yield Scenario(f"{what} {millions:g} million", "moves", tuple(entries), quick=millions == 10)
 
 
