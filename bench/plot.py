@@ -9,7 +9,6 @@ matplotlib.rcParams.update({"svg.hashsalt": "gradd", "svg.fonttype": "none", "fo
 from matplotlib import pyplot, ticker  # noqa: E402
 
 import report  # noqa: E402
-from results import Results  # noqa: E402
 
 WHO = {"gradd": ("gradd, over HTTP", "#c0392b", "o"), "core": ("core, in process", "#e59866", "s"),
        "torch": ("PyTorch, in process", "#2471a3", "^"), "fastapi": ("PyTorch behind FastAPI", "#7fb3d5", "v"),
@@ -98,8 +97,7 @@ def panels(r):
     yield lambda axes: json_bars(axes, r), any(report.json_costs(r).values())
 
 
-def draw(data, path):
-    r = Results(data)
+def draw(r, path):
     drawn = [panel for panel, worth in panels(r) if worth]
     if not drawn:
         return

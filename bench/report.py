@@ -7,7 +7,6 @@ import re
 import statistics
 
 import roofline
-from results import Results
 
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 PEERS = {"core": "core", "torch": "PyTorch", "fastapi": "FastAPI", "blas": "BLAS", "http": "HTTP library"}
@@ -141,7 +140,8 @@ def targets(r):
     yield 2, "tiny, applied: time by PyTorch's", r.ratio("tiny, 64, apply", "gradd", "torch"), "<=", 1.0
     eight = r.ratio("tiny, 64, apply, 8 clients", "fastapi", "gradd")
     yield 2, "tiny, 8 clients: rate by FastAPI's", eight, ">=", 10
-    yield 3, "wide, applied: rate by BLAS's", r.ratio("wide, 256, apply", "blas", "gradd"), ">=", 0.9
+    for who in ("gradd", "core"):
+        yield 3, f"wide, applied: rate by BLAS's, {who}", r.ratio("wide, 256, apply", "blas", who), ">=", 0.9
     returned = r.ratio("gradients returned", "gradd", "returned")
     yield 4, "gradients returned: rate by that of applied", returned, ">=", 0.75
     costs = json_costs(r)
@@ -165,12 +165,17 @@ def targets(r):
 
 
 def show(r):
+    """Of several runs, each one's; the median decides."""
     rows = []
-    for line, what, measured, sign, target in targets(r):
-        reached = "not measured" if measured is None else \
-            "yes" if (measured >= target if sign == ">=" else measured <= target) else "no"
+    for runs in zip(*map(targets, r.runs)):
+        line, what, _, sign, target = runs[0]
+        measured = [run[2] for run in runs if run[2] is not None]
+        reached = "not measured"
+        if measured:
+            middle = statistics.median(measured)
+            reached = "yes" if (middle >= target if sign == ">=" else middle <= target) else "no"
         bound = f"{'at least' if sign == '>=' else 'at most'} {target:g}"
-        rows.append([line, what, bound, "" if measured is None else f"{measured:.2f}", reached])
+        rows.append([line, what, bound, ", ".join(f"{value:.2f}" for value in measured), reached])
     return table(["line", "what", "target", "measured", "reached"], rows, left=2)
 
 
@@ -190,8 +195,7 @@ SECTIONS = {
 }
 
 
-def markdown(data):
-    r = Results(data)
+def markdown(r):
     parts = []
     for title, make in SECTIONS.values():
         text = make(r)
@@ -200,9 +204,9 @@ def markdown(data):
     return "\n\n".join(parts) + "\n"
 
 
-def publish(data, page=PAGE):
+def publish(r, page=PAGE):
     """Replaces the page's tables with these."""
-    r, text = Results(data), page.read_text()
+    text = page.read_text()
     for name, (_, make) in SECTIONS.items():
         pattern = rf"(<!-- bench: {name} -->\n).*?(<!-- bench: end -->\n)"
         text, n = re.subn(pattern, lambda m: f"{m[1]}{make(r)}\n{m[2]}", text, flags=re.S)

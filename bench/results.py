@@ -3,8 +3,11 @@ import statistics
 
 
 class Results:
-    def __init__(self, data):
+    """Of one run, with those of the others that were made to see whether they agree."""
+
+    def __init__(self, data, *others):
         self.data = data
+        self.runs = [self, *map(Results, others)]
         self.scenarios = {scenario["name"]: scenario for scenario in data["scenarios"]}
 
     def group(self, name):
