@@ -56,9 +56,10 @@ UNIT = $(call programs,tests/unit/*.c tests/api/*.c tests/golden/*.c)
 SERVER_TESTS = $(call programs,tests/server/*.c)
 E2E = $(call programs,tests/e2e/*.c)
 BENCH = $(call programs,bench/*.c)
+BENCH_SUPPORT = $(call objects,bench/support/*.c)
 EXAMPLES = $(call programs,examples/*.c)
 OBJECTS = $(CORE_OBJ) $(API_OBJ) $(SERVER_OBJ) \
-    $(call objects,tests/*/*.c bench/*.c examples/*.c docs/*.c docker/*.c)
+    $(call objects,tests/*/*.c bench/*.c bench/*/*.c examples/*.c docs/*.c docker/*.c)
 
 all: $(BUILD)/gradd
 objects: $(OBJECTS)
@@ -92,8 +93,8 @@ $(SERVER_TESTS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT) $(filter-out %/main.o,$(SER
 	$(call link,-lcmocka $(SERVER_LIBS))
 $(E2E): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT) $(LIBRARIES)
 	$(call link,-lcmocka -lcurl $(API_LIBS))
-$(BENCH): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/server/pool.o $(BUILD)/server/allocator.o $(LIBRARIES)
-	$(call link,-lcurl $(API_LIBS) $(ALLOCATOR))
+$(BENCH): $(BUILD)/%: $(BUILD)/%.o $(BENCH_SUPPORT) $(BUILD)/server/pool.o $(BUILD)/server/allocator.o $(LIBRARIES)
+	$(call link,$(SERVER_LIBS) $(ALLOCATOR))
 $(EXAMPLES): $(BUILD)/%: $(BUILD)/%.o
 	$(call link,-lcurl -ljansson)
 $(BUILD)/docs/ops: $(BUILD)/docs/ops.o $(LIBRARIES)
@@ -154,10 +155,15 @@ test-container:
 	@tests/container/build gradd
 	@tests/run tests/container/check
 
+# QUICK=1 takes under two minutes, the whole about ten. OPTIONS=... are those of bench/run.
 bench:
-	@$(NEED) $(BUILD_NEEDS) $(CURL_NEEDS) python3-venv
-	$(MAKE_ALL) $(BUILD)/gradd $(BENCH) $(BUILD)/venv-torch/ready
-	@$(BUILD)/venv-torch/bin/python bench/run
+	@$(NEED) $(BUILD_NEEDS) python3-venv
+	$(MAKE_ALL) $(BUILD)/gradd $(BENCH) $(BUILD)/venv-torch/bench
+	@$(BUILD)/venv-torch/bin/python bench/run $(if $(QUICK),--quick) $(OPTIONS)
+
+# What the benchmark measures against, and draws with.
+$(BUILD)/venv-torch/bench: $(BUILD)/venv-torch/ready
+	$(@D)/bin/pip install --quiet fastapi uvicorn uvloop httptools matplotlib && touch $@
 
 # --- keeping it in shape ---------------------------------------------------------------------------
 
