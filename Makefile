@@ -94,7 +94,7 @@ $(SERVER_TESTS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT) $(filter-out %/main.o,$(SER
 $(E2E): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT) $(LIBRARIES)
 	$(call link,-lcmocka -lcurl $(API_LIBS))
 $(BENCH): $(BUILD)/%: $(BUILD)/%.o $(BENCH_SUPPORT) $(BUILD)/server/pool.o $(BUILD)/server/allocator.o $(LIBRARIES)
-	$(call link,$(SERVER_LIBS) $(ALLOCATOR))
+	$(call link,$(SERVER_LIBS))
 $(EXAMPLES): $(BUILD)/%: $(BUILD)/%.o
 	$(call link,-lcurl -ljansson)
 $(BUILD)/docs/ops: $(BUILD)/docs/ops.o $(LIBRARIES)
