@@ -21,11 +21,13 @@ CFLAGS = -std=c11 $(OPT) $(HARDEN) $(WARN)
 LDFLAGS = $(SANITIZE) -pie -Wl,-z,relro,-z,now -pthread
 CORE_LIBS = -lopenblas -lm
 API_LIBS = -ljansson -lxxhash $(CORE_LIBS)
-SERVER_LIBS = -lmicrohttpd $(API_LIBS)
+# Not where a sanitizer brings an allocator of its own: see server/allocator.c.
+ALLOCATOR = $(if $(SAN),,-ljemalloc)
+SERVER_LIBS = -lmicrohttpd $(API_LIBS) $(ALLOCATOR)
 
 # Debian's packages. `make NEED=true` leaves installing to you.
 NEED = .ci/need
-BUILD_NEEDS = gcc libc6-dev libmicrohttpd-dev libjansson-dev libxxhash-dev libopenblas-dev
+BUILD_NEEDS = gcc libc6-dev libmicrohttpd-dev libjansson-dev libxxhash-dev libopenblas-dev libjemalloc-dev
 CURL_NEEDS = libcurl4-openssl-dev
 TEST_NEEDS = $(CURL_NEEDS) libcmocka-dev curl $(if $(DOCS_TESTS),python3) $(if $(PYTHON_TESTS),python3-venv) \
     $(if $(filter javascript,$(SUITES)),$(if $(shell command -v node),,nodejs))
@@ -82,8 +84,8 @@ $(SERVER_TESTS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT) $(filter-out %/main.o,$(SER
 	$(call link,-lcmocka $(SERVER_LIBS))
 $(E2E): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT) $(LIBRARIES)
 	$(call link,-lcmocka -lcurl $(API_LIBS))
-$(BENCH): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/server/pool.o $(LIBRARIES)
-	$(call link,-lcurl $(API_LIBS))
+$(BENCH): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/server/pool.o $(BUILD)/server/allocator.o $(LIBRARIES)
+	$(call link,-lcurl $(API_LIBS) $(ALLOCATOR))
 $(EXAMPLES): $(BUILD)/%: $(BUILD)/%.o
 	$(call link,-lcurl -ljansson)
 $(BUILD)/docs/ops: $(BUILD)/docs/ops.o $(LIBRARIES)

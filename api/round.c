@@ -63,7 +63,7 @@ static struct nn_grads *aggregate(struct api_request *first, const struct api_po
     double total = policy->sum ? 1 : (double)samples;
     if (first->answer.n_results) {
         if (api_reserve(first, nn_graph_trainable_bytes(first->model->graph))) return NULL;
-        if (!(sum = nn_grads_new(first->model->graph, &first->err))) return NULL;
+        if (!(sum = nn_grads_new_unset(first->model->graph, &first->err))) return NULL;
         nn_grads_copy(sum, first->grads);
     }
     nn_grads_scale(sum, (policy->sum ? 1 : (double)first->samples) / total, par);

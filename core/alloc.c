@@ -56,9 +56,12 @@ void *nn_block_new(size_t bytes) {
     size_t rounded;
     if (__builtin_add_overflow(bytes, (size_t)63, &rounded)) return NULL;
     rounded &= ~(size_t)63;
-    if (!rounded) rounded = 64;
-    void *block = aligned_alloc(64, rounded);
-    return block ? memset(block, 0, rounded) : NULL;
+    return aligned_alloc(64, rounded ? rounded : 64);
+}
+
+void *nn_block_zeros(size_t bytes) {
+    void *block = nn_block_new(bytes);
+    return block ? memset(block, 0, bytes) : NULL;
 }
 
 void nn_block_free(void *block) { free(block); }

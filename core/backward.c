@@ -104,18 +104,19 @@ static double normalizer_of(const struct nn_backward *b, int index, const struct
     return (double)(pass->rows * nn_shape_elements(pass->out));
 }
 
+static void *gradient_zeros(struct nn_backward *b, int node) {
+    const struct nn_plan *plan = b->plan;
+    int64_t n = plan->run.rows * nn_shape_elements(&plan->graph->nodes[node].shape);
+    return memset(nn_at(b->block, plan->d_value[node]), 0, (size_t)n * nn_dtype_size(plan->graph->dtype));
+}
+
 /* The gradient of a node, zeroed before the first contribution to it. NULL if it is not needed. */
 static void *gradient_of(struct nn_backward *b, int node) {
     const struct nn_plan *plan = b->plan;
     if (!plan->needed[node]) return NULL;
-    void *d = nn_at(b->block, plan->d_value[node]);
-    if (!b->begun[node]) {
-        const struct nn_node *n = &plan->graph->nodes[node];
-        memset(d, 0,
-               (size_t)(plan->run.rows * nn_shape_elements(&n->shape)) * nn_dtype_size(plan->graph->dtype));
-        b->begun[node] = true;
-    }
-    return d;
+    if (b->begun[node]) return nn_at(b->block, plan->d_value[node]);
+    b->begun[node] = true;
+    return gradient_zeros(b, node);
 }
 
 /* loss = scale / normalizer * Σ weight * value; the factor of each value is its upstream gradient. */
@@ -182,7 +183,10 @@ void nn_backward_run(struct nn_backward *b, struct nn_grads *grads, const struct
     const struct nn_plan *plan = b->plan;
     const struct nn_graph *graph = plan->graph;
     assert(!grads || (plan->parameters && grads->graph == graph));
-    for (int i = 0; i < graph->n_nodes; i++) b->begun[i] = plan->upstream[i];
+    for (int i = 0; i < graph->n_nodes; i++) {
+        b->begun[i] = plan->upstream[i];
+        if (plan->wanted[i] && !plan->needed[i] && !plan->upstream[i]) gradient_zeros(b, i);
+    }
     for (int i = 0; plan->losses && i < graph->n_losses; i++)
         if (!plan->losses[i].skip) run_loss(b, i, par);
     for (int k = graph->n_nodes - 1; k >= 0; k--) {

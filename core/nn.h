@@ -107,8 +107,10 @@ void nn_arena_free(struct nn_arena *arena);
 void *nn_arena_alloc(struct nn_arena *arena, size_t n, size_t size);
 char *nn_arena_strdup(struct nn_arena *arena, const char *text);
 
-/* Bytes in an aligned block (64 bytes, one cache line); zeroed. NULL when memory is out. */
+/* Bytes in an aligned block (64 bytes, one cache line), as malloc finds them, or zeroed. NULL when memory is
+ * out. */
 void *nn_block_new(size_t bytes);
+void *nn_block_zeros(size_t bytes);
 void nn_block_free(void *block);
 
 /* --- what the tables say ------------------------------------------------------------------------ */
@@ -344,6 +346,8 @@ int nn_params_first_nonfinite(const struct nn_params *params, const struct nn_pa
 struct nn_grads; /* a block with the layout of the trainable parameters */
 
 struct nn_grads *nn_grads_new(struct nn_graph *graph, struct nn_error *err); /* zeroed */
+/* For a caller that writes the gradient of every trainable parameter: only what lies between them is zeroed. */
+struct nn_grads *nn_grads_new_unset(struct nn_graph *graph, struct nn_error *err);
 void nn_grads_free(struct nn_grads *grads);
 void nn_grads_clear(struct nn_grads *grads);
 /* All of `from`, which is of the same graph. */

@@ -87,7 +87,7 @@ int nn_optimizer_configure(struct nn_optimizer *optimizer, const struct nn_attrs
     if (!values) goto no_memory;
     for (int i = 0; i < NN_MAX_SLOTS; i++)
         if (uses_slot(op, values, i) && !optimizer->slot[i] &&
-            !(added[i] = nn_block_new(optimizer->graph->trainable_bytes)))
+            !(added[i] = nn_block_zeros(optimizer->graph->trainable_bytes)))
             goto no_memory;
     nn_arena_free(optimizer->arena);
     optimizer->arena = arena;

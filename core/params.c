@@ -10,7 +10,7 @@
 struct nn_params *nn_params_new(struct nn_graph *graph, struct nn_error *err) {
     assert(graph->sealed);
     struct nn_params *params = calloc(1, sizeof *params);
-    if (!params || !(params->data = nn_block_new(graph->param_bytes))) {
+    if (!params || !(params->data = nn_block_zeros(graph->param_bytes))) {
         free(params);
         nn_fail(err, NN_E_NOMEM, "no memory for %zu bytes of parameters", graph->param_bytes);
         return NULL;
@@ -141,7 +141,20 @@ int nn_params_alike(const struct nn_graph *graph, const struct nn_graph *other, 
 
 /* --- gradients --------------------------------------------------------------------------------- */
 
-struct nn_grads *nn_grads_new(struct nn_graph *graph, struct nn_error *err) {
+/* Passes over the whole block add, scale and step what lies between the parameters too: it has to stay zero. */
+static void clear_padding(struct nn_grads *grads) {
+    const struct nn_graph *graph = grads->graph;
+    size_t end = 0, size = nn_dtype_size(graph->dtype);
+    for (int i = 0; i < graph->n_params; i++) {
+        const struct nn_param *param = &graph->params[i];
+        if (!param->trainable) continue;
+        memset(grads->data + end, 0, param->offset - end);
+        end = param->offset + (size_t)param->elements * size;
+    }
+    memset(grads->data + end, 0, graph->trainable_bytes - end);
+}
+
+struct nn_grads *nn_grads_new_unset(struct nn_graph *graph, struct nn_error *err) {
     assert(graph->sealed);
     struct nn_grads *grads = calloc(1, sizeof *grads);
     if (!grads || !(grads->data = nn_block_new(graph->trainable_bytes))) {
@@ -150,6 +163,13 @@ struct nn_grads *nn_grads_new(struct nn_graph *graph, struct nn_error *err) {
         return NULL;
     }
     grads->graph = nn_graph_ref(graph);
+    clear_padding(grads);
+    return grads;
+}
+
+struct nn_grads *nn_grads_new(struct nn_graph *graph, struct nn_error *err) {
+    struct nn_grads *grads = nn_grads_new_unset(graph, err);
+    if (grads) nn_grads_clear(grads);
     return grads;
 }
 

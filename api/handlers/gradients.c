@@ -49,13 +49,16 @@ static int read_gradients(struct api_request *request) {
     if (api_bind_names(request, "gradients", find_trainable, graph) ||
         api_reserve(request, nn_graph_trainable_bytes(graph)))
         return (int)request->err.code;
-    if (!(request->grads = nn_grads_new(graph, &request->err))) return (int)request->err.code;
+    if (!(request->grads = nn_grads_new_unset(graph, &request->err))) return (int)request->err.code;
     bool *only = nn_arena_alloc(request->arena, (size_t)n, sizeof *only);
     if (!only) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     for (int i = 0; i < n; i++) {
         const struct nn_param *param = nn_graph_param(graph, i);
         const struct api_tensor *tensor = api_document_tensor(&request->doc, "gradients", param->name);
         trainable += param->trainable;
+        if (!tensor && param->trainable)
+            memset(nn_grads_data(request->grads, i), 0,
+                   (size_t)param->elements * nn_dtype_size(nn_graph_dtype(graph)));
         if (!tensor) continue;
         if (api_bind(request, tensor, &param->shape, nn_graph_dtype(graph), nn_grads_data(request->grads, i)))
             return (int)request->err.code;
@@ -97,8 +100,8 @@ int api_post_gradients(struct api_request *request) {
 static int copy_sum(struct api_request *request) {
     struct api_model *model = request->model;
     if (api_reserve(request, nn_graph_trainable_bytes(model->graph))) return (int)request->err.code;
-    if (!(request->grads = nn_grads_new(model->graph, &request->err))) return (int)request->err.code;
-    nn_grads_add(request->grads, model->sum, 1, api_parallel(request->api));
+    if (!(request->grads = nn_grads_new_unset(model->graph, &request->err))) return (int)request->err.code;
+    nn_grads_copy(request->grads, model->sum);
     return NN_OK;
 }
 

@@ -270,6 +270,29 @@ static void sums_of_gradients(void **state) {
     nn_graph_unref(graph);
 }
 
+/* Between parameters there are always zeros, so that nothing grows there unseen; the rest is the caller's. */
+static void padding_of_gradients(void **state) {
+    (void)state;
+    struct nn_error err = {0};
+    struct nn_graph *graph = test_model(NN_F32, VECTOR(4), two_layers);
+    int weight = nn_graph_param_find(graph, "head.weight"), bias = nn_graph_param_find(graph, "head.bias");
+    size_t bytes = nn_graph_trainable_bytes(graph);
+    for (int i = 0; i < 10; i++) { /* some of the blocks were somebody's before, and are not zeros */
+        unsigned char *dirty = nn_block_new(bytes);
+        memset(dirty, 0xff, bytes);
+        nn_block_free(dirty);
+        struct nn_grads *grads = nn_grads_new_unset(graph, &err), *copy = nn_grads_new(graph, &err);
+        unsigned char *first = nn_grads_data(grads, weight);
+        memset(nn_grads_data(grads, weight), 0, 15 * sizeof(float));
+        memset(nn_grads_data(grads, bias), 0, 3 * sizeof(float));
+        for (size_t k = 0; k < bytes; k++) assert_int_equal(first[k], 0);
+        assert_memory_equal(first, nn_grads_data(copy, weight), bytes);
+        nn_grads_free(grads);
+        nn_grads_free(copy);
+    }
+    nn_graph_unref(graph);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layout),
@@ -280,6 +303,7 @@ int main(void) {
         cmocka_unit_test(versions),
         cmocka_unit_test(nonfinite_parameters),
         cmocka_unit_test(sums_of_gradients),
+        cmocka_unit_test(padding_of_gradients),
     };
     nn_blas_init();
     return cmocka_run_group_tests_name("parameters", tests, NULL, NULL);
