@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "context.h"
+#include "cost.h"
 #include "effect.h"
 #include "model.h"
 #include "request.h"
@@ -113,6 +114,8 @@ static int check_members(struct api_request *request) {
 }
 
 static int read_document(struct api_request *request) {
+    if (request->read) return (int)request->err.code;
+    request->read = true;
     if (request->route->body == API_NO_BODY) return NN_OK;
     if (request->size == 0) return nn_fail(&request->err, NN_E_MALFORMED, "the body is empty");
     if (api_document_read(&request->doc, request->in, request->route->body, request->body, request->size,
@@ -134,6 +137,22 @@ static void serve(void *arg) {
  * part in some thousands of products. */
 static uint64_t guess_cost(size_t body) { return (uint64_t)body / 4 * 4096; }
 
+/* Serves the request here if that is brief, or has another thread do it. */
+static void serve_or_queue(struct api_request *request) {
+    const struct api_env *env = &request->api->env;
+    uint64_t cost = guess_cost(request->size), known;
+    if (api_brief_to_read(request)) {
+        int code = read_document(request);
+        known = code ? 0 : api_cost(request);
+        request->brief = known <= API_BRIEF;
+        if (known < UINT64_MAX) cost = known;
+    }
+    if (request->brief)
+        serve(request);
+    else if (!env->execute(env->self, serve, request, cost))
+        api_finish(request, nn_fail(&request->err, NN_E_BUSY, "the queue is full"));
+}
+
 void api_submit_take(struct api_request *request, void *body, size_t size, api_reply_fn *reply,
                      void *context) {
     struct api *api = request->api;
@@ -146,8 +165,8 @@ void api_submit_take(struct api_request *request, void *body, size_t size, api_r
         api_finish(request, (int)request->err.code);
     } else if (!api->env.execute || request->route->open) {
         serve(request); /* whether the process is alive can be told however full the queue is */
-    } else if (!api->env.execute(api->env.self, serve, request, guess_cost(size))) {
-        api_finish(request, nn_fail(&request->err, NN_E_BUSY, "the queue is full"));
+    } else {
+        serve_or_queue(request);
     }
 }
 

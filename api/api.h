@@ -110,7 +110,8 @@ void api_request_free(struct api_request *request);
 
 /* `response` is the callee's; NULL only when there was no memory even to say so: answer 503. */
 typedef void api_reply_fn(void *context, struct api_response *response);
-/* Consumes the request and `body`, a malloc'ed buffer (NULL when size is 0), even on failure. */
+/* Consumes the request and `body`, a malloc'ed buffer (NULL when size is 0), even on failure. What takes no
+ * longer than to hand it to another thread is served, and answered, before this returns. */
 void api_submit_take(struct api_request *request, void *body, size_t size, api_reply_fn *reply,
                      void *context);
 

@@ -24,6 +24,10 @@ int api_bind_shape(struct api_request *request, const struct api_tensor *tensor,
 int api_bind(struct api_request *request, const struct api_tensor *tensor, const struct nn_shape *shape,
              enum nn_dtype dtype, void *out) {
     if (api_bind_shape(request, tensor, shape)) return (int)request->err.code;
+    bool same = tensor->data && tensor->dtype == api_dtype_of(dtype);
+    if (same && api_elements_copy(tensor->data, dtype, out, nn_shape_elements(&tensor->shape),
+                                  api_parallel(request->api)))
+        return NN_OK;
     if (api_tensor_convert(tensor, dtype, out, &request->err)) return point_tensor(request, tensor);
     return NN_OK;
 }

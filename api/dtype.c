@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <float.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -244,6 +245,55 @@ int api_tensor_convert(const struct api_tensor *tensor, enum nn_dtype to, void *
     if (tensor->json) return api_json_array_convert(tensor, to, out, err);
     if (tensor->dtype == API_I64) return convert_integers(tensor, to, out, err);
     return convert_elements(tensor, to, out, err);
+}
+
+/* One pass: what is copied is looked at while it is there. A number is finite unless its exponent is all ones. */
+#define COPY(bits, exponent)                                                                                 \
+    static bool copy_##bits(const unsigned char *restrict from, unsigned char *restrict to, size_t n) {      \
+        uint##bits##_t bad = 0;                                                                              \
+        for (size_t i = 0; i < n; i++) {                                                                     \
+            uint##bits##_t x;                                                                                \
+            memcpy(&x, from + i * sizeof x, sizeof x);                                                       \
+            memcpy(to + i * sizeof x, &x, sizeof x);                                                         \
+            bad |= (x & (exponent)) == (exponent);                                                           \
+        }                                                                                                    \
+        return !bad;                                                                                         \
+    }
+COPY(32, UINT32_C(0x7f800000))
+COPY(64, UINT64_C(0x7ff0000000000000))
+
+#define COPIED_AT_ONCE ((size_t)1 << 18) /* elements: too few are not worth another thread */
+
+struct copy {
+    const unsigned char *from;
+    unsigned char *to;
+    enum nn_dtype type;
+    size_t n;
+    atomic_bool bad;
+};
+
+static void copy_part(void *arg, size_t part) {
+    struct copy *copy = arg;
+    size_t first = part * COPIED_AT_ONCE,
+           n = copy->n - first < COPIED_AT_ONCE ? copy->n - first : COPIED_AT_ONCE;
+    size_t at = first * nn_dtype_size(copy->type);
+    bool good = true;
+    if (copy->type == NN_I64)
+        memcpy(copy->to + at, copy->from + at, n * sizeof(int64_t));
+    else
+        good = (copy->type == NN_F32 ? copy_32 : copy_64)(copy->from + at, copy->to + at, n);
+    if (!good) atomic_store_explicit(&copy->bad, true, memory_order_relaxed);
+}
+
+bool api_elements_copy(const void *from, enum nn_dtype type, void *out, int64_t n,
+                       const struct nn_parallel *par) {
+    struct copy copy = {.from = from, .to = out, .type = type, .n = (size_t)n};
+    size_t parts = ((size_t)n + COPIED_AT_ONCE - 1) / COPIED_AT_ONCE;
+    if (par && par->run && parts > 1)
+        par->run(par->pool, parts, copy_part, &copy);
+    else
+        for (size_t i = 0; i < parts; i++) copy_part(&copy, i);
+    return !atomic_load(&copy.bad);
 }
 
 /* --- to the wire ------------------------------------------------------------------------------- */

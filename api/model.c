@@ -64,6 +64,18 @@ static size_t overhead(const struct nn_graph *graph) {
     return sizeof(struct api_model) + 4096 * (size_t)nn_graph_node_count(graph);
 }
 
+static struct api_model_size measure(const struct nn_graph *graph) {
+    struct api_model_size size = {.nodes = nn_graph_node_count(graph),
+                                  .params = nn_graph_param_count(graph),
+                                  .row_work = nn_graph_work(graph)};
+    for (int i = 0; i < size.nodes; i++) {
+        struct nn_node_info node = nn_graph_node(graph, i);
+        size.row_numbers += (double)nn_shape_elements(&node.shape);
+    }
+    for (int i = 0; i < size.params; i++) size.numbers += (double)nn_graph_param(graph, i)->elements;
+    return size;
+}
+
 /* Its numbers: the first version, drawn from the seed, and the optimizer's state. */
 static int fill(struct api_request *request, struct api_model *model, const struct api_spec *spec) {
     struct nn_error *err = &request->err;
@@ -95,6 +107,7 @@ int api_model_new(struct api_request *request, const char *name, const struct ap
     model->policy = spec->policy;
     snprintf(model->name, sizeof model->name, "%s", name);
     model->graph = nn_graph_ref(spec->graph);
+    model->size = measure(spec->graph);
     if (api_random(request, &incarnation) || api_random(request, &seed)) return (int)err->code;
     snprintf(model->incarnation, sizeof model->incarnation, "%016llx", (unsigned long long)incarnation);
     model->seed = spec->has_seed ? spec->seed : seed & (uint64_t)API_MAX_SEED;
@@ -146,6 +159,15 @@ int api_model_find(struct api_request *request, const char *name) {
     if (model) hold(request, model);
     pthread_mutex_unlock(&api->lock);
     return model ? NN_OK : nn_fail(&request->err, NN_E_NOT_FOUND, "no model is named \"%.100s\"", name);
+}
+
+bool api_model_size(struct api *api, const char *name, struct api_model_size *size) {
+    struct api_model key = {0};
+    pthread_mutex_lock(&api->lock);
+    const struct api_model *model = lookup(api, name, &key);
+    if (model) *size = model->size;
+    pthread_mutex_unlock(&api->lock);
+    return model != NULL;
 }
 
 int api_model_delete(struct api_request *request, const char *name) {
@@ -223,14 +245,50 @@ static void take_turn(struct api_request *request, bool dead) {
     if (code != API_LATER) api_finish(request, code);
 }
 
-static void drain(struct api *api, struct api_model *model) {
+static bool waits(struct api *api, const struct api_model *model) {
+    pthread_mutex_lock(&api->lock);
+    bool more = model->first || model->nudged;
+    pthread_mutex_unlock(&api->lock);
+    return more;
+}
+
+static void drain(struct api *api, struct api_model *model, bool brief);
+
+struct drain_job {
+    struct api *api;
+    struct api_model *model;
+};
+
+static void run_drain(void *arg) {
+    struct drain_job job = *(struct drain_job *)arg;
+    free(arg);
+    drain(job.api, job.model, false);
+}
+
+/* For a thread that has other things to look after, as long as another will do it: to settle a round may mean
+ * a step, and then the changes that wait behind it. */
+static void drain_elsewhere(struct api *api, struct api_model *model) {
+    struct drain_job *job = api->env.execute ? malloc(sizeof *job) : NULL;
+    if (job) *job = (struct drain_job){api, model};
+    if (job && api->env.execute(api->env.self, run_drain, job, 0)) return;
+    free(job);
+    drain(api, model, false);
+}
+
+/* One change after the other. A thread that has to be brief leaves those that come behind its own to
+ * another. */
+static void drain(struct api *api, struct api_model *model, bool brief) {
     struct api_request *request;
     bool dead;
-    while (pop(api, model, &request, &dead)) {
+    for (bool own = true; own || !brief || !waits(api, model); own = false) {
+        if (!pop(api, model, &request, &dead)) {
+            api_model_unref(api, model);
+            return;
+        }
         if (request) take_turn(request, dead);
         api_round_settle(api, model, dead);
     }
-    api_model_unref(api, model);
+    drain_elsewhere(api, model);
 }
 
 void api_model_nudge(struct api *api, struct api_model *model) {
@@ -239,7 +297,7 @@ void api_model_nudge(struct api *api, struct api_model *model) {
     model->nudged = model->draining = true;
     if (idle) atomic_fetch_add(&model->refs, 1);
     pthread_mutex_unlock(&api->lock);
-    if (idle) drain(api, model);
+    if (idle) drain(api, model, false);
 }
 
 struct due {
@@ -264,27 +322,6 @@ static void find_due(const void *node, VISIT visit, void *closure) {
     due->models[due->n++] = model;
 }
 
-struct drain_job {
-    struct api *api;
-    struct api_model *model;
-};
-
-static void run_drain(void *arg) {
-    struct drain_job job = *(struct drain_job *)arg;
-    free(arg);
-    drain(job.api, job.model);
-}
-
-/* To settle a round may mean a step, and then the changes that wait behind it: no work for the thread that
- * looks after everybody's time, as long as another will do it. */
-static void drain_elsewhere(struct api *api, struct api_model *model) {
-    struct drain_job *job = api->env.execute ? malloc(sizeof *job) : NULL;
-    if (job) *job = (struct drain_job){api, model};
-    if (job && api->env.execute(api->env.self, run_drain, job, 0)) return;
-    free(job);
-    drain(api, model);
-}
-
 void api_models_tick(struct api *api) {
     struct due due = {.api = api, .now_ms = api_now_ms(api)};
     pthread_mutex_lock(&api->lock);
@@ -304,13 +341,13 @@ int api_model_turn(struct api_request *request, int (*turn)(struct api_request *
     else
         model->first = request;
     model->last = request;
-    bool idle = !model->draining;
+    bool idle = !model->draining, brief = request->brief;
     if (idle) {
         model->draining = true;
         atomic_fetch_add(&model->refs, 1);
     }
     pthread_mutex_unlock(&api->lock);
-    if (idle) drain(api, model);
+    if (idle) drain(api, model, brief);
     return API_LATER;
 }
 

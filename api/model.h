@@ -30,12 +30,21 @@ struct api_round {
     int64_t since_ms; /* the first one's coming */
 };
 
+/* What work with a model depends on. */
+struct api_model_size {
+    int nodes, params;
+    double row_work;    /* nn_graph_work */
+    double row_numbers; /* of all nodes' values */
+    double numbers;     /* of the parameters */
+};
+
 struct api_model {
     atomic_int refs;
     char name[API_MAX_MODEL_NAME + 1];
     char incarnation[17];
     struct nn_graph *graph;
     uint64_t seed;
+    struct api_model_size size;
 
     /* Guarded by the registry's lock. */
     struct nn_params *params; /* the current version; one of `blocks` */
@@ -69,6 +78,8 @@ int api_model_new(struct api_request *request, const char *name, const struct ap
 int api_model_register(struct api_request *request);
 /* Finds a model and its current version: request->model and ->params. NN_E_NOT_FOUND. */
 int api_model_find(struct api_request *request, const char *name);
+/* False: there is no such model. */
+bool api_model_size(struct api *api, const char *name, struct api_model_size *size);
 /* Takes request->model out of the registry; changes that still wait get NN_E_NOT_FOUND, and so does this
  * one if it comes too late. NN_E_STALE. */
 int api_model_delete(struct api_request *request, const char *name);

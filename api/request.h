@@ -64,6 +64,8 @@ struct api_request {
     void *reply_context;
 
     struct api_document doc;
+    bool read;  /* the document has been */
+    bool brief; /* it is served by a thread that others wait for: see cost.h */
     struct api_answer answer;
     struct nn_error err;
     struct api_pointer pointer; /* where err is, in the request */

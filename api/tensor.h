@@ -39,6 +39,11 @@ size_t api_json_array_scan(const char *text, size_t size, struct nn_shape *shape
  * index of the element at fault in the text. JSON decimals are rounded correctly, once, to `to`. */
 int api_tensor_convert(const struct api_tensor *tensor, enum nn_dtype to, void *out, struct nn_error *err);
 
+/* The same for elements of the type that they are to have, at the speed of memory. False, with `out` half
+ * written: it is for api_tensor_convert to say what is wrong. */
+bool api_elements_copy(const void *from, enum nn_dtype type, void *out, int64_t n,
+                       const struct nn_parallel *par);
+
 /* Converts n elements of core's to a wire type; I64 only to I64. Rounds to nearest even. */
 void api_elements_convert(const void *from, enum nn_dtype from_type, void *to, enum api_dtype to_type,
                           int64_t n);

@@ -128,7 +128,7 @@ static int add_version(struct api_request *request) {
 int api_turn_set_parameters(struct api_request *request) {
     struct nn_params *next;
     if (add_version(request) || api_model_next(request, &next)) return (int)request->err.code;
-    nn_params_copy(next, request->model->params);
+    if (request->partial) nn_params_copy(next, request->model->params);
     if (api_bind_parameters(request, next, request->partial) || api_answer_ready(request))
         return (int)request->err.code;
     api_model_publish(request, next);

@@ -405,6 +405,17 @@ struct nn_node_info nn_graph_node(const struct nn_graph *graph, int node) {
     return (struct nn_node_info){n->name, n->op ? &n->op->def : NULL, n->dtype, n->shape};
 }
 
+double nn_graph_work(const struct nn_graph *graph) {
+    double work = 0;
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const struct nn_node *node = &graph->nodes[i];
+        double in = 0;
+        for (int k = 0; k < node->n_inputs; k++) in += (double)nn_shape_elements(&node->in[k]);
+        work += 2 * in * (double)nn_shape_elements(&node->shape);
+    }
+    return work;
+}
+
 int nn_graph_param_count(const struct nn_graph *graph) { return graph->n_params; }
 const struct nn_param *nn_graph_param(const struct nn_graph *graph, int index) {
     assert(index >= 0 && index < graph->n_params);

@@ -266,6 +266,9 @@ struct nn_node_info {
     struct nn_shape shape; /* of a sample */
 };
 struct nn_node_info nn_graph_node(const struct nn_graph *graph, int node);
+/* Floating-point operations of a row's forward, were every output a sum of products over its operator's inputs:
+ * no operator takes more, and a linear one no less. */
+double nn_graph_work(const struct nn_graph *graph);
 
 /* One parameter: a view into the block. Trainable ones come first, so a gradient is a shorter block. */
 struct nn_param {

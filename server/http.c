@@ -6,16 +6,16 @@
  *     HEAD     is the head sound, is the request admitted?
  *     LOOKING  the connection is suspended for a moment: has the peer left?
  *     BODY     copied into one buffer; of a refused request thrown away
- *     WAITING  the connection is suspended, the request is the API's
+ *     WAITING  the request is the API's, and the connection suspended, unless the reply came at once
  *     DONE     the answer is queued
  *
- * The connection is suspended before the request is submitted, because the reply may come at once. */
+ * A reply may come on this thread before the request's submission returns: then it is sent right away. Or it
+ * comes from another thread, perhaps just while the connection is being suspended: who comes second of the two
+ * resumes it. */
 #include "http.h"
 
-#include <arpa/inet.h>
 #include <inttypes.h>
 #include <microhttpd.h>
-#include <netdb.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -27,10 +27,12 @@
 
 #include "head.h"
 #include "log.h"
+#include "peer.h"
 #include "target.h"
 
-/* Half of it is the buffer that bodies are read through; more than this is slower, as it is cleared. */
-#define CONNECTION_MEMORY ((size_t)128 * 1024)
+/* Half of it is the buffer that bodies are read through. All of it is cleared after every request, so that more
+ * makes small requests slower, and large ones no faster. */
+#define CONNECTION_MEMORY ((size_t)64 * 1024)
 
 /* A refused request's body is read and thrown away up to here, so that the peer reads the answer rather
  * than losing it to a reset connection; beyond, the connection is closed. */
@@ -67,6 +69,7 @@ struct exchange {
 
     struct api_request *request;   /* until it is submitted or refused */
     struct api_response *response; /* until it is queued; NULL then means that memory is out */
+    atomic_int reply;
     bool chunked;
     char *body;
     size_t size, capacity;
@@ -144,31 +147,16 @@ static void *begin(void *self, const char *target, struct MHD_Connection *connec
     return x;
 }
 
-/* The peer's host and port; "unix" and "" where it has none. */
-static void peer_address(struct MHD_Connection *connection, char host[INET6_ADDRSTRLEN], char port[8]) {
+static const struct sockaddr *address_of(struct MHD_Connection *connection) {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    const struct sockaddr *address = info ? info->client_addr : NULL;
-    socklen_t length = 0;
-    if (address && address->sa_family == AF_INET) length = sizeof(struct sockaddr_in);
-    if (address && address->sa_family == AF_INET6) length = sizeof(struct sockaddr_in6);
-    if (length &&
-        getnameinfo(address, length, host, INET6_ADDRSTRLEN, port, 8, NI_NUMERICHOST | NI_NUMERICSERV) == 0)
-        return;
-    snprintf(host, INET6_ADDRSTRLEN, "unix");
-    port[0] = '\0';
-}
-
-static void peer_name(struct MHD_Connection *connection, char name[80]) {
-    char host[INET6_ADDRSTRLEN], port[8];
-    peer_address(connection, host, port);
-    snprintf(name, 80, !*port ? "%s" : strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
+    return info ? info->client_addr : NULL;
 }
 
 static void log_exchange(const struct exchange *x, bool whole) {
-    char peer[80];
+    char peer[SRV_PEER_NAME];
     struct timespec now;
-    peer_name(x->connection, peer);
+    srv_peer_name(address_of(x->connection), peer);
     clock_gettime(CLOCK_MONOTONIC, &now);
     int64_t us = (now.tv_sec - x->began_monotonic.tv_sec) * INT64_C(1000000) +
                  (now.tv_nsec - x->began_monotonic.tv_nsec) / 1000;
@@ -294,7 +282,7 @@ static const char *header(const struct exchange *x, const char *name) {
 
 static void admit(struct exchange *x, int64_t length) {
     char host[INET6_ADDRSTRLEN], port[8];
-    peer_address(x->connection, host, port);
+    srv_peer_address(address_of(x->connection), host, port);
     struct api_head head = {
         /* Of an answer to HEAD, libmicrohttpd sends the head alone. */
         .method = strcmp(x->method, "HEAD") == 0 ? "GET" : x->method,
@@ -403,11 +391,14 @@ static bool take_body(struct exchange *x, const char *data, size_t size) {
 
 /* --- the request as a whole ---------------------------------------------------------------------- */
 
-/* From any thread, perhaps within api_submit_take. Once resumed, the exchange is another thread's. */
+enum { AWAITED, SUSPENDED, CAME }; /* of exchange.reply */
+
+/* From any thread, perhaps within api_submit_take. From then on the exchange is the I/O thread's. */
 static void reply(void *self, struct api_response *response) {
     struct exchange *x = self;
+    struct MHD_Connection *connection = x->connection;
     x->response = response;
-    MHD_resume_connection(x->connection);
+    if (atomic_exchange(&x->reply, CAME) == SUSPENDED) MHD_resume_connection(connection);
 }
 
 static enum MHD_Result submit(struct exchange *x) {
@@ -421,8 +412,10 @@ static enum MHD_Result submit(struct exchange *x) {
     x->stage = WAITING;
     x->request = NULL;
     x->body = NULL;
-    MHD_suspend_connection(x->connection);
     api_submit_take(request, body, x->size, reply, x);
+    if (atomic_load(&x->reply) == CAME) return answer(x);
+    MHD_suspend_connection(x->connection);
+    if (atomic_exchange(&x->reply, SUSPENDED) == CAME) MHD_resume_connection(x->connection);
     return MHD_YES;
 }
 

@@ -7,11 +7,13 @@
 #include <float.h>
 #include <limits.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "../../api/tensor.h"
+#include "../support/threads.h"
 
 static void names(void **state) {
     (void)state;
@@ -206,6 +208,38 @@ static void elements(void **state) {
     }
 }
 
+/* Elements of the type that they are to have, from any address, in one part and in several. */
+static void copies(void **state) {
+    (void)state;
+    static const size_t sizes[] = {1, 7, 64, 1000, ((size_t)1 << 19) + 3};
+    static const enum nn_dtype types[] = {NN_F32, NN_F64, NN_I64};
+    size_t most = sizes[4] * 8;
+    unsigned char *from = malloc(most + 1), *to = malloc(most + 1);
+    struct nn_parallel two = test_parallel(2);
+    for (size_t i = 0; i < most + 1; i++)
+        from[i] = (unsigned char)(i * 2654435761u >> 24 & 0x3f); /* finite */
+    for (size_t s = 0; s < 5 * 3; s++) {
+        enum nn_dtype type = types[s % 3];
+        size_t n = sizes[s / 3], bytes = n * nn_dtype_size(type), half = bytes / 2;
+        unsigned char *last = from + 1 + bytes - 1, kept = *last;
+        memset(to, 0xff, most + 1);
+        assert_true(api_elements_copy(from + 1, type, to + 1, (int64_t)n, s % 2 ? &two : NULL));
+        assert_memory_equal(from + 1, to + 1, half);
+        assert_memory_equal(from + 1 + half, to + 1 + half, bytes - half);
+        assert_int_equal(to[0], 0xff);
+        if (bytes < most) assert_int_equal(to[1 + bytes], 0xff);
+        if (type == NN_I64) continue; /* any bits will do */
+        unsigned char above = last[-1];
+        last[0] = 0x7f;
+        last[-1] = 0xf0; /* an infinity in F64, a NaN in F32 */
+        assert_false(api_elements_copy(from + 1, type, to + 1, (int64_t)n, s % 2 ? &two : NULL));
+        last[0] = kept;
+        last[-1] = above;
+    }
+    free(from);
+    free(to);
+}
+
 /* Longer than one block, with the fault far inside. */
 static void long_tensors(void **state) {
     (void)state;
@@ -252,6 +286,7 @@ int main(void) {
         cmocka_unit_test(halves_round_trip),
         cmocka_unit_test(halves_round_to_even),
         cmocka_unit_test(elements),
+        cmocka_unit_test(copies),
         cmocka_unit_test(long_tensors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
