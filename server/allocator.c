@@ -1,10 +1,18 @@
-/* allocator.c - how the process allocates: jemalloc, told to keep what requests give back for the next ones.
- *
- * A request takes blocks of megabytes and gives them back a moment later. The C library's malloc returns such
- * blocks to the system at once, and the next request pays for it with a page fault for every 4 KiB. */
+/* allocator.c - see allocator.h. */
+#include "allocator.h"
+
+#include <stddef.h>
 
 /* Read by jemalloc when the process begins; MALLOC_CONF in the environment comes after it. Blocks of any size
- * are kept, and pages that nobody took again within seconds go back to the system, by a thread of
- * jemalloc's own, so that an idle daemon holds its models and little else. */
+ * are kept until they are purged. (Its decay gives a large block back as a whole as soon as a little too much is
+ * kept, which for requests of many megabytes comes to giving them all back at once.) */
 extern const char *malloc_conf;
-const char *malloc_conf = "oversize_threshold:0,dirty_decay_ms:5000,muzzy_decay_ms:0,background_thread:true";
+const char *malloc_conf = "oversize_threshold:0,dirty_decay_ms:-1";
+
+/* jemalloc's; absent where a sanitizer's allocator takes its place. */
+extern int mallctl(const char *name, void *old, size_t *old_size, void *new, size_t new_size)
+    __attribute__((weak));
+
+void srv_allocator_trim(void) {
+    if (mallctl) mallctl("arena.4096.purge", NULL, NULL, NULL, 0); /* 4096: MALLCTL_ARENAS_ALL */
+}

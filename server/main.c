@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "../api/api.h"
+#include "allocator.h"
 #include "config.h"
 #include "http.h"
 #include "listen.h"
@@ -90,8 +91,13 @@ static void handle_signals(void) {
 /* Until a signal comes; meanwhile the API does what is due. */
 static void wait_for_stop(struct api *api) {
     struct timespec until;
+    int64_t trimmed = now_ms(NULL);
     do {
         api_tick(api);
+        if (now_ms(NULL) - trimmed >= SRV_TRIM_MS) {
+            srv_allocator_trim();
+            trimmed = now_ms(NULL);
+        }
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_nsec += TICK_NS;
         until.tv_sec += until.tv_nsec / 1000000000;
