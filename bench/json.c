@@ -10,9 +10,9 @@
 
 #include "../api/api.h"
 #include "../api/tensor.h"
-#include "step.h"
+#include "support/job.h"
 
-enum { ROWS = 64, N = ROWS * FEATURES, MAX_ROUNDS = 101, CALLS = 4 };
+enum { ROWS = 64, FEATURES = 784, N = ROWS * FEATURES, MAX_ROUNDS = 101, CALLS = 4 };
 
 static const struct nn_shape shape = {2, {ROWS, FEATURES}};
 
@@ -58,9 +58,9 @@ static char *write_array(const struct kind *kind, const float *x, size_t *size) 
         struct api_text out = {0};
         api_text_array(&out, x, NN_F32, &shape);
         *size = out.size;
-        return need(out.data);
+        return bench_need(out.data);
     }
-    FILE *f = need(open_memstream(&text, size));
+    FILE *f = bench_need(open_memstream(&text, size));
     for (int i = 0; i < N; i++) {
         fputs(i % FEATURES ? ", " : i ? "], [" : "[[", f);
         fprintf(f, kind->format, (double)x[i]);
@@ -71,10 +71,11 @@ static char *write_array(const struct kind *kind, const float *x, size_t *size) 
 }
 
 static json_t *make_tree(const float *x) {
-    json_t *tree = need(json_array());
+    json_t *tree = bench_need(json_array());
     for (int i = 0; i < N; i++) {
-        if (i % FEATURES == 0) json_array_append_new(tree, need(json_array()));
-        json_array_append_new(json_array_get(tree, (size_t)(i / FEATURES)), need(json_real((double)x[i])));
+        if (i % FEATURES == 0) json_array_append_new(tree, bench_need(json_array()));
+        json_array_append_new(json_array_get(tree, (size_t)(i / FEATURES)),
+                              bench_need(json_real((double)x[i])));
     }
     return tree;
 }
@@ -153,7 +154,7 @@ static struct api *service(void) {
     struct api_settings settings = {.limits = api_default_limits};
     struct api_env env = {.now_ms = no_time, .entropy = no_entropy};
     struct nn_error err = {0};
-    struct call make = {.api = need(api_new(&settings, &env, &err)),
+    struct call make = {.api = bench_need(api_new(&settings, &env, &err)),
                         .head = {.method = "POST", .path = "/models", .content_type = "application/json"},
                         .body = model,
                         .size = strlen(model)};
@@ -194,7 +195,7 @@ static struct call request(struct api *api, const char *path, const char *rest, 
                            const struct data *y, bool json_in) {
     static const char *const types[] = {"application/json", "application/safetensors"};
     struct call call = {.api = api, .head = {.method = "POST", .path = path}};
-    FILE *f = need(open_memstream(&call.body, &call.size));
+    FILE *f = bench_need(open_memstream(&call.body, &call.size));
     call.head.content_type = types[!json_in];
     call.head.accept = types[json_in];
     (json_in ? write_json : write_safetensors)(f, rest, x, y);
@@ -212,11 +213,11 @@ struct side {
 };
 
 static void measure(struct side *side, int round) {
-    free(need(malloc(
+    free(bench_need(malloc(
         (size_t)1 << 20))); /* lest what the side before has freed be put in order at this one's expense */
-    double begin = seconds();
+    double begin = bench_seconds();
     side->run(side->arg);
-    side->ns[round] = (seconds() - begin) * 1e9 / side->numbers;
+    side->ns[round] = (bench_seconds() - begin) * 1e9 / side->numbers;
 }
 
 static int by_size(const void *a, const void *b) {

@@ -38,10 +38,14 @@ def quartiles(entry):
 # --- tables -----------------------------------------------------------------------------------------
 
 def machine(r):
-    head = f"{r.data['date']}, {r.data['revision']}{', quick' * r.data['quick']}; {r.data['machine']}."
-    roof = r.roof()
-    return head + (f" A product of large matrices: {roof[0] / 1e9:.0f} GFLOP/s; a copy of memory: "
-                   f"{roof[1] / 1e9:.1f} GB/s, read and written." if roof else "")
+    quick = ", quick" if r.data["quick"] else ""
+    text = f"{r.data['date']}, {r.data['revision']}{quick}; {r.data['machine']}."
+    if r.roof():
+        products, memory, cache = (rate / 1e9 for rate in r.roof())
+        text += (f" A product of large matrices: {products:.0f} GFLOP/s; a copy of memory: {memory:.0f} GB/s, "
+                 f"read and written; within a cache {cache:.0f}.")
+    return text
+
 
 
 def steps(r):

@@ -38,6 +38,7 @@ class Results:
         return statistics.median([(x - y) / z for x, y, z in rounds]) if all(found) else None
 
     def roof(self):
-        """Floating-point operations and bytes a second that the machine does at best; None if not measured."""
-        peak, copy = self.seconds("machine", "peak"), self.seconds("machine", "copy")
-        return (2 * 2048**3 / peak, 2 * 256 * 2**20 / copy) if peak and copy else None
+        """What the machine does a second at best: floating-point operations, bytes to and from memory, and
+        to and from a cache. None if that was not measured."""
+        peak, copy, cached = (self.seconds("machine", what) for what in ("peak", "copy", "copy in cache"))
+        return (2 * 2048**3 / peak, 2 * 256 * 2**20 / copy, 2 * 8 * 2**20 / cached) if cached else None

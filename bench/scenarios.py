@@ -106,7 +106,8 @@ def coalescing(spec):
 
 def machine():
     yield Scenario("machine", "machine", (("peak", "blas", Work("forward", PEAK, 2048)),
-                                          ("copy", "blas", Work("copy", rows=256))), quick=True)
+                                          ("copy", "blas", Work("copy", rows=256)),
+                                          ("copy in cache", "blas", Work("copy", rows=8))), quick=True)
 
 
 def table(coalescing_spec):
