@@ -2,14 +2,22 @@
  *
  * One mutex guards it all but the claiming of a loop's turns, which is one atomic addition. Every worker
  * sleeps on a condition of its own: whoever brings work picks a sleeper who may do it, and marks it awake
- * at once, so that two pieces of work never wake the same one. */
+ * at once, so that two pieces of work never wake the same one.
+ *
+ * To wake a thread takes tens of microseconds, and a request is a dozen loops, one after the other. So a worker
+ * that finds nothing to do while others are at work looks out for a moment before it sleeps; so does a loop's
+ * caller that waits for its helpers' last turns. Where nobody works, nobody looks out. */
 #include "pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum { SHORT, LONG, LENGTHS };
+
+#define LOOKOUT_NS 50000 /* about what it takes to sleep and be woken */
 
 struct job {
     void (*run)(void *arg);
@@ -31,15 +39,17 @@ struct loop {
     void *arg;
     size_t n;
     atomic_size_t claimed;
-    int helpers; /* at it now */
+    atomic_int helpers; /* at it now; written under the mutex */
     pthread_cond_t alone;
 };
+
+enum { AWAKE, LOOKING_OUT, ASLEEP, RESTS }; /* how a worker rests */
 
 struct worker {
     struct srv_pool *pool;
     pthread_t thread;
     pthread_cond_t wake;
-    bool asleep;
+    atomic_int rest; /* written under the mutex */
     bool short_only; /* starts no long jobs */
 };
 
@@ -49,6 +59,7 @@ struct srv_pool {
     size_t room; /* jobs that may wait, of both lengths together */
     uint64_t arrivals;
     struct loop *loops;
+    atomic_int at_work; /* workers that run a job */
     bool stopping;
     int n_workers;
     struct worker *workers;
@@ -61,16 +72,19 @@ static bool may_start(const struct worker *worker, int length) {
     return length == SHORT || !worker->short_only || worker->pool->stopping;
 }
 
-/* Wakes one sleeper who may start such a job. The one for short jobs comes first in the array, so that
- * it is taken before those who could do more. */
+/* Wakes one who rests and may start such a job, lightest sleepers first. The one for short jobs comes first
+ * in the array, so that it is taken before those who could do more. */
 static bool wake_for(struct srv_pool *pool, int length) {
-    for (int i = 0; i < pool->n_workers; i++) {
-        struct worker *worker = &pool->workers[i];
-        if (!worker->asleep || !may_start(worker, length)) continue;
-        worker->asleep = false;
-        pthread_cond_signal(&worker->wake);
-        return true;
-    }
+    for (int rest = LOOKING_OUT; rest < RESTS; rest++)
+        for (int i = 0; i < pool->n_workers; i++) {
+            struct worker *worker = &pool->workers[i];
+            if (atomic_load_explicit(&worker->rest, memory_order_relaxed) != rest ||
+                !may_start(worker, length))
+                continue;
+            atomic_store_explicit(&worker->rest, AWAKE, memory_order_relaxed);
+            if (rest == ASLEEP) pthread_cond_signal(&worker->wake);
+            return true;
+        }
     return false;
 }
 
@@ -105,6 +119,36 @@ static void unlist(struct srv_pool *pool, const struct loop *loop) {
     *link = loop->next;
 }
 
+/* --- looking out ---------------------------------------------------------------------------------- */
+
+static void pause_briefly(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");
+#endif
+}
+
+static int64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+/* Until *watched is not `value` any more: true; or it has taken long enough, or nobody of `pool` (NULL: it does
+ * not matter) is at work. Whoever else wants the core gets it. */
+static bool look_out(const atomic_int *watched, int value, struct srv_pool *pool) {
+    int64_t end = now_ns() + LOOKOUT_NS;
+    do {
+        for (int i = 0; i < 32; i++) {
+            if (atomic_load_explicit(watched, memory_order_relaxed) != value) return true;
+            pause_briefly();
+        }
+        sched_yield();
+    } while (now_ns() < end && (!pool || atomic_load_explicit(&pool->at_work, memory_order_relaxed) > 0));
+    return false;
+}
+
 /* --- workers ------------------------------------------------------------------------------------ */
 
 /* New requests come before helping, so a helper leaves when there is a job that it may start. */
@@ -116,7 +160,7 @@ static bool job_waits(const struct worker *worker) {
 
 static void help(struct worker *worker, struct loop *loop) {
     struct srv_pool *pool = worker->pool;
-    loop->helpers++;
+    atomic_fetch_add_explicit(&loop->helpers, 1, memory_order_relaxed);
     pthread_mutex_unlock(&pool->mutex);
     while (!job_waits(worker)) {
         size_t i = atomic_fetch_add_explicit(&loop->claimed, 1, memory_order_relaxed);
@@ -124,7 +168,23 @@ static void help(struct worker *worker, struct loop *loop) {
         loop->task(loop->arg, i);
     }
     pthread_mutex_lock(&pool->mutex);
-    if (--loop->helpers == 0) pthread_cond_signal(&loop->alone);
+    if (atomic_fetch_sub_explicit(&loop->helpers, 1, memory_order_relaxed) == 1)
+        pthread_cond_signal(&loop->alone);
+}
+
+/* Until there may be something to do. After a loop comes the next one; after a job, only what others are at. */
+static void rest(struct worker *worker, bool helped) {
+    struct srv_pool *pool = worker->pool;
+    if (helped || atomic_load_explicit(&pool->at_work, memory_order_relaxed) > 0) {
+        atomic_store_explicit(&worker->rest, LOOKING_OUT, memory_order_relaxed);
+        pthread_mutex_unlock(&pool->mutex);
+        look_out(&worker->rest, LOOKING_OUT, helped ? NULL : pool);
+        pthread_mutex_lock(&pool->mutex);
+        if (atomic_load_explicit(&worker->rest, memory_order_relaxed) == AWAKE) return;
+    }
+    atomic_store_explicit(&worker->rest, ASLEEP, memory_order_relaxed);
+    while (atomic_load_explicit(&worker->rest, memory_order_relaxed) == ASLEEP)
+        pthread_cond_wait(&worker->wake, &pool->mutex);
 }
 
 static void *work(void *self) {
@@ -132,20 +192,24 @@ static void *work(void *self) {
     struct srv_pool *pool = worker->pool;
     struct job job;
     struct loop *loop;
+    bool helped = false;
     pthread_setname_np(pthread_self(), "gradd-compute");
     pthread_mutex_lock(&pool->mutex);
     for (;;) {
         if (take_job(worker, &job)) {
+            atomic_fetch_add_explicit(&pool->at_work, 1, memory_order_relaxed);
             pthread_mutex_unlock(&pool->mutex);
             job.run(job.arg);
             pthread_mutex_lock(&pool->mutex);
+            atomic_fetch_sub_explicit(&pool->at_work, 1, memory_order_relaxed);
         } else if ((loop = find_loop(pool))) {
             help(worker, loop);
+            helped = true;
         } else if (pool->stopping) {
             break;
         } else {
-            worker->asleep = true;
-            while (worker->asleep) pthread_cond_wait(&worker->wake, &pool->mutex);
+            rest(worker, helped);
+            helped = false;
         }
     }
     pthread_mutex_unlock(&pool->mutex);
@@ -170,6 +234,19 @@ bool srv_pool_execute(struct srv_pool *pool, void (*job)(void *arg), void *arg, 
     return fits;
 }
 
+/* Of a loop that is not listed any more. */
+static void await_helpers(struct srv_pool *pool, struct loop *loop) {
+    int helpers = atomic_load_explicit(&loop->helpers, memory_order_relaxed);
+    if (helpers > 0) {
+        pthread_mutex_unlock(&pool->mutex);
+        while (helpers > 0 && look_out(&loop->helpers, helpers, NULL))
+            helpers = atomic_load_explicit(&loop->helpers, memory_order_relaxed);
+        pthread_mutex_lock(&pool->mutex);
+    }
+    while (atomic_load_explicit(&loop->helpers, memory_order_relaxed) > 0)
+        pthread_cond_wait(&loop->alone, &pool->mutex);
+}
+
 void srv_pool_parallel(void *self, size_t n, void (*task)(void *arg, size_t i), void *arg) {
     struct srv_pool *pool = self;
     struct loop loop = {.task = task, .arg = arg, .n = n, .alone = PTHREAD_COND_INITIALIZER};
@@ -184,7 +261,7 @@ void srv_pool_parallel(void *self, size_t n, void (*task)(void *arg, size_t i), 
     if (n > 1) {
         pthread_mutex_lock(&pool->mutex);
         unlist(pool, &loop);
-        while (loop.helpers > 0) pthread_cond_wait(&loop.alone, &pool->mutex);
+        await_helpers(pool, &loop);
         pthread_mutex_unlock(&pool->mutex);
     }
     pthread_cond_destroy(&loop.alone);

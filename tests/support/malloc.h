@@ -63,10 +63,20 @@ static bool resolve(void) {
 
 static long size_of(void *p) { return atomic_load(&test_counts_bytes) ? (long)malloc_usable_size(p) : 0; }
 
+static atomic_long test_peak;  /* the most that test_bytes has come to, */
+static atomic_long test_calls; /* and how many allocations there were */
+
+/* Of one thread: tests that look at the peak have no more. */
+static void count_bytes(long more) {
+    long bytes = atomic_fetch_add(&test_bytes, more) + more;
+    if (bytes > atomic_load(&test_peak)) atomic_store(&test_peak, bytes);
+}
+
 static void *count(void *p) {
     if (!p) return NULL;
     atomic_fetch_add(&test_live, 1);
-    atomic_fetch_add(&test_bytes, size_of(p));
+    atomic_fetch_add(&test_calls, 1);
+    count_bytes(size_of(p));
     return p;
 }
 
@@ -85,7 +95,7 @@ void *realloc(void *ptr, size_t size) {
     if (!resolve() || fails()) return NULL;
     long before = size_of(ptr);
     void *moved = next_realloc(ptr, size);
-    if (moved) atomic_fetch_add(&test_bytes, size_of(moved) - before);
+    if (moved) count_bytes(size_of(moved) - before);
     return moved;
 }
 
