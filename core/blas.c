@@ -58,16 +58,22 @@ static struct tile large_tile(const struct nn_product *p) {
 /* For some processors it has kernels that read operands where they lie, if a call has no more than a million
  * multiply-adds and, with b transposed, 1,200 elements of c (its "small matrix optimization"). They are the
  * fastest there are, as long as sums are short enough for a tile that is worth a call, and the lines of an
- * operand do not share too few sets of a cache. */
+ * operand do not share too few sets of a cache. For a few rows they are in any case: to copy b costs more than
+ * to multiply it. */
 #define DIRECT_MACS   1000000
 #define DIRECT_C      1024
 #define DIRECT_STRIDE ((int64_t)(16384 / sizeof(real)))
 #define MOST_C        (128 * 128)
+#define FEW_ROWS      16
+#define LEAST_COLUMNS 8
 
 static bool suits_direct(const struct nn_product *p) {
     static const char *const cores[] = {"SkylakeX", "Cooperlake", "SapphireRapids"};
     int64_t lda = p->ta == NN_TRANSPOSED ? p->m : p->k, ldb = p->tb == NN_TRANSPOSED ? p->k : p->n;
-    if (p->k * DIRECT_C > DIRECT_MACS || larger(lda, ldb) >= DIRECT_STRIDE || p->tile * 16 > DIRECT_C)
+    const int64_t rows = p->tile ? p->tile : p->m;
+    if (p->tb == NN_TRANSPOSED && rows <= FEW_ROWS) {
+        if (rows * LEAST_COLUMNS * p->k > DIRECT_MACS) return false;
+    } else if (p->k * DIRECT_C > DIRECT_MACS || larger(lda, ldb) >= DIRECT_STRIDE || p->tile > DIRECT_C / 16)
         return false;
     const char *core = openblas_get_corename();
     for (size_t i = 0; i < sizeof cores / sizeof cores[0]; i++)
@@ -80,18 +86,18 @@ static bool suits_direct(const struct nn_product *p) {
 static struct tile direct_tile(const struct nn_product *p) {
     static const struct tile best[2][2] = {{{16, 64}, {32, 32}}, {{32, 32}, {32, 32}}};
     struct tile tile = best[p->ta][p->tb];
-    int64_t most = p->tb == NN_TRANSPOSED ? DIRECT_C : smaller(DIRECT_MACS * 6 / 10 / p->k, MOST_C);
-    most = larger(most, tile.rows * tile.columns);
+    const int64_t most = smaller(DIRECT_MACS / p->k, p->tb == NN_TRANSPOSED ? DIRECT_C : MOST_C);
     while (2 * tile.rows * tile.columns <= most)
         if (tile.rows < tile.columns)
             tile.rows *= 2;
         else
             tile.columns *= 2;
     int64_t rows = p->tile ? p->tile : smaller(tile.rows, p->m);
-    if (rows != tile.rows) tile = (struct tile){rows, most / rows / 16 * 16};
+    if (rows != tile.rows) tile = (struct tile){rows, most / rows / LEAST_COLUMNS * LEAST_COLUMNS};
     if (p->n < tile.columns) {
         tile.columns = p->n;
-        if (!p->tile) tile.rows = smaller(larger(most / p->n / 16 * 16, tile.rows), p->m);
+        if (!p->tile)
+            tile.rows = smaller(larger(most / p->n / LEAST_COLUMNS * LEAST_COLUMNS, tile.rows), p->m);
     }
     return tile;
 }
