@@ -5,7 +5,7 @@
 #ifndef SRV_ALLOCATOR_H
 #define SRV_ALLOCATOR_H
 
-#define SRV_TRIM_MS 10000
+#define SRV_TRIM_MS 5000
 
 /* Gives what is free now back to the system. To be called every SRV_TRIM_MS, so that an idle process holds
  * little beside its models, and a busy one faults each page in anew that seldom. */
