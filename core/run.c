@@ -53,7 +53,7 @@ const struct nn_run_options *nn_run_options(const struct nn_run *run) { return &
 
 struct nn_pass nn_pass_begin(const struct nn_run *run, const struct nn_node *node, const void **w) {
     const struct nn_run_options *options = &run->plan->run;
-    for (int i = 0; i < node->inferred.n_params; i++)
+    for (int i = 0; w && i < node->inferred.n_params; i++)
         w[i] = nn_params_view(run->params, node->first_param + i);
     return (struct nn_pass){.attrs = node->attrs,
                             .rows = options->rows,
