@@ -17,9 +17,8 @@ static inline void *nn_at(unsigned char *block, size_t offset) {
     return offset == NN_NOWHERE ? NULL : block + offset;
 }
 
-/* The parts of a pass over `node` that do not depend on its direction. `w` has NN_MAX_OP_PARAMS places, or is
- * NULL for a node without parameters, and
- * lives as long as the pass. */
+/* The parts of a pass over `node` that do not depend on its direction. `w` has NN_MAX_OP_PARAMS places and lives
+ * as long as the pass, or is NULL for a node without parameters. */
 struct nn_pass nn_pass_begin(const struct nn_run *run, const struct nn_node *node, const void **w);
 
 /* Calls a forward or backward function of the pass's operator, cut as `split` says. An operator that is

@@ -7,6 +7,7 @@
 #include "../support/golden.h"
 #include "../support/model.h"
 #include "../support/pass.h"
+#include "../support/threads.h"
 
 #define VECTOR(n) ((struct nn_shape){1, {n}})
 
@@ -35,6 +36,50 @@ static void used_twice(void **state) {
         nn_graph_unref(p.graph);
         nn_arena_free(arena);
     }
+}
+
+/* --- nodes that are done together -------------------------------------------------------------------------- */
+
+/* Elementwise nodes behind a product, more of them than it takes along, one that reads its input twice, one that
+ * reads further back; over tiles that cut rows. Every value, and every gradient, is that of its own formula. */
+static void fused_nodes(void **state) {
+    (void)state;
+    enum { ROWS = 100, WIDTH = 70, N = ROWS * WIDTH, A = 1, B, C, D, E, F, G };
+    static const struct row rows[] = {{.op = "linear", .name = "a", .attrs = "\"out_features\": 70"},
+                                      {.op = "relu", .name = "b"},
+                                      {.op = "mul", .name = "c", .inputs = {"b", "b"}},
+                                      {.op = "add", .name = "d", .inputs = {"c", "x"}},
+                                      {.op = "leaky_relu", .name = "e", .attrs = "\"negative_slope\": 0.25"},
+                                      {.op = "sub", .name = "f", .inputs = {"e", "b"}},
+                                      {.op = "linear", .name = "g", .attrs = "\"out_features\": 3"},
+                                      {0}};
+    static double x[N], w[WIDTH * WIDTH], upstream[ROWS * 3];
+    const struct nn_parallel par = test_parallel(2);
+    struct nn_arena *arena = nn_arena_new();
+    for (int i = 0; i < N; i++) x[i] = sin(i);
+    for (int i = 0; i < WIDTH * WIDTH; i++) w[i] = cos(3 * i) / 8;
+    for (int i = 0; i < ROWS * 3; i++) upstream[i] = sin(7 * i);
+    struct nn_error err = {0};
+    struct pass p = {.options = {.rows = ROWS}, .par = &par};
+    p.graph = test_inputs(NN_F64, VECTOR(WIDTH), NO_INPUT);
+    test_ok(test_add(p.graph, rows, &err), &err, "layers");
+    for (int i = 0; rows[i].op; i++)
+        test_ok(nn_graph_add_output(p.graph, rows[i].name, &err), &err, "output");
+    test_ok(nn_graph_seal(p.graph, &err), &err, "sealing");
+    p.x[0] = x;
+    p.w[0] = p.w[1] = p.w[2] = p.w[3] = w;
+    p.upstream[G] = upstream;
+    run(&p, arena);
+    for (int i = 0; i < N; i++) {
+        double b = p.y[B][i], d = p.y[D][i], d_f = p.d_x[F][i], d_d = p.d_x[D][i];
+        assert_true(b == fmax(p.y[A][i], 0) && p.y[C][i] == b * b && d == p.y[C][i] + x[i]);
+        assert_true(p.y[E][i] == d * (d > 0 ? 1 : 0.25) && p.y[F][i] == p.y[E][i] - b);
+        assert_true(d_f != 0 && p.d_x[E][i] == d_f && d_d == d_f * (d > 0 ? 1 : 0.25));
+        assert_true(p.d_x[C][i] == d_d && p.d_x[B][i] == -d_f + d_d * b + d_d * b);
+        assert_true(p.d_x[A][i] == (b > 0 ? p.d_x[B][i] : 0));
+    }
+    nn_graph_unref(p.graph);
+    nn_arena_free(arena);
 }
 
 /* --- losses and upstream gradients at once ------------------------------------------------------------------ */
@@ -372,6 +417,7 @@ int main(void) {
         cmocka_unit_test(old_versions),   cmocka_unit_test(planned_bytes),
         cmocka_unit_test(planned_places), cmocka_unit_test(refused_batches),
         cmocka_unit_test(unread_inputs),  cmocka_unit_test(masks_by_seed),
+        cmocka_unit_test(fused_nodes),
     };
     nn_blas_init();
     return cmocka_run_group_tests_name("runs", tests, NULL, NULL);
