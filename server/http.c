@@ -42,7 +42,7 @@
 #define LONGEST_SILENCE_MS 1000
 
 /* A stop's first moments, in which requests may be on their way on connections that are open. */
-#define SETTLING_MS 20
+#define SETTLING_MS 100
 
 #define FIRST_CHUNKED_BUFFER ((size_t)64 * 1024)
 
