@@ -22,6 +22,8 @@ const struct api_limits api_default_limits = {
     .client_requests = 256,
     .keys = 1000000,
     .key_ttl_ms = (int64_t)300 * 1000,
+    .batch_max = 64,
+    .batch_window_us = 200,
 };
 
 struct api *api_new(const struct api_settings *settings, const struct api_env *env, struct nn_error *err) {

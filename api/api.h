@@ -24,6 +24,8 @@ struct api_env {
     /* Runs job(arg) on another thread, once. `cost` is in floating-point operations, 0 if unknown. False:
      * there is no room in the queue, and job is not run. NULL: jobs run at once, on the caller's thread. */
     bool (*execute)(void *self, void (*job)(void *arg), void *arg, uint64_t cost);
+    /* The same after `delay_us` microseconds, or a little later. NULL or false: nothing can be delayed now. */
+    bool (*execute_after)(void *self, int64_t delay_us, void (*job)(void *arg), void *arg, uint64_t cost);
     struct nn_parallel parallel; /* `run` NULL: serial */
 };
 
@@ -32,11 +34,13 @@ struct api_limits {
     size_t body;   /* bytes of a request's body */
     int models;
     int contexts;
-    int64_t context_ttl_ms; /* a kept tape that nobody used for so long is let go */
-    int layers;             /* of a model */
-    int client_requests;    /* in flight, of one client */
-    int keys;               /* Idempotency-Keys remembered */
-    int64_t key_ttl_ms;     /* for so long after success */
+    int64_t context_ttl_ms;  /* a kept tape that nobody used for so long is let go */
+    int layers;              /* of a model */
+    int client_requests;     /* in flight, of one client */
+    int keys;                /* Idempotency-Keys remembered */
+    int64_t key_ttl_ms;      /* for so long after success */
+    int batch_max;           /* rows of forwards that are computed together */
+    int64_t batch_window_us; /* how long such rows wait for as many as there were lately */
 };
 extern const struct api_limits api_default_limits;
 
@@ -44,6 +48,7 @@ struct api_settings {
     struct api_limits limits;
     const char *token;   /* the bearer token; NULL: none is asked for */
     const char *version; /* the program's, for /healthz */
+    int64_t tile[2];     /* of NN_F32 and NN_F64: see nn_blas_tile; 0: forwards cannot be coalesced */
 };
 
 /* Settings are copied. NULL and `err` filled when memory is out. */

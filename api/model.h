@@ -55,6 +55,10 @@ struct api_model {
     bool nudged;              /* whoever drains is to settle the round once more */
     struct api_round round;   /* changed in a turn alone, */
     struct api_policy policy; /* and so is this: either the lock or the turn is enough to read them */
+    struct api_batch *first_batch, *last_batch; /* of forwards that wait: see coalesce.c */
+    bool batching;                              /* somebody is to compute the first, or at it */
+    int64_t company;                           /* rows of the last batch, and those that waited for its end */
+    uint64_t coalesced, batches;               /* requests answered by batches so far */
     uint64_t staleness[API_STALENESS_BUCKETS]; /* of applied gradients: see condition.c */
 
     /* Belongs to whoever has the turn. */

@@ -101,7 +101,8 @@ static int read_mode(struct api_request *request, enum nn_mode *mode) {
     return NN_OK;
 }
 
-static int read_run_options(struct api_request *request, struct nn_run_options *options) {
+int api_pass_options(struct api_request *request, enum nn_mode mode, struct nn_run_options *options) {
+    *options = (struct nn_run_options){.mode = mode};
     uint64_t drawn;
     int64_t seed = -1;
     if (read_mode(request, &options->mode) || api_get_integer(request, "seed", 0, API_MAX_SEED, &seed) ||
@@ -112,30 +113,29 @@ static int read_run_options(struct api_request *request, struct nn_run_options *
     return count_rows(request, &options->rows);
 }
 
-static int fill_inputs(struct api_request *request, int64_t rows) {
+int api_pass_fill(struct api_request *request, struct nn_run *run, int64_t first, int64_t rows) {
     const struct nn_graph *graph = api_pass_graph(request);
     for (int i = 0; i < nn_graph_input_count(graph); i++) {
         struct nn_node_info input = nn_graph_node(graph, i);
         const struct api_tensor *tensor = api_document_tensor(&request->doc, "inputs", input.name);
         struct nn_shape shape = nn_shape_batch(rows, &input.shape);
-        if (!nn_run_reads(request->run, i)) continue;
+        size_t row = (size_t)nn_shape_elements(&input.shape) * nn_dtype_size(input.dtype);
+        if (!nn_run_reads(run, i)) continue;
         if (!tensor) {
             nn_fail(&request->err, NN_E_VALUE, "input \"%s\" is missing", input.name);
             return api_point(request, "inputs", input.name);
         }
-        if (api_bind(request, tensor, &shape, input.dtype, nn_run_input(request->run, i)))
+        if (api_bind(request, tensor, &shape, input.dtype,
+                     (char *)nn_run_input(run, i) + (size_t)first * row))
             return (int)request->err.code;
     }
-    if (nn_run_check(request->run, &request->err) == NN_OK) return NN_OK;
+    if (nn_run_check_rows(run, first, rows, &request->err) == NN_OK) return NN_OK;
     return api_point(request, "inputs", nn_graph_node(graph, request->err.index).name);
 }
 
-int api_pass_run(struct api_request *request, bool tape, enum nn_mode mode, const bool *wanted,
-                 size_t *bytes) {
-    struct nn_run_options options = {.mode = mode, .tape = tape, .wanted = wanted};
+int api_pass_run(struct api_request *request, const struct nn_run_options *options, size_t *bytes) {
     struct nn_error *err = &request->err;
-    if (read_run_options(request, &options)) return (int)err->code;
-    struct nn_plan *plan = nn_plan_forward(api_pass_graph(request), &options, err);
+    struct nn_plan *plan = nn_plan_forward(api_pass_graph(request), options, err);
     if (!plan) return api_point(request, "inputs", NULL);
     *bytes = nn_plan_bytes(plan);
     if (api_reserve(request, *bytes)) {
@@ -143,7 +143,33 @@ int api_pass_run(struct api_request *request, bool tape, enum nn_mode mode, cons
         return (int)err->code;
     }
     if (!(request->run = nn_run_new_take(request->params, plan, err))) return (int)err->code;
-    return fill_inputs(request, options.rows);
+    return api_pass_fill(request, request->run, 0, options->rows);
+}
+
+int api_pass_add_outputs(struct api_request *request, const struct nn_run *run, int64_t first, int64_t rows,
+                         const bool *wanted) {
+    const struct nn_graph *graph = api_pass_graph(request);
+    enum api_dtype as;
+    if (api_result_dtype(request, nn_graph_dtype(graph), &as)) return (int)request->err.code;
+    api_add_map(request, "outputs");
+    for (int i = 0; i < nn_graph_node_count(graph); i++) {
+        struct nn_node_info node = nn_graph_node(graph, i);
+        struct nn_shape shape = nn_shape_batch(rows, &node.shape);
+        size_t row = (size_t)nn_shape_elements(&node.shape) * nn_dtype_size(node.dtype);
+        if (wanted[i] && api_add_tensor(request, "outputs", node.name, &shape, node.dtype,
+                                        (const char *)nn_run_value(run, i) + (size_t)first * row,
+                                        node.dtype == NN_I64 ? API_I64 : as))
+            return (int)request->err.code;
+    }
+    return NN_OK;
+}
+
+int api_pass_add_source(struct api_request *request) {
+    if (!request->model) return NN_OK;
+    if (api_add(request, "model", json_string(request->model->name)) ||
+        api_add(request, "incarnation", json_string(request->model->incarnation)))
+        return (int)request->err.code;
+    return api_add(request, "version", json_integer((json_int_t)nn_params_version(request->params)));
 }
 
 /* --- a backward pass -------------------------------------------------------------------------------- */

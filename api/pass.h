@@ -13,10 +13,19 @@ struct nn_graph *api_pass_graph(const struct api_request *request);
 /* A list of node names, or NULL-terminated words, as flags by node, in the arena. Absent: NULL. */
 int api_pass_nodes(struct api_request *request, const char *member, bool **flags);
 
-/* A run over request->params: "inputs", "mode" (default `mode`), "seed", "first_row". It is planned,
- * reserved (*bytes), allocated, filled and checked, but not yet run. `wanted` as in nn_run_options. */
-int api_pass_run(struct api_request *request, bool tape, enum nn_mode mode, const bool *wanted,
-                 size_t *bytes);
+/* "mode" (default `mode`), "seed" (drawn where it is not given), "first_row", and the rows of "inputs". */
+int api_pass_options(struct api_request *request, enum nn_mode mode, struct nn_run_options *options);
+/* "inputs" into rows of a run from `first` on, checked. */
+int api_pass_fill(struct api_request *request, struct nn_run *run, int64_t first, int64_t rows);
+/* A run over request->params. It is planned, reserved (*bytes), allocated, filled and checked, but not yet
+ * run. */
+int api_pass_run(struct api_request *request, const struct nn_run_options *options, size_t *bytes);
+
+/* "outputs" of the answer: of a run, the nodes that are `wanted`, rows from `first` on. */
+int api_pass_add_outputs(struct api_request *request, const struct nn_run *run, int64_t first, int64_t rows,
+                         const bool *wanted);
+/* The request's model and version, if it is not stateless. */
+int api_pass_add_source(struct api_request *request);
 
 /* A backward pass over `run`: losses (all, or those that "losses" names) if "targets" are given, "upstream",
  * "normalizer"; planned, reserved, allocated, filled and checked. `nodes` and `parameters` as in

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "client.h"
+#include "coalesce.h"
 #include "context.h"
 #include "model.h"
 #include "service.h"
@@ -23,6 +24,7 @@ void api_request_free(struct api_request *request) {
     api_client_leave(request);
     nn_backward_free(request->backward);
     nn_run_free(request->run);
+    api_batch_unref(request->batch);
     nn_grads_free(request->grads);
     nn_params_unref(request->params);
     nn_params_unref(request->fresh);

@@ -18,6 +18,7 @@ struct api_model;
 struct api_context;
 struct api_effect;
 struct api_client;
+struct api_batch;
 struct api_request;
 
 struct api_route {
@@ -80,6 +81,8 @@ struct api_request {
     struct api_context *context;
     enum { API_CLAIM_NONE, API_CLAIM_SHARED, API_CLAIM_EXCLUSIVE } claim; /* on the context */
     struct nn_run *run;
+    struct api_batch *batch; /* whose rows it shows, instead of a run of its own */
+    uint64_t seed;           /* that it tells of then */
     struct nn_backward *backward;
     struct nn_grads *grads;
     struct nn_params *fresh; /* a block for the model's next version, which is not the model's yet */

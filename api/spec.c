@@ -370,6 +370,9 @@ int api_spec_policy(struct api_request *request, const json_t *json, const char 
     policy->max_staleness = bound ? json_integer_value(bound) : -1;
     if (bound && (!json_is_integer(bound) || policy->max_staleness < 0))
         return wrong(&root, "max_staleness", "an integer of 0 or more");
+    const json_t *coalesce = json_object_get(json, "coalesce");
+    if (coalesce && !json_is_boolean(coalesce)) return wrong(&root, "coalesce", "true or false");
+    policy->coalesce = json_is_true(coalesce);
     const json_t *aggregation = json_object_get(json, "aggregation");
     root = within(&root, "aggregation");
     return aggregation ? read_aggregation(&root, aggregation, policy) : NN_OK;
@@ -391,8 +394,9 @@ int api_spec_read(struct api_request *request, const json_t *json, const char *p
     if (prefix) root = within(&root, prefix);
     const char *dtype = nn_dtype_name(NN_F32);
     *spec = (struct api_spec){0};
-    if (check_known(&root, json,
-                    "name seed dtype inputs layers outputs loss optimizer max_staleness aggregation"))
+    if (check_known(
+            &root, json,
+            "name seed dtype inputs layers outputs loss optimizer max_staleness aggregation coalesce"))
         return (int)err->code;
     if (read_seed(&root, json, spec) || get_string(&root, json, "dtype", &dtype)) return (int)err->code;
     bool is_double = strcmp(dtype, nn_dtype_name(NN_F64)) == 0;

@@ -11,6 +11,7 @@ struct api_policy {
     int workers, quorum;   /* how many contribute, and how many are enough when the time is up */
     int64_t timeout_ms;    /* from the first contribution */
     bool sum;              /* their sum is applied, rather than their mean */
+    bool coalesce;         /* eval forwards are computed together: see coalesce.h */
 };
 
 struct api_spec {

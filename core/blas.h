@@ -35,4 +35,10 @@ void nn_column_sums_f64(const struct nn_parallel *par, int64_t m, int64_t n, con
 int nn_blas_selftest_f32(struct nn_error *err);
 int nn_blas_selftest_f64(struct nn_error *err);
 
+/* The height of tiles at which `multiply` gives a row the same bits at any place and in any company, over
+ * products of many shapes; 0: none was found. See nn_blas_tile. */
+typedef void nn_multiply_fn(const struct nn_parallel *par, const struct nn_product *product);
+int64_t nn_blas_find_tile_f32(nn_multiply_fn *multiply);
+int64_t nn_blas_find_tile_f64(nn_multiply_fn *multiply);
+
 #endif

@@ -1,4 +1,7 @@
-/* blas_check.c - whether the BLAS at hand computes right. Compiled for float and for double. */
+/* blas_check.c - whether the BLAS at hand computes right, and in which tiles a row's bits are its own.
+ * Compiled for float and for double. */
+#include <string.h>
+
 #include "blas.h"
 
 /* Sizes that meet the library's main kernels, their edges, and the border of a tile. */
@@ -53,4 +56,94 @@ int NN_SUFFIXED(nn_blas_selftest)(struct nn_error *err) {
                                block + MAX_OPERAND, block + 2 * MAX_OPERAND, err);
     nn_block_free(block);
     return rc;
+}
+
+/* --- rows that depend on themselves alone ------------------------------------------------------------- */
+
+/* Shapes of a right factor: around the edges of kernels and of the library's blocks in both directions. All
+ * pairs of these that have at most MAX_PAIR entries, and a few large ones. */
+static const int64_t widths[] = {1, 3, 10, 17, 31, 64, 125, 250, 300, 471, 1001};
+static const int64_t depths[] = {1, 7, 10, 33, 64, 100, 256, 400, 784, 1025};
+static const int64_t large[][2] = {{1001, 784}, {512, 512}, {250, 1025}};
+#define MAX_PAIR   ((int64_t)70 * 1025)
+#define MAX_FACTOR ((size_t)1001 * 784)
+#define MAX_WIDTH  ((size_t)1001)
+#define MAX_DEPTH  ((size_t)1025)
+
+/* The best first: a tile as tall as a lone row can well be padded to. */
+static const int64_t heights[] = {16, 8, 4};
+#define MAX_HEIGHT ((size_t)16)
+
+/* What a trial needs: the factor, a tile of rows, their product, and a row of it. */
+struct trial {
+    nn_multiply_fn *multiply;
+    int64_t height;
+    real *b, *a, *c, *alone;
+};
+
+/* Numbers that use all their bits, so that another order of summation shows (those of NN_INIT_UNIFORM have
+ * 24, and their products are exact in double). They repeat after a prime. */
+static void scatter(real *x, size_t n) {
+    const size_t period = 10007;
+    const struct nn_init normal = {NN_INIT_NORMAL, 1};
+    nn_kernels_of(sizeof *x == sizeof(float) ? NN_F32 : NN_F64)
+        ->init(x, (int64_t)(n < period ? n : period), &normal, (struct nn_rng_key){1, 0});
+    for (size_t i = period; i < n; i++) x[i] = x[i - period];
+}
+
+static void product_of(const struct trial *t, enum nn_trans tb, int64_t n, int64_t k) {
+    t->multiply(
+        NULL,
+        &(struct nn_product){
+            .tb = tb, .m = t->height, .n = n, .k = k, .a = t->a, .b = t->b, .c = t->c, .tile = t->height});
+}
+
+static bool same_row(const struct trial *t, int64_t row, int64_t n) {
+    return memcmp(t->c + row * n, t->alone, (size_t)n * sizeof *t->c) == 0;
+}
+
+/* One row among random ones, at every place among its like, and last among what are no numbers. */
+static bool stands(const struct trial *t, enum nn_trans tb, int64_t n, int64_t k) {
+    const int64_t h = t->height;
+    const size_t row = (size_t)k * sizeof *t->a;
+    scatter(t->a, (size_t)(h * k));
+    product_of(t, tb, n, k);
+    memcpy(t->alone, t->c, (size_t)n * sizeof *t->c);
+    for (int64_t i = 1; i < h; i++) memcpy(t->a + i * k, t->a, row);
+    product_of(t, tb, n, k);
+    for (int64_t i = 0; i < h; i++)
+        if (!same_row(t, i, n)) return false;
+    for (int64_t i = 0; i < (h - 1) * k; i++) t->a[i] = (real)(i % 2 ? NAN : INFINITY);
+    product_of(t, tb, n, k);
+    return same_row(t, h - 1, n);
+}
+
+static bool stands_in_all(const struct trial *t) {
+    bool well = true;
+    for (int plain = 0; plain < 2; plain++) {
+        enum nn_trans tb = plain ? NN_PLAIN : NN_TRANSPOSED;
+        for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++)
+            for (size_t j = 0; j < sizeof depths / sizeof depths[0] && well; j++)
+                if (widths[i] * depths[j] <= MAX_PAIR) well = stands(t, tb, widths[i], depths[j]);
+        for (size_t i = 0; i < sizeof large / sizeof large[0] && well; i++)
+            well = stands(t, tb, large[i][0], large[i][1]);
+    }
+    return well;
+}
+
+int64_t NN_SUFFIXED(nn_blas_find_tile)(nn_multiply_fn *multiply) {
+    struct trial t = {.multiply = multiply};
+    t.b = nn_block_new((MAX_FACTOR + MAX_HEIGHT * (MAX_DEPTH + MAX_WIDTH) + MAX_WIDTH) * sizeof *t.b);
+    if (!t.b) return 0;
+    t.a = t.b + MAX_FACTOR;
+    t.c = t.a + MAX_HEIGHT * MAX_DEPTH;
+    t.alone = t.c + MAX_HEIGHT * MAX_WIDTH;
+    scatter(t.b, MAX_FACTOR);
+    int64_t found = 0;
+    for (size_t i = 0; i < sizeof heights / sizeof heights[0] && !found; i++) {
+        t.height = heights[i];
+        if (stands_in_all(&t)) found = t.height;
+    }
+    nn_block_free(t.b);
+    return found;
 }

@@ -400,6 +400,11 @@ bool nn_run_reads(const struct nn_run *run, int input);
 void *nn_run_input(struct nn_run *run, int input);
 /* Checks what only data can tell (ids in range). NN_E_VALUE with site NN_SITE_INPUT or _LAYER. */
 int nn_run_check(const struct nn_run *run, struct nn_error *err);
+/* The same for some rows alone, counted from the first of them. From any thread that may read these. */
+int nn_run_check_rows(const struct nn_run *run, int64_t first, int64_t rows, struct nn_error *err);
+/* Before forward: another version of the same graph (borrowed for a reference of its own), and the first
+ * `rows` rows alone. Values stay where they were planned. */
+void nn_run_aim(struct nn_run *run, struct nn_params *params, int64_t rows);
 void nn_run_forward(struct nn_run *run, const struct nn_parallel *par);
 /* A node's value [rows, sample...]; NULL if the plan did not keep it. Lives as long as the run. */
 const void *nn_run_value(const struct nn_run *run, int node);
@@ -494,5 +499,9 @@ void nn_blas_init(void);
 const char *nn_blas_name(void);
 /* Products of many shapes against a naive one, float and double. NN_E_INTERNAL with the shape. */
 int nn_blas_check(struct nn_error *err);
+/* The nn_run_options.tile at which a row's bits depend on that row alone, in a graph without NN_COUPLES_ROWS:
+ * found by trying, in some ten milliseconds. It differs from machine to machine and from type to type. 0:
+ * there is none, or memory was out. */
+int64_t nn_blas_tile(enum nn_dtype dtype);
 
 #endif

@@ -135,17 +135,34 @@ static struct nn_pass forward_pass(const struct nn_run *run, int index, const vo
 /* --- all of them -------------------------------------------------------------------------------- */
 
 /* Data of a layer can be checked before forward only if it is the caller's own, which holds for all that
- * is checked: ids come from inputs, and no operator makes any. */
-int nn_run_check(const struct nn_run *run, struct nn_error *err) {
+ * is checked: ids come from inputs, one to an operator, and no operator makes any. */
+int nn_run_check_rows(const struct nn_run *run, int64_t first, int64_t rows, struct nn_error *err) {
     const struct nn_plan *plan = run->plan;
-    const void *w[NN_MAX_OP_PARAMS];
+    const void *w[NN_MAX_OP_PARAMS], *x;
     for (int i = plan->graph->n_inputs; i < plan->graph->n_nodes; i++) {
         const struct nn_node *node = &plan->graph->nodes[i];
         if (!plan->computed[i] || !node->op->check) continue;
-        struct nn_pass pass = forward_pass(run, i, run->x, w);
+        assert(node->n_inputs == 1);
+        struct nn_pass pass = forward_pass(run, i, &x, w);
+        size_t row = (size_t)nn_shape_elements(&node->in[0]) *
+                     nn_dtype_size(plan->graph->nodes[node->inputs[0]].dtype);
+        x = (const unsigned char *)x + (size_t)first * row;
+        pass.rows = rows;
         if (node->op->check(&pass, err)) return nn_error_at(err, NN_SITE_INPUT, node->inputs[0]);
     }
     return NN_OK;
+}
+
+int nn_run_check(const struct nn_run *run, struct nn_error *err) {
+    return nn_run_check_rows(run, 0, run->plan->run.rows, err);
+}
+
+void nn_run_aim(struct nn_run *run, struct nn_params *params, int64_t rows) {
+    assert(params->graph == run->params->graph && rows <= run->plan->run.rows);
+    nn_params_ref(params);
+    nn_params_unref(run->params);
+    run->params = params;
+    run->plan->run.rows = rows;
 }
 
 void nn_run_forward(struct nn_run *run, const struct nn_parallel *par) {

@@ -45,11 +45,16 @@ static bool execute(void *self, void (*job)(void *arg), void *arg, uint64_t cost
     return srv_pool_execute(self, job, arg, cost);
 }
 
+static bool execute_after(void *self, int64_t delay_us, void (*job)(void *arg), void *arg, uint64_t cost) {
+    return srv_pool_execute_after(self, delay_us, job, arg, cost);
+}
+
 static struct api *new_api(const struct srv_settings *settings, struct srv_pool *pool, struct nn_error *err) {
     struct api_settings api = {
         .limits = api_default_limits,
         .token = settings->token,
         .version = VERSION,
+        .tile = {nn_blas_tile(NN_F32), nn_blas_tile(NN_F64)},
     };
     api.limits.memory = (size_t)settings->memory;
     api.limits.body = (size_t)settings->max_body;
@@ -58,12 +63,15 @@ static struct api *new_api(const struct srv_settings *settings, struct srv_pool 
     api.limits.client_requests = (int)settings->client_requests;
     api.limits.keys = (int)settings->max_keys;
     api.limits.key_ttl_ms = settings->key_ttl * 1000;
+    api.limits.batch_max = (int)settings->batch_max;
+    api.limits.batch_window_us = settings->batch_window_us;
     api.limits.context_ttl_ms = settings->context_ttl * 1000;
     struct api_env env = {
         .self = pool,
         .now_ms = now_ms,
         .entropy = entropy,
         .execute = execute,
+        .execute_after = execute_after,
         .parallel = {.run = srv_pool_parallel, .pool = pool},
     };
     return api_new(&api, &env, err);

@@ -45,6 +45,15 @@ struct loop {
 
 enum { AWAKE, LOOKING_OUT, ASLEEP, RESTS }; /* how a worker rests */
 
+#define MAX_DELAYED 64
+
+/* A job whose time has not come. */
+struct delayed {
+    struct timespec due;
+    int length;
+    struct job job;
+};
+
 struct worker {
     struct srv_pool *pool;
     pthread_t thread;
@@ -58,6 +67,9 @@ struct srv_pool {
     struct ring ring[LENGTHS];
     size_t room; /* jobs that may wait, of both lengths together */
     uint64_t arrivals;
+    struct delayed delayed[MAX_DELAYED];
+    int n_delayed;
+    struct worker *timekeeper; /* sleeps until the first of them is due; NULL while nobody is idle */
     struct loop *loops;
     atomic_int at_work; /* workers that run a job */
     bool stopping;
@@ -72,6 +84,12 @@ static bool may_start(const struct worker *worker, int length) {
     return length == SHORT || !worker->short_only || worker->pool->stopping;
 }
 
+static void rouse(struct worker *worker) {
+    bool asleep = atomic_load_explicit(&worker->rest, memory_order_relaxed) == ASLEEP;
+    atomic_store_explicit(&worker->rest, AWAKE, memory_order_relaxed);
+    if (asleep) pthread_cond_signal(&worker->wake);
+}
+
 /* Wakes one who rests and may start such a job, lightest sleepers first. The one for short jobs comes first
  * in the array, so that it is taken before those who could do more. */
 static bool wake_for(struct srv_pool *pool, int length) {
@@ -81,11 +99,46 @@ static bool wake_for(struct srv_pool *pool, int length) {
             if (atomic_load_explicit(&worker->rest, memory_order_relaxed) != rest ||
                 !may_start(worker, length))
                 continue;
-            atomic_store_explicit(&worker->rest, AWAKE, memory_order_relaxed);
-            if (rest == ASLEEP) pthread_cond_signal(&worker->wake);
+            rouse(worker);
             return true;
         }
     return false;
+}
+
+static bool earlier(const struct timespec *a, const struct timespec *b) {
+    return a->tv_sec != b->tv_sec ? a->tv_sec < b->tv_sec : a->tv_nsec < b->tv_nsec;
+}
+
+/* Whether one more job may wait; those that are delayed have their places already. */
+static bool has_room(const struct srv_pool *pool) {
+    size_t n = (size_t)pool->n_delayed;
+    for (int length = 0; length < LENGTHS; length++)
+        n += atomic_load_explicit(&pool->ring[length].count, memory_order_relaxed);
+    return n < pool->room;
+}
+
+static void push_job(struct srv_pool *pool, int length, struct job job) {
+    struct ring *ring = &pool->ring[length];
+    size_t count = atomic_load_explicit(&ring->count, memory_order_relaxed);
+    job.order = pool->arrivals++;
+    ring->jobs[(ring->first + count) % pool->room] = job;
+    atomic_store_explicit(&ring->count, count + 1, memory_order_relaxed);
+    wake_for(pool, length);
+}
+
+/* Queues the delayed jobs that are due. */
+static void queue_due(struct srv_pool *pool) {
+    struct timespec now;
+    if (pool->n_delayed) clock_gettime(CLOCK_MONOTONIC, &now);
+    for (int i = 0; i < pool->n_delayed;) {
+        struct delayed delayed = pool->delayed[i];
+        if (!pool->stopping && earlier(&now, &delayed.due)) {
+            i++;
+            continue;
+        }
+        pool->delayed[i] = pool->delayed[--pool->n_delayed];
+        push_job(pool, delayed.length, delayed.job);
+    }
 }
 
 static bool take_job(struct worker *worker, struct job *job) {
@@ -172,6 +225,29 @@ static void help(struct worker *worker, struct loop *loop) {
         pthread_cond_signal(&loop->alone);
 }
 
+/* While jobs are delayed, one of those who are idle keeps the time. */
+static void hand_on_time(struct srv_pool *pool) {
+    if (pool->n_delayed && !pool->timekeeper) wake_for(pool, SHORT);
+}
+
+/* Until woken; who keeps the time, also until the first delayed job is due. */
+static void sleep_well(struct worker *worker) {
+    struct srv_pool *pool = worker->pool;
+    const bool keeps = pool->n_delayed && !pool->timekeeper;
+    struct timespec due = pool->delayed[0].due;
+    for (int i = 1; keeps && i < pool->n_delayed; i++)
+        if (earlier(&pool->delayed[i].due, &due)) due = pool->delayed[i].due;
+    if (keeps) pool->timekeeper = worker;
+    atomic_store_explicit(&worker->rest, ASLEEP, memory_order_relaxed);
+    while (atomic_load_explicit(&worker->rest, memory_order_relaxed) == ASLEEP)
+        if (!keeps)
+            pthread_cond_wait(&worker->wake, &pool->mutex);
+        else if (pthread_cond_timedwait(&worker->wake, &pool->mutex, &due) != 0)
+            break;
+    if (keeps) pool->timekeeper = NULL;
+    atomic_store_explicit(&worker->rest, AWAKE, memory_order_relaxed);
+}
+
 /* Until there may be something to do. After a loop comes the next one; after a job, only what others are at. */
 static void rest(struct worker *worker, bool helped) {
     struct srv_pool *pool = worker->pool;
@@ -182,9 +258,7 @@ static void rest(struct worker *worker, bool helped) {
         pthread_mutex_lock(&pool->mutex);
         if (atomic_load_explicit(&worker->rest, memory_order_relaxed) == AWAKE) return;
     }
-    atomic_store_explicit(&worker->rest, ASLEEP, memory_order_relaxed);
-    while (atomic_load_explicit(&worker->rest, memory_order_relaxed) == ASLEEP)
-        pthread_cond_wait(&worker->wake, &pool->mutex);
+    sleep_well(worker);
 }
 
 static void *work(void *self) {
@@ -196,13 +270,16 @@ static void *work(void *self) {
     pthread_setname_np(pthread_self(), "gradd-compute");
     pthread_mutex_lock(&pool->mutex);
     for (;;) {
+        queue_due(pool);
         if (take_job(worker, &job)) {
+            hand_on_time(pool);
             atomic_fetch_add_explicit(&pool->at_work, 1, memory_order_relaxed);
             pthread_mutex_unlock(&pool->mutex);
             job.run(job.arg);
             pthread_mutex_lock(&pool->mutex);
             atomic_fetch_sub_explicit(&pool->at_work, 1, memory_order_relaxed);
         } else if ((loop = find_loop(pool))) {
+            hand_on_time(pool);
             help(worker, loop);
             helped = true;
         } else if (pool->stopping) {
@@ -218,17 +295,31 @@ static void *work(void *self) {
 
 /* --- from outside ------------------------------------------------------------------------------- */
 
+static int length_of(uint64_t cost) { return cost > SRV_POOL_LONG_JOB ? LONG : SHORT; }
+
 bool srv_pool_execute(struct srv_pool *pool, void (*job)(void *arg), void *arg, uint64_t cost) {
-    int length = cost > SRV_POOL_LONG_JOB ? LONG : SHORT;
-    struct ring *ring = &pool->ring[length];
     pthread_mutex_lock(&pool->mutex);
-    size_t count = atomic_load_explicit(&ring->count, memory_order_relaxed);
-    size_t others = atomic_load_explicit(&pool->ring[LONG - length].count, memory_order_relaxed);
-    bool fits = count + others < pool->room;
+    bool fits = has_room(pool);
+    if (fits) push_job(pool, length_of(cost), (struct job){.run = job, .arg = arg});
+    pthread_mutex_unlock(&pool->mutex);
+    return fits;
+}
+
+bool srv_pool_execute_after(struct srv_pool *pool, int64_t delay_us, void (*job)(void *arg), void *arg,
+                            uint64_t cost) {
+    struct delayed delayed = {.length = length_of(cost), .job = {.run = job, .arg = arg}};
+    clock_gettime(CLOCK_MONOTONIC, &delayed.due);
+    int64_t ns = delayed.due.tv_nsec + delay_us * 1000;
+    delayed.due.tv_sec += ns / 1000000000;
+    delayed.due.tv_nsec = ns % 1000000000;
+    pthread_mutex_lock(&pool->mutex);
+    bool fits = pool->n_delayed < MAX_DELAYED && has_room(pool);
     if (fits) {
-        ring->jobs[(ring->first + count) % pool->room] = (struct job){job, arg, pool->arrivals++};
-        atomic_store_explicit(&ring->count, count + 1, memory_order_relaxed);
-        wake_for(pool, length);
+        pool->delayed[pool->n_delayed++] = delayed;
+        if (pool->timekeeper)
+            rouse(pool->timekeeper);
+        else
+            wake_for(pool, SHORT);
     }
     pthread_mutex_unlock(&pool->mutex);
     return fits;
@@ -284,7 +375,11 @@ static bool start_worker(struct srv_pool *pool, bool short_only) {
     struct worker *worker = &pool->workers[pool->n_workers];
     worker->pool = pool;
     worker->short_only = short_only;
-    pthread_cond_init(&worker->wake, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&worker->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     /* Under the mutex, for the workers that run already look through the array. */
     pthread_mutex_lock(&pool->mutex);
     bool started = pthread_create(&worker->thread, NULL, work, worker) == 0;

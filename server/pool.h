@@ -23,6 +23,11 @@ void srv_pool_free(struct srv_pool *pool);
  * False: the queue is full, and the job is not run. From any thread. */
 bool srv_pool_execute(struct srv_pool *pool, void (*job)(void *arg), void *arg, uint64_t cost);
 
+/* The same after `delay_us` microseconds: then it waits behind what is queued, and goes for a job that is
+ * queued. When the pool is freed, at once. False: too many are delayed already. */
+bool srv_pool_execute_after(struct srv_pool *pool, int64_t delay_us, void (*job)(void *arg), void *arg,
+                            uint64_t cost);
+
 /* Calls task(arg, i) for every i < n, here and on workers that have nothing else to do; returns when all
  * are done. From any thread, tasks included. Fits nn_parallel, so `self` is a struct srv_pool. */
 void srv_pool_parallel(void *self, size_t n, void (*task)(void *arg, size_t i), void *arg);

@@ -83,6 +83,7 @@ static int use_context(struct api_request *request, struct wish *wish, const cha
 }
 
 static int use_inputs(struct api_request *request, struct wish *wish) {
+    struct nn_run_options options;
     size_t bytes;
     if (wish->retain) return wrong(request, "retain", "left out: only a context can be retained");
     if (api_pass_model(request)) return (int)request->err.code;
@@ -90,7 +91,9 @@ static int use_inputs(struct api_request *request, struct wish *wish) {
         return wrong(request, wish->apply ? "apply" : "accumulate",
                      "left out: nothing is kept of this model");
     if (wish->apply && api_check_optimizer(request)) return (int)request->err.code;
-    if (api_pass_run(request, true, NN_TRAIN, NULL, &bytes)) return (int)request->err.code;
+    if (api_pass_options(request, NN_TRAIN, &options)) return (int)request->err.code;
+    options.tape = true;
+    if (api_pass_run(request, &options, &bytes)) return (int)request->err.code;
     wish->run = request->run;
     return NN_OK;
 }

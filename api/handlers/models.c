@@ -1,6 +1,7 @@
 /* models.c - /models: create, list, describe, change hyper-parameters, remove. */
 #include <stdio.h>
 
+#include "../coalesce.h"
 #include "../condition.h"
 #include "../model.h"
 #include "../round.h"
@@ -53,16 +54,19 @@ static int64_t count_numbers(const struct nn_graph *graph) {
     return n;
 }
 
-/* What changes from one moment to the next: the round that waits, and how stale gradients have been. */
+/* What changes from one moment to the next: the round that waits, how stale gradients have been, and how
+ * many forwards were computed together. */
 static int add_moment(struct api_request *request, const struct api_policy *policy) {
     const struct api_model *model = request->model;
     pthread_mutex_lock(&request->api->lock);
     if (!policy) policy = &model->policy;
     json_t *round = policy->sync ? api_round_json(request->api, model, policy) : json_null();
     json_t *staleness = api_staleness_json(model);
+    json_t *coalescing = api_coalesce_json(request->api, model, policy);
     pthread_mutex_unlock(&request->api->lock);
     int failed = api_add(request, "round", round);
-    return api_add(request, "staleness", staleness) || failed;
+    failed |= api_add(request, "staleness", staleness);
+    return api_add(request, "coalescing", coalescing) || failed;
 }
 
 /* Everything that there is to know of request->model in this state. A `policy` of NULL is its own. */
@@ -114,7 +118,8 @@ int api_post_models(struct api_request *request) {
         return api_point(request, "name", NULL);
     }
     if (api_spec_read(request, request->doc.members, NULL, &spec)) return (int)request->err.code;
-    api_model_new(request, name, &spec, request->doc.members);
+    if (api_coalesce_check(request, spec.graph, &spec.policy) == NN_OK)
+        api_model_new(request, name, &spec, request->doc.members);
     api_spec_fini(&spec);
     if (request->err.code) return (int)request->err.code;
     request->answer.status = 201;
@@ -231,6 +236,7 @@ static int turn_patch(struct api_request *request) {
     if (!spec) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     struct api_policy policy;
     if (api_spec_policy(request, spec->json, NULL, &policy) == NN_OK &&
+        api_coalesce_check(request, request->model->graph, &policy) == NN_OK &&
         set_optimizer(request, spec, &policy) == NN_OK)
         set_policy(request, &policy);
     api_model_spec_unref(spec);

@@ -151,6 +151,11 @@ static const struct step {
      " \"upstream\": {\"0\": [[1, 2]]}, \"return\": [\"parameters\", \"inputs\"]}",
      200},
     {"POST /forward", JSON, "{\"model\": \"m\", " INPUTS ", \"retain\": true}", 200},
+    {"PATCH /models/m", JSON, "{\"coalesce\": true}", 200},
+    {"POST /forward", JSON, "{\"model\": \"m\", " INPUTS ", \"seed\": 3}", 200},
+    {"POST /forward", TENSORS, "{\"model\": \"m\", " INPUTS ", \"dtype\": \"F16\"}", 200},
+    {"POST /forward", TENSORS, "{\"model\": \"m\", " INPUTS ", \"outputs\": [\"3\"]}", 200},
+    {"POST /forward", JSON, "{\"model\": \"m\", \"inputs\": {\"x\": [[1, 2, 3]], \"id\": [4]}}", 422},
     {"DELETE /models/m", JSON, NULL, 200}, /* and the context with it */
     {"GET /contexts/$", JSON, NULL, 404},
 };
@@ -431,7 +436,8 @@ static int64_t no_clock(void *self) {
 
 static bool make_service(void) {
     struct nn_error err = {0};
-    const struct api_settings settings = {api_default_limits, "token", "version"};
+    const struct api_settings settings = {
+        .limits = api_default_limits, .token = "token", .version = "version"};
     const struct api_env env = {.now_ms = no_clock};
     struct api *api = api_new(&settings, &env, &err);
     assert_true(api || err.code == NN_E_NOMEM);

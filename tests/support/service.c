@@ -65,7 +65,7 @@ static void *work(void *self) {
 /* --- its life -------------------------------------------------------------------------------------- */
 
 void test_service_start(struct test_service *service, const struct api_settings *settings, int workers) {
-    struct api_settings defaults = {.limits = api_default_limits, .version = "0.0.0-test"};
+    struct api_settings defaults = {.limits = api_default_limits, .version = "0.0.0-test", .tile = {4, 4}};
     struct api_env env = {.self = service, .now_ms = now_ms, .entropy = entropy};
     struct nn_error err = {0};
     memset(service, 0, sizeof *service);
