@@ -251,12 +251,15 @@ static bool open_window(struct api_batch *batch) {
     return begun;
 }
 
-/* Has the model's first batch begin: when the window is over; or behind all requests that wait for a thread
- * already, so that those of them that are for this model join it. False: the caller is to run it. */
-static bool arrange(struct api_batch *batch, bool here) {
+/* Behind all requests that wait for a thread already: those of them that are for this model join it. */
+static bool queue(struct api_batch *batch) {
     const struct api_env *env = &batch->api->env;
-    if (open_window(batch)) return true;
-    return !here && env->execute && env->execute(env->self, run_batches, batch, cost_of(batch));
+    return env->execute && env->execute(env->self, run_batches, batch, cost_of(batch));
+}
+
+/* Has the model's first batch begin, now or when its window is over. False: the caller is to run it. */
+static bool arrange(struct api_batch *batch, bool here) {
+    return open_window(batch) || (!here && queue(batch));
 }
 
 /* --- joining ----------------------------------------------------------------------------------------- */
@@ -314,7 +317,8 @@ static void settle(struct api_request *request, bool well, bool here) {
     if (begin) batch = model->first_batch;
     model->batching |= begin;
     pthread_mutex_unlock(&api->lock);
-    if (last || enough || (begin && !arrange(batch, here))) run_batches(batch);
+    bool arranged = last || enough ? queue(batch) : !begin || arrange(batch, here);
+    if (!arranged) run_batches(batch);
 }
 
 /* All in its place: inputs, and what the answer will show of the outputs. */

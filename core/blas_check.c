@@ -62,8 +62,8 @@ int NN_SUFFIXED(nn_blas_selftest)(struct nn_error *err) {
 
 /* Shapes of a right factor: around the edges of kernels and of the library's blocks in both directions. All
  * pairs of these that have at most MAX_PAIR entries, and a few large ones. */
-static const int64_t widths[] = {1, 3, 10, 17, 31, 64, 125, 250, 300, 471, 1001};
-static const int64_t depths[] = {1, 7, 10, 33, 64, 100, 256, 400, 784, 1025};
+static const int64_t widths[] = {1, 3, 17, 64, 125, 250, 300, 471, 1001};
+static const int64_t depths[] = {1, 7, 64, 100, 256, 400, 784, 1025};
 static const int64_t large[][2] = {{1001, 784}, {512, 512}, {250, 1025}};
 #define MAX_PAIR   ((int64_t)70 * 1025)
 #define MAX_FACTOR ((size_t)1001 * 784)

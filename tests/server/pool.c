@@ -254,12 +254,67 @@ static void the_end_waits_for_what_jobs_add(void **state) {
     srv_pool_free(NULL);
 }
 
+/* --- jobs whose time comes later ------------------------------------------------------------------------ */
+
+/* They run without another job to wake anybody, also one that is due before those that were delayed earlier;
+ * and behind a job that was queued meanwhile. */
+static void delayed_jobs_come(void **state) {
+    (void)state;
+    struct srv_pool *pool = new_pool(2, 8);
+    struct gate gate = closed_gate, late = closed_gate;
+    open_gate(&gate);
+    assert_true(srv_pool_execute_after(pool, 3600 * INT64_C(1000000), wait_at, &late, 0));
+    for (int i = 0; i < 3; i++) {
+        assert_true(srv_pool_execute_after(pool, 20000, wait_at, &gate, 0));
+        assert_true(srv_pool_execute_after(pool, 1000, wait_at, &gate, 0));
+        await_arrivals(&gate, 2 * i + 2);
+    }
+    assert_int_equal(arrivals(&late), 0);
+    open_gate(&late);
+    srv_pool_free(pool); /* which runs what is not due yet */
+    assert_int_equal(arrivals(&late), 1);
+}
+
+/* A worker that is busy does not keep the time: it hands that on. */
+static void somebody_keeps_the_time(void **state) {
+    (void)state;
+    struct srv_pool *pool = new_pool(2, 8);
+    struct gate busy = closed_gate, gate = closed_gate;
+    open_gate(&gate);
+    assert_true(srv_pool_execute_after(pool, 5000, wait_at, &gate, 0));
+    assert_true(srv_pool_execute(pool, wait_at, &busy, 0));
+    await_arrivals(&busy, 1);
+    await_arrivals(&gate, 1);
+    assert_true(srv_pool_execute_after(pool, 100, wait_at, &busy, 0)); /* takes the other one, too */
+    await_arrivals(&busy, 2);
+    assert_true(srv_pool_execute_after(pool, 100, wait_at, &gate, 0)); /* and nobody is idle */
+    open_gate(&busy);
+    await_arrivals(&gate, 2);
+    srv_pool_free(pool);
+}
+
+/* A delayed job has its place in the queue. */
+static void delayed_jobs_fill_the_queue(void **state) {
+    (void)state;
+    struct srv_pool *pool = new_pool(1, 2);
+    struct gate gate = closed_gate;
+    assert_true(srv_pool_execute_after(pool, 3600 * INT64_C(1000000), wait_at, &gate, 0));
+    assert_true(srv_pool_execute_after(pool, 3600 * INT64_C(1000000), wait_at, &gate, 0));
+    assert_false(srv_pool_execute_after(pool, 1, wait_at, &gate, 0));
+    assert_false(srv_pool_execute(pool, wait_at, &gate, 0));
+    open_gate(&gate);
+    srv_pool_free(pool);
+    assert_int_equal(arrivals(&gate), 2);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(loops_do_each_turn_once),    cmocka_unit_test(jobs_may_spread_loops_at_once),
-        cmocka_unit_test(idle_workers_help),          cmocka_unit_test(loops_need_no_help),
-        cmocka_unit_test(a_full_queue_refuses),       cmocka_unit_test(long_jobs_leave_a_worker_free),
-        cmocka_unit_test(nobody_sleeps_through_work), cmocka_unit_test(the_end_waits_for_what_jobs_add),
+        cmocka_unit_test(loops_do_each_turn_once),     cmocka_unit_test(jobs_may_spread_loops_at_once),
+        cmocka_unit_test(idle_workers_help),           cmocka_unit_test(loops_need_no_help),
+        cmocka_unit_test(a_full_queue_refuses),        cmocka_unit_test(long_jobs_leave_a_worker_free),
+        cmocka_unit_test(nobody_sleeps_through_work),  cmocka_unit_test(the_end_waits_for_what_jobs_add),
+        cmocka_unit_test(delayed_jobs_come),           cmocka_unit_test(somebody_keeps_the_time),
+        cmocka_unit_test(delayed_jobs_fill_the_queue),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

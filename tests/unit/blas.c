@@ -181,6 +181,74 @@ static void the_self_test_passes(void **state) {
     assert_non_null(strstr(nn_blas_name(), "OpenBLAS"));
 }
 
+/* --- tiles in which a row's bits are its own ----------------------------------------------------------- */
+
+/* Computes an odd row of a tile from the end of its sum: right, and different in its last bits. */
+static void multiply_by_place_f64(const struct nn_parallel *par, const struct nn_product *p) {
+    nn_multiply_f64(par, p);
+    const double *a = p->a, *b = p->b;
+    double *c = p->c;
+    for (int64_t i = 1; i < p->m; i += 2)
+        for (int64_t j = 0; j < p->n; j++) {
+            c[i * p->n + j] = 0;
+            for (int64_t l = p->k; l-- > 0;)
+                c[i * p->n + j] +=
+                    a[i * p->k + l] * (p->tb == NN_TRANSPOSED ? b[j * p->k + l] : b[l * p->n + j]);
+        }
+}
+
+/* A row gets something of the row before it: of what is 0 among numbers, and is not where they are none. */
+static void multiply_by_company_f32(const struct nn_parallel *par, const struct nn_product *p) {
+    nn_multiply_f32(par, p);
+    const float *a = p->a;
+    float *c = p->c;
+    for (int64_t i = 1; i < p->m; i++) c[i * p->n] += 0 * a[i * p->k - 1];
+}
+
+static int64_t tallest_tried;
+
+/* As a library whose kernels of more than 8 rows are of another kind. */
+static void multiply_low_f32(const struct nn_parallel *par, const struct nn_product *p) {
+    nn_multiply_f32(par, p);
+    float *c = p->c;
+    if (p->tile > tallest_tried) tallest_tried = p->tile;
+    if (p->tile > 8) c[(p->m - 1) * p->n] = nextafterf(c[(p->m - 1) * p->n], INFINITY);
+}
+
+static void a_tile_that_is_unfit_is_found_out(void **state) {
+    (void)state;
+    assert_int_equal(nn_blas_find_tile_f64(multiply_by_place_f64), 0);
+    assert_int_equal(nn_blas_find_tile_f32(multiply_by_company_f32), 0);
+    int64_t found = nn_blas_find_tile_f32(multiply_low_f32);
+    assert_true(found <= 8 && tallest_tried > 8);
+    assert_int_equal(found, nn_blas_tile(NN_F32) < 8 ? nn_blas_tile(NN_F32) : 8);
+}
+
+/* Rows of shapes that the search has not seen: alone in a tile of zeros, and among others at another place. */
+static void a_row_has_its_own_bits(void **state) {
+    (void)state;
+    const int64_t tile = nn_blas_tile(NN_F32);
+    if (!tile) skip();
+    static const int64_t shapes[][2] = {{5, 640}, {77, 77}, {200, 300}, {2100, 28}, {128, 499}};
+    fill(a64, a32, 1);
+    fill(b64, b32, 2);
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
+        for (int trans = 0; trans < 2; trans++) {
+            const int64_t n = shapes[s][0], k = shapes[s][1];
+            struct nn_product p = {.tb = trans ? NN_TRANSPOSED : NN_PLAIN, .m = tile, .n = n, .k = k};
+            p.a = a32, p.b = b32, p.c = c32, p.tile = tile;
+            nn_multiply_f32(NULL, &p);
+            float *lone = calloc((size_t)(tile * k), sizeof *lone),
+                  *y = calloc((size_t)(tile * n), sizeof *y);
+            assert_true(lone && y);
+            memcpy(lone, a32 + (tile - 1) * k, (size_t)k * sizeof *lone);
+            p.a = lone, p.c = y;
+            nn_multiply_f32(NULL, &p);
+            assert_memory_equal(y, c32 + (tile - 1) * n, (size_t)n * sizeof *y);
+            free(lone), free(y);
+        }
+}
+
 static int setup(void **state) {
     (void)state;
     nn_blas_init();
@@ -195,6 +263,8 @@ int main(void) {
         cmocka_unit_test(column_sums_add),
         cmocka_unit_test(threads_do_not_show),
         cmocka_unit_test(the_self_test_passes),
+        cmocka_unit_test(a_tile_that_is_unfit_is_found_out),
+        cmocka_unit_test(a_row_has_its_own_bits),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
