@@ -95,10 +95,11 @@ static json_int_t count(const char *model, const char *what) {
 /* --- company ------------------------------------------------------------------------------------------ */
 
 /* Keeps all of the service's threads until it is posted. */
-static sem_t gate;
+static sem_t gate, arrived;
 
 static void wait_at_gate(void *arg) {
     (void)arg;
+    sem_post(&arrived);
     sem_wait(&gate);
 }
 
@@ -113,6 +114,17 @@ static void hold_threads(void) {
 
 static void let_go(void) {
     for (int i = 0; i < service.n_workers; i++) sem_post(&gate);
+    for (int i = 0; i < service.n_workers; i++) sem_wait(&arrived);
+}
+
+/* When no thread is at anything: who has answered a batch may be about to let go of it. */
+static size_t memory_at_rest(void) {
+    hold_threads();
+    for (int i = 0; i < service.n_workers; i++) sem_wait(&arrived);
+    size_t bytes = api_memory_in_use(service.api);
+    for (int i = 0; i < service.n_workers; i++) sem_post(&arrived);
+    let_go();
+    return bytes;
 }
 
 struct asked {
@@ -161,7 +173,7 @@ static void the_same_bytes_in_company(void **state) {
             if (!tile[d]) continue; /* not on this machine */
             start(workers, 0);
             make("m", dtypes[d]);
-            size_t before = api_memory_in_use(service.api);
+            size_t before = memory_at_rest();
             ask_alone("m", asked);
             assert_int_equal(count("GET /models/m", "batches"), REQUESTS);
             assert_int_equal(count("GET /models/m", "tile"), tile[d]);
@@ -175,7 +187,7 @@ static void the_same_bytes_in_company(void **state) {
             assert_int_equal(count("GET /models/m", "requests"), 9 * REQUESTS);
             json_int_t batches = count("GET /models/m", "batches") - REQUESTS;
             assert_true(batches < 8 * REQUESTS / 3);
-            assert_int_equal(api_memory_in_use(service.api), before);
+            assert_int_equal(memory_at_rest(), before);
             forget(asked);
             test_service_stop(&service);
         }
@@ -233,7 +245,7 @@ static void an_error_is_its_own(void **state) {
     struct test_pending refused[BAD];
     start(2, 0);
     make("m", tile[0] ? "F32" : "F64");
-    size_t before = api_memory_in_use(service.api);
+    size_t before = memory_at_rest();
     ask_alone("m", asked);
     /* whose ids are beyond the vocabulary, found once its rows are taken */
     char *beyond = body_of("m", 0, 0, 2);
@@ -259,7 +271,7 @@ static void an_error_is_its_own(void **state) {
         if (!strstr(answer.body, bad[i].says)) fail_msg("%s: %s", bad[i].says, answer.body);
         test_answer_free(&answer);
     }
-    assert_int_equal(api_memory_in_use(service.api), before);
+    assert_int_equal(memory_at_rest(), before);
     free(beyond);
     forget(asked);
     test_service_stop(&service);
@@ -304,7 +316,7 @@ static void a_deleted_model_and_a_slow_reader(void **state) {
     (void)state;
     struct test_pending pending[2], gone;
     start(1, 0);
-    size_t before = api_memory_in_use(service.api);
+    size_t before = memory_at_rest();
     make("m", tile[0] ? "F32" : "F64");
     char *body = body_of("m", 1, 0, ROWS);
     struct test_request request = forward(body, TENSORS);
@@ -333,7 +345,7 @@ static void little_memory(void **state) {
     start(2, 3000000);
     make("m", tile[0] ? "F32" : "F64");
     ask_alone("m", asked);
-    size_t before = api_memory_in_use(service.api);
+    size_t before = memory_at_rest();
     int answered = 0;
     for (int round = 0; round < 10; round++) {
         hold_threads();
@@ -348,7 +360,7 @@ static void little_memory(void **state) {
         }
     }
     assert_true(answered > 0);
-    assert_int_equal(api_memory_in_use(service.api), before);
+    assert_int_equal(memory_at_rest(), before);
     forget(asked);
     test_service_stop(&service);
 }
@@ -452,7 +464,7 @@ static int setup(void **state) {
     nn_blas_init();
     tile[0] = nn_blas_tile(NN_F32);
     tile[1] = nn_blas_tile(NN_F64);
-    return sem_init(&gate, 0, 0);
+    return sem_init(&gate, 0, 0) || sem_init(&arrived, 0, 0);
 }
 
 int main(void) {
