@@ -5,35 +5,10 @@
  * rows are still being written then, the last who has written computes it. */
 #include "coalesce.h"
 
-#include <stdlib.h>
-#include <string.h>
-
+#include "batch.h"
 #include "model.h"
 #include "pass.h"
 #include "service.h"
-
-struct api_batch {
-    struct api *api;
-    struct api_model *model; /* a reference */
-    atomic_int refs;         /* each member's; the list's, which whoever computes takes over; a timer's */
-    struct nn_run *run;
-    int64_t tile, room; /* rows that there is memory for, a multiple of tile */
-    size_t reserved;
-
-    /* Guarded by the registry's lock, until the batch is closed and filling is 0. */
-    struct api_batch *next;
-    int64_t rows; /* claimed */
-    int filling;  /* requests that are writing their rows */
-    bool closed, waiting;
-    int n_members;
-    struct api_request *members[]; /* whose rows are written; at most `room` */
-};
-
-static int64_t tile_of(const struct api *api, const struct nn_graph *graph) {
-    return api->settings.tile[nn_graph_dtype(graph)];
-}
-
-static int64_t round_up(int64_t rows, int64_t tile) { return (rows + tile - 1) / tile * tile; }
 
 /* --- whether ---------------------------------------------------------------------------------------- */
 
@@ -41,7 +16,7 @@ int api_coalesce_check(struct api_request *request, const struct nn_graph *graph
                        const struct api_policy *policy) {
     struct nn_error *err = &request->err;
     if (!policy->coalesce) return NN_OK;
-    if (!tile_of(request->api, graph))
+    if (!api_batch_tile(request->api, graph))
         nn_fail(err, NN_E_NOT_COALESCABLE,
                 "on this machine a row's bits depend on the rows that are computed with it, in %s",
                 nn_dtype_name(nn_graph_dtype(graph)));
@@ -65,78 +40,8 @@ bool api_coalesces(struct api_request *request) {
 json_t *api_coalesce_json(const struct api *api, const struct api_model *model,
                           const struct api_policy *policy) {
     if (!policy->coalesce) return json_null();
-    return json_pack("{s:I, s:I, s:I}", "tile", (json_int_t)tile_of(api, model->graph), "requests",
+    return json_pack("{s:I, s:I, s:I}", "tile", (json_int_t)api_batch_tile(api, model->graph), "requests",
                      (json_int_t)model->coalesced, "batches", (json_int_t)model->batches);
-}
-
-/* --- a batch's life ---------------------------------------------------------------------------------- */
-
-void api_batch_unref(struct api_batch *batch) {
-    if (!batch || atomic_fetch_sub(&batch->refs, 1) != 1) return;
-    nn_run_free(batch->run);
-    api_release(batch->api, batch->reserved);
-    api_model_unref(batch->api, batch->model);
-    free(batch);
-}
-
-/* Room for the request alone, or for company: where some is to be expected, and memory is not short. */
-static struct nn_plan *plan_room(struct api_request *request, struct nn_run_options *options, bool company) {
-    const struct api_limits *limits = &request->api->settings.limits;
-    const struct nn_graph *graph = api_pass_graph(request);
-    int64_t alone = round_up(options->rows, options->tile);
-    int64_t room = round_up(limits->batch_max, options->tile);
-    size_t free_bytes = limits->memory - api_memory_in_use(request->api);
-    struct nn_error ignored = {0};
-    if (company && room > alone) {
-        options->rows = room;
-        struct nn_plan *plan = nn_plan_forward(graph, options, &ignored);
-        if (plan && nn_plan_bytes(plan) <= free_bytes / 2) return plan;
-        nn_plan_free(plan);
-    }
-    options->rows = alone;
-    return nn_plan_forward(graph, options, &request->err);
-}
-
-/* Held once, with no rows claimed. */
-static struct api_batch *batch_new(struct api_request *request, const struct nn_run_options *given,
-                                   const bool *wanted, bool company) {
-    struct nn_run_options options = *given;
-    options.tile = tile_of(request->api, api_pass_graph(request));
-    options.wanted = wanted;
-    struct nn_plan *plan = plan_room(request, &options, company);
-    if (!plan) {
-        api_point(request, "inputs", NULL);
-        return NULL;
-    }
-    size_t members = (size_t)options.rows * sizeof(struct api_request *);
-    size_t bytes = nn_plan_bytes(plan) + members;
-    struct api_batch *batch = NULL;
-    if (api_reserve(request, bytes) == NN_OK && !(batch = calloc(1, sizeof *batch + members)))
-        nn_fail(&request->err, NN_E_NOMEM, "memory is out");
-    if (!batch) {
-        nn_plan_free(plan);
-        return NULL;
-    }
-    *batch = (struct api_batch){.api = request->api, .model = request->model, .tile = options.tile};
-    atomic_init(&batch->refs, 1);
-    atomic_fetch_add(&batch->model->refs, 1);
-    batch->room = options.rows;
-    batch->reserved = bytes;
-    api_reserve_move(request, bytes);
-    if ((batch->run = nn_run_new_take(request->params, plan, &request->err))) return batch;
-    api_batch_unref(batch);
-    return NULL;
-}
-
-/* Rows of the inputs to zeros: ids that are padding are valid, and no number can overflow. */
-static void clear_rows(struct api_batch *batch, int64_t first, int64_t end) {
-    const struct nn_graph *graph = batch->model->graph;
-    for (int i = 0; i < nn_graph_input_count(graph); i++) {
-        struct nn_node_info input = nn_graph_node(graph, i);
-        size_t row = (size_t)nn_shape_elements(&input.shape) * nn_dtype_size(input.dtype);
-        if (nn_run_reads(batch->run, i))
-            memset((char *)nn_run_input(batch->run, i) + (size_t)first * row, 0, (size_t)(end - first) * row);
-    }
 }
 
 /* --- computing --------------------------------------------------------------------------------------- */
@@ -162,9 +67,7 @@ static void compute(struct api_batch *batch) {
     model->coalesced += n;
     model->batches += n > 0;
     pthread_mutex_unlock(&api->lock);
-    int64_t padded = round_up(batch->rows, batch->tile);
-    clear_rows(batch, batch->rows, padded);
-    nn_run_aim(batch->run, params, padded);
+    api_batch_aim(batch, params);
     nn_params_unref(params);
     if (n) nn_run_forward(batch->run, par);
     if (par->run && n > 1)
@@ -293,7 +196,7 @@ static int join(struct api_request *request, const struct nn_run_options *option
     bool company = model->batching || model->company > options->rows;
     pthread_mutex_unlock(&api->lock);
     if (joined) return NN_OK;
-    struct api_batch *batch = batch_new(request, options, wanted, company || api_in_flight(api) > 1);
+    struct api_batch *batch = api_batch_new(request, options, wanted, company || api_in_flight(api) > 1);
     if (!batch) return (int)request->err.code;
     pthread_mutex_lock(&api->lock);
     append(model, batch);
@@ -328,7 +231,7 @@ static int fill(struct api_request *request, const struct nn_run_options *option
     if (api_pass_fill(request, run, first, options->rows) == NN_OK &&
         api_pass_add_outputs(request, run, first, options->rows, wanted) == NN_OK)
         return NN_OK;
-    clear_rows(request->batch, first, first + options->rows);
+    api_batch_clear(request->batch, first, first + options->rows);
     return (int)request->err.code;
 }
 
@@ -343,7 +246,7 @@ static bool is_usual(const struct nn_graph *graph, const bool *wanted) {
 
 /* In a batch that no other joins, computed here. */
 static int run_alone(struct api_request *request, const struct nn_run_options *options, const bool *wanted) {
-    struct api_batch *batch = batch_new(request, options, wanted, false);
+    struct api_batch *batch = api_batch_new(request, options, wanted, false);
     if (!batch) return (int)request->err.code;
     request->batch = batch;
     batch->rows = options->rows;

@@ -13,7 +13,6 @@
 
 #include "request.h"
 
-struct api_batch;
 struct api_model;
 struct api_policy;
 
@@ -27,7 +26,6 @@ bool api_coalesces(struct api_request *request);
  * answer included. API_LATER: the batch answers. */
 int api_coalesce_forward(struct api_request *request, const struct nn_run_options *options,
                          const bool *wanted);
-void api_batch_unref(struct api_batch *batch);
 
 /* What GET /models/{m} shows under a policy: null where forwards are not coalesced; NULL when memory is out.
  * With the registry's lock held. */

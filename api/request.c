@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "batch.h"
 #include "client.h"
-#include "coalesce.h"
 #include "context.h"
 #include "model.h"
 #include "service.h"

@@ -91,7 +91,11 @@ static void submit(struct client *client, const char *method, const char *target
 static int start(void **state) {
     static int counter;
     struct api_settings settings = {.limits = api_default_limits, .version = "0"};
-    struct api_env env = {&counter, now_ms, entropy, execute, {parallel, NULL}};
+    struct api_env env = {.self = &counter,
+                          .now_ms = now_ms,
+                          .entropy = entropy,
+                          .execute = execute,
+                          .parallel = {.run = parallel}};
     struct nn_error err = {0};
     (void)state;
     api = api_new(&settings, &env, &err);

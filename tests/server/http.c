@@ -52,7 +52,11 @@ static struct service start(const char *address, int connections) {
     assert_non_null(service.pool);
     struct api_settings settings = {.limits = api_default_limits, .version = "test"};
     settings.limits.body = BODY_LIMIT;
-    struct api_env env = {service.pool, now_ms, entropy, execute, {srv_pool_parallel, service.pool}};
+    struct api_env env = {.self = service.pool,
+                          .now_ms = now_ms,
+                          .entropy = entropy,
+                          .execute = execute,
+                          .parallel = {srv_pool_parallel, service.pool}};
     service.api = api_new(&settings, &env, &err);
     assert_non_null(service.api);
     service.listener = srv_listener_new(address, false, &err);
