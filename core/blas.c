@@ -107,7 +107,7 @@ static struct tile direct_tile(const struct nn_product *p) {
 struct cutting {
     const struct nn_product *product;
     struct tile tile;
-    int64_t across; /* tiles in a row of them */
+    int64_t across, down; /* tiles in a row of them, and in a column */
 };
 
 static void multiply_tile(const struct nn_product *p, int64_t row, int64_t column, const struct tile *tile) {
@@ -128,20 +128,29 @@ static void multiply_tile(const struct nn_product *p, int64_t row, int64_t colum
     }
 }
 
+/* Tiles of a height that was asked for are low, and a column of them reads the same part of b: one after the
+ * other, from a cache. */
+#define LOW_TILES 4
+
 static void multiply_tiles(void *arg, int64_t begin, int64_t end) {
     const struct cutting *cutting = arg;
     const struct tile *tile = &cutting->tile;
-    for (int64_t i = begin; i < end; i++)
-        multiply_tile(cutting->product, i / cutting->across * tile->rows, i % cutting->across * tile->columns,
-                      tile);
+    for (int64_t i = begin; i < end; i++) {
+        bool low = cutting->product->tile != 0;
+        int64_t row = low ? i % cutting->down : i / cutting->across;
+        int64_t column = low ? i / cutting->down : i % cutting->across;
+        multiply_tile(cutting->product, row * tile->rows, column * tile->columns, tile);
+    }
 }
 
 void nn_multiply(const struct nn_parallel *par, const struct nn_product *p) {
-    struct cutting cutting = {p, suits_direct(p) ? direct_tile(p) : large_tile(p), 0};
+    struct cutting cutting = {p, suits_direct(p) ? direct_tile(p) : large_tile(p), 0, 0};
     const struct tile *tile = &cutting.tile;
     cutting.across = (p->n + tile->columns - 1) / tile->columns;
-    int64_t tiles = (p->m + tile->rows - 1) / tile->rows * cutting.across;
-    nn_parallel_ranges(par, tiles, worthwhile(1, tile->rows * tile->columns * p->k, TASK_MACS),
+    cutting.down = (p->m + tile->rows - 1) / tile->rows;
+    const int64_t together = p->tile ? smaller(cutting.down, LOW_TILES) : 1;
+    nn_parallel_ranges(par, cutting.across * cutting.down,
+                       worthwhile(together, together * tile->rows * tile->columns * p->k, TASK_MACS),
                        multiply_tiles, &cutting);
 }
 
