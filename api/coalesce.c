@@ -56,6 +56,16 @@ static void answer(void *arg, size_t i) {
     api_finish(request, code);
 }
 
+/* How many rows there are to be expected in all: those of this batch, and those that wait for its end. Counted
+ * before it is answered, for who is answered may come again at once. */
+static void count_company(struct api_batch *batch) {
+    struct api_model *model = batch->model;
+    pthread_mutex_lock(&batch->api->lock);
+    model->company = batch->rows;
+    for (const struct api_batch *b = model->first_batch; b; b = b->next) model->company += b->rows;
+    pthread_mutex_unlock(&batch->api->lock);
+}
+
 /* A closed batch, all of whose rows are written: computes it and answers its members. */
 static void compute(struct api_batch *batch) {
     struct api *api = batch->api;
@@ -70,6 +80,7 @@ static void compute(struct api_batch *batch) {
     api_batch_aim(batch, params);
     nn_params_unref(params);
     if (n) nn_run_forward(batch->run, par);
+    if (batch->closed) count_company(batch); /* else it is nobody's but its only member's */
     if (par->run && n > 1)
         par->run(par->pool, n, answer, batch);
     else
@@ -97,14 +108,13 @@ static struct api_batch *next_batch(struct api_batch *done) {
     pthread_mutex_lock(&api->lock);
     struct api_batch *next = model->first_batch;
     model->batching = next != NULL;
-    model->company = done->rows;
-    for (const struct api_batch *b = next; b; b = b->next) model->company += b->rows;
     pthread_mutex_unlock(&api->lock);
     return next;
 }
 
-static uint64_t cost_of(const struct api_batch *batch) {
-    return (uint64_t)batch->room * nn_graph_param_bytes(batch->model->graph) / 2;
+/* Of so many rows, in floating-point operations: two for each weight. */
+static uint64_t cost_of(const struct api_batch *batch, int64_t rows) {
+    return (uint64_t)rows * nn_graph_param_bytes(batch->model->graph) / 2;
 }
 
 static bool arrange(struct api_batch *batch, bool here);
@@ -112,6 +122,14 @@ static bool arrange(struct api_batch *batch, bool here);
 /* With the lock held: whether more rows can join the model's first batch, and are to be expected. */
 static bool expects_more(const struct api_batch *batch) {
     return !batch->next && batch->rows < batch->room && batch->rows < batch->model->company;
+}
+
+/* Roughly what a microsecond of one core brings. A batch that is done sooner than the window would be over
+ * gains nothing by waiting. */
+#define OPERATIONS_A_US UINT64_C(100000)
+
+static bool is_worth_waiting(const struct api_batch *batch, int64_t window_us) {
+    return cost_of(batch, batch->model->company) > (uint64_t)window_us * OPERATIONS_A_US;
 }
 
 static void run_batches(void *arg) {
@@ -141,11 +159,12 @@ static bool open_window(struct api_batch *batch) {
     int64_t window_us = api->settings.limits.batch_window_us;
     if (!window_us || !api->env.execute_after) return false;
     pthread_mutex_lock(&api->lock);
-    bool waits = batch->waiting = expects_more(batch);
+    bool waits = batch->waiting = expects_more(batch) && is_worth_waiting(batch, window_us);
     if (waits) atomic_fetch_add(&batch->refs, 1);
     pthread_mutex_unlock(&api->lock);
     if (!waits) return false;
-    if (api->env.execute_after(api->env.self, window_us, end_window, batch, cost_of(batch))) return true;
+    if (api->env.execute_after(api->env.self, window_us, end_window, batch, cost_of(batch, batch->room)))
+        return true;
     pthread_mutex_lock(&api->lock);
     bool begun = !batch->waiting;
     batch->waiting = false;
@@ -157,7 +176,7 @@ static bool open_window(struct api_batch *batch) {
 /* Behind all requests that wait for a thread already: those of them that are for this model join it. */
 static bool queue(struct api_batch *batch) {
     const struct api_env *env = &batch->api->env;
-    return env->execute && env->execute(env->self, run_batches, batch, cost_of(batch));
+    return env->execute && env->execute(env->self, run_batches, batch, cost_of(batch, batch->room));
 }
 
 /* Has the model's first batch begin, now or when its window is over. False: the caller is to run it. */
