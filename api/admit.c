@@ -7,10 +7,11 @@
 #include "client.h"
 #include "request.h"
 #include "service.h"
+#include "token.h"
 
 static const struct api_route routes[] = {
-#define API_ROUTE(method, path, handler, body, effect, open, members, summary)                               \
-    {method, path, handler, body, effect, open, members, summary},
+#define API_ROUTE(method, path, handler, body, effect, scope, members, summary)                              \
+    {method, path, handler, body, effect, API_SCOPE_##scope, members, summary},
 #include "routes.def"
 #undef API_ROUTE
 };
@@ -53,19 +54,21 @@ static int find_route(struct api_request *request, const struct api_head *head) 
 
 /* --- token ----------------------------------------------------------------------------------------- */
 
-/* In a time that depends on the length of what was sent alone. */
-static bool token_equal(const char *sent, const char *token) {
-    size_t n = strlen(sent), m = strlen(token);
-    unsigned char differ = n != m;
-    for (size_t i = 0; i < n; i++) differ |= (unsigned char)(sent[i] ^ token[m ? i % m : 0]);
-    return !differ;
+/* The set holds as long as the request: what it allows is asked again by handlers. */
+static void hold_tokens(struct api_request *request) {
+    struct api *api = request->api;
+    pthread_mutex_lock(&api->lock);
+    request->tokens = api_tokens_ref(api->tokens);
+    pthread_mutex_unlock(&api->lock);
 }
 
 static int check_token(struct api_request *request, const struct api_head *head) {
-    const char *token = request->api->settings.token, *sent = head->authorization;
-    if (!token || (request->route && request->route->open)) return NN_OK;
-    if (sent && strncasecmp(sent, "Bearer ", 7) == 0 && token_equal(sent + 7 + strspn(sent + 7, " "), token))
-        return NN_OK;
+    const char *sent = head->authorization;
+    hold_tokens(request);
+    if (!request->tokens || (request->route && request->route->scope == API_SCOPE_ANYONE)) return NN_OK;
+    if (sent && strncasecmp(sent, "Bearer ", 7) == 0)
+        request->token = api_tokens_find(request->tokens, sent + 7 + strspn(sent + 7, " "));
+    if (request->token) return NN_OK;
     return nn_fail(&request->err, NN_E_UNAUTHORIZED, "send \"Authorization: Bearer TOKEN\"%s",
                    sent ? " with the right token" : "");
 }
@@ -183,7 +186,8 @@ static int admit(struct api_request *request, const struct api_head *head) {
     *err = (struct nn_error){0};
     if (check_token(request, head)) return (int)err->code;
     *err = no_route;
-    if (!err->code && head->client && !request->route->open && api_client_enter(request, head->client))
+    if (!err->code && api_token_allows(request, request->route->scope)) return (int)err->code;
+    if (!err->code && head->client && request->route->scope && api_client_enter(request, head->client))
         return (int)err->code;
     if (err->code || choose_encodings(request, head) || check_length(request, head)) return (int)err->code;
     if (head->query && !(request->query = strdup(head->query)))

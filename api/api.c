@@ -31,7 +31,8 @@ struct api *api_new(const struct api_settings *settings, const struct api_env *e
     if (!api) goto no_memory;
     api->settings = *settings;
     api->env = *env;
-    if (settings->token && !(api->settings.token = api->token = strdup(settings->token))) goto no_memory;
+    if (settings->token && !(api->tokens = api_tokens_of(settings->token, err))) goto no_memory;
+    api->settings.token = NULL;
     if (settings->version && !(api->settings.version = api->version = strdup(settings->version)))
         goto no_memory;
     if (pthread_mutex_init(&api->lock, NULL)) goto no_memory;
@@ -39,7 +40,7 @@ struct api *api_new(const struct api_settings *settings, const struct api_env *e
 no_memory:
     nn_fail(err, NN_E_NOMEM, "memory is out");
     if (api) {
-        free(api->token);
+        api_tokens_unref(api->tokens);
         free(api->version);
         free(api);
     }
@@ -54,12 +55,21 @@ void api_free(struct api *api) {
     api_effects_clear(api);
     assert(atomic_load(&api->memory) == 0);
     pthread_mutex_destroy(&api->lock);
-    free(api->token);
+    api_tokens_unref(api->tokens);
     free(api->version);
     free(api);
 }
 
 void api_set_draining(struct api *api, bool draining) { atomic_store(&api->draining, draining); }
+
+void api_set_tokens_take(struct api *api, struct api_tokens *tokens) {
+    pthread_mutex_lock(&api->lock);
+    struct api_tokens *old = api->tokens;
+    api->tokens = tokens;
+    pthread_mutex_unlock(&api->lock);
+    api_tokens_unref(old);
+}
+
 void api_tick(struct api *api) {
     api_contexts_expire(api);
     api_effects_expire(api);
@@ -165,7 +175,7 @@ void api_submit_take(struct api_request *request, void *body, size_t size, api_r
     atomic_fetch_add(&api->in_flight, 1);
     if (!api_request_room(request, size)) {
         api_finish(request, (int)request->err.code);
-    } else if (!api->env.execute || request->route->open) {
+    } else if (!api->env.execute || request->route->scope == API_SCOPE_ANYONE) {
         serve(request); /* whether the process is alive can be told however full the queue is */
     } else {
         serve_or_queue(request);

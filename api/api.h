@@ -46,7 +46,7 @@ extern const struct api_limits api_default_limits;
 
 struct api_settings {
     struct api_limits limits;
-    const char *token;   /* the bearer token; NULL: none is asked for */
+    const char *token;   /* one bearer token, with scope admin; NULL: none is asked for */
     const char *version; /* the program's, for /healthz */
     int64_t tile[2];     /* of NN_F32 and NN_F64: see nn_blas_tile; 0: forwards cannot be coalesced */
 };
@@ -55,6 +55,20 @@ struct api_settings {
 struct api *api_new(const struct api_settings *settings, const struct api_env *env, struct nn_error *err);
 /* No request may be in flight. */
 void api_free(struct api *api);
+
+/* Bearer tokens with scopes, out of the text of a file, whose name is for errors. The text is cut up in place;
+ * `size` does not count the zero behind it. Each line is
+ *     NAME SCOPE HASH [PREFIX]
+ * where # begins a comment, SCOPE is read, train or admin, HASH the token's SHA-256 in hexadecimal digits, and
+ * PREFIX what the names of its models begin with. Or the file is of one word, a token as it is sent, of scope
+ * admin. NULL: NN_E_VALUE, with the number of the line, or NN_E_NOMEM. */
+struct api_tokens;
+struct api_tokens *api_tokens_read(const char *file, char *text, size_t size, struct nn_error *err);
+size_t api_tokens_count(const struct api_tokens *tokens);
+void api_tokens_unref(struct api_tokens *tokens);
+/* In place of those before, for requests whose head comes from now on. From any thread. */
+void api_set_tokens_take(struct api *api, struct api_tokens *tokens);
+
 /* While draining, /readyz answers 503. */
 void api_set_draining(struct api *api, bool draining);
 /* To be called some ten times a second: ends rounds whose time is up, lets go of what has expired. */

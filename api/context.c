@@ -44,11 +44,13 @@ static void unlist(struct api *api, struct api_context *context) {
     context->listed = false;
 }
 
-static struct api_context *lookup(struct api *api, const char *id) {
+/* One of the token's models. */
+static struct api_context *lookup(struct api_request *request, const char *id) {
     struct api_context key = {0};
     snprintf(key.id, sizeof key.id, "%s", id);
-    void *node = strlen(id) < sizeof key.id ? tfind(&key, &api->contexts, by_id) : NULL;
-    return node ? *(struct api_context **)node : NULL;
+    void *node = strlen(id) < sizeof key.id ? tfind(&key, &request->api->contexts, by_id) : NULL;
+    struct api_context *found = node ? *(struct api_context **)node : NULL;
+    return found && api_token_sees(request->token, found->model->name) ? found : NULL;
 }
 
 /* --- letting go ------------------------------------------------------------------------------------- */
@@ -107,7 +109,7 @@ static int not_found(struct api_request *request, const char *id) {
 int api_context_delete(struct api_request *request, const char *id) {
     struct api *api = request->api;
     pthread_mutex_lock(&api->lock);
-    struct api_context *context = lookup(api, id);
+    struct api_context *context = lookup(request, id);
     bool busy = context && context->claimed;
     if (context && !busy) unlist(api, context);
     pthread_mutex_unlock(&api->lock);
@@ -164,7 +166,7 @@ int api_context_claim(struct api_request *request, const char *id, bool shared) 
     struct api *api = request->api;
     api_contexts_expire(api);
     pthread_mutex_lock(&api->lock);
-    struct api_context *context = lookup(api, id);
+    struct api_context *context = lookup(request, id);
     bool busy = context && (context->claimed || (!shared && context->users));
     if (context && !busy) {
         atomic_fetch_add(&context->refs, 1);
@@ -226,6 +228,7 @@ static json_t *describe(struct api *api, const struct api_context *context) {
 struct listing {
     struct api *api;
     json_t *list;
+    const struct api_token *token;
     bool failed;
 };
 
@@ -233,12 +236,13 @@ static void list_one(const void *node, VISIT visit, void *closure) {
     struct listing *listing = closure;
     if (visit != postorder && visit != leaf) return;
     const struct api_context *context = *(struct api_context *const *)node;
+    if (!api_token_sees(listing->token, context->model->name)) return;
     listing->failed |= json_array_append_new(listing->list, describe(listing->api, context)) != 0;
 }
 
 int api_contexts_list(struct api_request *request, json_t *list) {
     struct api *api = request->api;
-    struct listing listing = {api, list, false};
+    struct listing listing = {api, list, request->token, false};
     api_contexts_expire(api);
     pthread_mutex_lock(&api->lock);
     twalk_r(api->contexts, list_one, &listing);
@@ -250,7 +254,7 @@ json_t *api_context_describe(struct api_request *request, const char *id) {
     struct api *api = request->api;
     api_contexts_expire(api);
     pthread_mutex_lock(&api->lock);
-    const struct api_context *context = lookup(api, id);
+    const struct api_context *context = lookup(request, id);
     json_t *described = context ? describe(api, context) : NULL;
     pthread_mutex_unlock(&api->lock);
     if (!context)

@@ -25,7 +25,7 @@ struct api_effect {
     bool done;
     int64_t expires_ms;
     struct api_effect *next; /* the one that expires after it */
-    char key[];
+    char key[]; /* and behind it, on a line of its own, the name of the token, for each has its own keys */
 };
 
 static int by_key(const void *a, const void *b) {
@@ -86,13 +86,15 @@ static bool is_key(const char *key) {
 static struct api_effect *effect_new(struct api_request *request) {
     const char *query = request->query ? request->query : "";
     const char *parts[] = {request->route->method, request->route->path, request->name, query};
-    size_t key_size = strlen(request->idempotency_key) + 1, size = sizeof(struct api_effect) + key_size;
+    const char *token = api_token_name(request->token);
+    size_t key_size = strlen(request->idempotency_key) + 1 + strlen(token) + 1;
+    size_t size = sizeof(struct api_effect) + key_size;
     if (api_reserve(request, size)) return NULL;
     struct api_effect *effect = calloc(1, size);
     if (!effect) return nn_fail(&request->err, NN_E_NOMEM, "memory is out"), NULL;
     api_reserve_move(request, size);
     effect->reserved = size;
-    memcpy(effect->key, request->idempotency_key, key_size);
+    snprintf(effect->key, key_size, "%s\n%s", request->idempotency_key, token);
     effect->body = XXH3_128bits(request->body, request->size);
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) /* with its end, which keeps parts apart */
         effect->head = XXH3_64bits_withSeed(parts[i], strlen(parts[i]) + 1, effect->head);
@@ -112,10 +114,11 @@ static int replay(struct api_request *request, const char *members) {
 static int found(struct api_request *request, const struct api_effect *first, const struct api_effect *effect,
                  const char **members) {
     if (!XXH128_isEqual(first->body, effect->body) || first->head != effect->head)
-        return nn_fail(&request->err, NN_E_KEY_REUSED, "\"%s\" came with another request before", first->key);
+        return nn_fail(&request->err, NN_E_KEY_REUSED, "\"%s\" came with another request before",
+                       request->idempotency_key);
     if (!first->done)
         return nn_fail(&request->err, NN_E_IN_FLIGHT, "the first request with \"%s\" is not answered yet",
-                       first->key);
+                       request->idempotency_key);
     if (!(*members = nn_arena_strdup(request->arena, first->members)))
         return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     request->answer.status = first->status;

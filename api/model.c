@@ -155,7 +155,7 @@ int api_model_find(struct api_request *request, const char *name) {
     struct api *api = request->api;
     struct api_model key = {0};
     pthread_mutex_lock(&api->lock);
-    struct api_model *model = lookup(api, name, &key);
+    struct api_model *model = api_token_sees(request->token, name) ? lookup(api, name, &key) : NULL;
     if (model) hold(request, model);
     pthread_mutex_unlock(&api->lock);
     return model ? NN_OK : nn_fail(&request->err, NN_E_NOT_FOUND, "no model is named \"%.100s\"", name);
@@ -193,6 +193,7 @@ int api_model_delete(struct api_request *request, const char *name) {
 
 struct listing {
     json_t *list;
+    const struct api_token *token;
     bool failed;
 };
 
@@ -200,6 +201,7 @@ static void list_one(const void *node, VISIT visit, void *closure) {
     struct listing *listing = closure;
     if (visit != postorder && visit != leaf) return;
     const struct api_model *model = *(struct api_model *const *)node;
+    if (!api_token_sees(listing->token, model->name)) return;
     json_t *item = json_pack("{s:s, s:s, s:I}", "name", model->name, "incarnation", model->incarnation,
                              "version", (json_int_t)nn_params_version(model->params));
     listing->failed |= json_array_append_new(listing->list, item) != 0;
@@ -207,7 +209,7 @@ static void list_one(const void *node, VISIT visit, void *closure) {
 
 int api_models_list(struct api_request *request, json_t *list) {
     struct api *api = request->api;
-    struct listing listing = {list, false};
+    struct listing listing = {list, request->token, false};
     pthread_mutex_lock(&api->lock);
     twalk_r(api->models, list_one, &listing);
     pthread_mutex_unlock(&api->lock);

@@ -53,6 +53,20 @@ static char *problem_text(const struct api_request *request) {
     return NULL;
 }
 
+static void add_header(struct api_response *response, const char *name, const char *value) {
+    struct api_header *header = &response->headers[response->n_headers++];
+    snprintf(header->name, sizeof header->name, "%s", name);
+    snprintf(header->value, sizeof header->value, "%s", value);
+}
+
+/* RFC 6750, section 3.1. */
+static void add_challenge(struct api_response *response, enum api_scope missing) {
+    char value[96];
+    snprintf(value, sizeof value, "Bearer realm=\"gradd\", error=\"insufficient_scope\", scope=\"%s\"",
+             api_scope_name(missing));
+    add_header(response, "WWW-Authenticate", value);
+}
+
 /* Headers that a status asks for. */
 static void add_headers(struct api_response *response, const struct api_request *request) {
     static const struct {
@@ -63,16 +77,10 @@ static void add_headers(struct api_response *response, const struct api_request 
                  {503, "Retry-After", "1"}};
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         bool later = request->err.code == NN_E_IN_FLIGHT && table[i].status == 503;
-        if (table[i].status != response->status && !later) continue;
-        struct api_header *header = &response->headers[response->n_headers++];
-        snprintf(header->name, sizeof header->name, "%s", table[i].name);
-        snprintf(header->value, sizeof header->value, "%s", table[i].value);
+        if (table[i].status == response->status || later) add_header(response, table[i].name, table[i].value);
     }
-    if (response->status == 405) {
-        struct api_header *header = &response->headers[response->n_headers++];
-        snprintf(header->name, sizeof header->name, "Allow");
-        snprintf(header->value, sizeof header->value, "%s", request->allow);
-    }
+    if (request->missing) add_challenge(response, request->missing);
+    if (response->status == 405) add_header(response, "Allow", request->allow);
 }
 
 struct api_response *api_problem(struct api_request *request) {

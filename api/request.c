@@ -35,6 +35,7 @@ void api_request_free(struct api_request *request) {
     json_decref(request->answer.members);
     api_release(request->api, request->reserved);
     nn_arena_free(request->arena);
+    api_tokens_unref(request->tokens);
     free(request->body);
     free(request->query);
     free(request);

@@ -11,6 +11,7 @@
 #include "api.h"
 #include "document.h"
 #include "safetensors.h"
+#include "token.h"
 
 #define API_LATER (-1)
 
@@ -26,7 +27,7 @@ struct api_route {
     int (*handler)(struct api_request *request);
     enum api_body body;
     enum { API_READS, API_CHANGES, API_IF_ASKED } effect;
-    bool open; /* asks for no token */
+    enum api_scope scope; /* the least that it asks for */
     const char *members;
     const char *summary;
 };
@@ -53,8 +54,11 @@ struct api_answer {
 struct api_request {
     struct api *api;
     const struct api_route *route;
-    char name[80];  /* of the resource in the path */
-    char allow[48]; /* the methods of a path that has others than the one asked for */
+    struct api_tokens *tokens;     /* when it was admitted; NULL: none was asked for */
+    const struct api_token *token; /* the one that it bears; NULL: none was asked for */
+    enum api_scope missing;        /* why it was refused, in NN_E_SCOPE */
+    char name[80];                 /* of the resource in the path */
+    char allow[48];                /* the methods of a path that has others than the one asked for */
     char *query;
     const char *if_match, *if_none_match, *idempotency_key; /* in the arena; NULL where absent */
     enum api_encoding in, out;

@@ -9,16 +9,17 @@
 
 struct api {
     struct api_settings settings;
-    char *token, *version; /* copies that settings points to */
+    char *version; /* a copy that settings points to */
     struct api_env env;
     atomic_size_t memory; /* reserved bytes */
     atomic_int in_flight;
     atomic_bool draining;
 
-    /* Guards the two trees, and of each model: params, the queue of changes, and `dead`. Held for a few
+    /* Guards `tokens`, the two trees, and of each model: params, the queue of changes, and `dead`. Held for a few
      * instructions only, and never with another lock. */
     pthread_mutex_t lock;
-    void *models, *contexts; /* trees of tsearch(3), by name and by id */
+    struct api_tokens *tokens; /* of whom requests bear one; NULL: none is asked for */
+    void *models, *contexts;   /* trees of tsearch(3), by name and by id */
     void *effects; /* likewise, by Idempotency-Key; those that are done form a queue, in which they expire */
     struct api_effect *first_effect, *last_effect;
     void *clients; /* those with requests in flight, by address */

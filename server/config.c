@@ -256,31 +256,15 @@ static int load_file(struct loading *load, const char *path) {
 
 /* --- what is left to find out ------------------------------------------------------------------- */
 
-static int load_token_file(struct loading *load) {
-    struct srv_settings *settings = load->settings;
-    const char *path = settings->token_file;
-    if (settings->token)
-        return nn_fail(load->err, NN_E_VALUE, "GRADD_TOKEN and a token file are both given; which is meant?");
-    FILE *file = fopen(path, "re");
-    if (!file) return fail_file(load, path);
-    size_t size = 0;
-    ssize_t length = getline(&settings->token, &size, file);
-    int code = length < 0 && ferror(file) ? fail_file(load, path) : NN_OK;
-    fclose(file);
-    if (code) return code;
-    while (length > 0 && strchr("\r\n", settings->token[length - 1])) settings->token[--length] = 0;
-    if (length <= 0 || !*settings->token)
-        return nn_fail(load->err, NN_E_VALUE, "%s: the token file's first line is empty", path);
-    return NN_OK;
-}
-
 /* A header carries visible ASCII without spaces; any other token could never be presented. */
 static int check_token(struct loading *load) {
-    for (const char *c = load->settings->token; c && *c; c++)
+    const struct srv_settings *settings = load->settings;
+    if (settings->token && settings->token_file)
+        return nn_fail(load->err, NN_E_VALUE, "GRADD_TOKEN and a token file are both given; which is meant?");
+    for (const char *c = settings->token; c && *c; c++)
         if (*c <= ' ' || *c > '~')
             return nn_fail(load->err, NN_E_VALUE,
-                           "%s: a token is made of visible ASCII characters, without spaces",
-                           load->settings->token_file ? load->settings->token_file : "GRADD_TOKEN");
+                           "GRADD_TOKEN: a token is made of visible ASCII characters, without spaces");
     return NN_OK;
 }
 
@@ -313,7 +297,6 @@ int srv_settings_load(struct srv_settings *settings, int argc, char *const *argv
     if ((code = load_flags(&load, argc, argv, wish)) || *wish != SRV_RUN) return code;
     if ((code = load_environment(&load, environment))) return code;
     if (settings->config && (code = load_file(&load, settings->config))) return code;
-    if (settings->token_file && (code = load_token_file(&load))) return code;
     if ((code = check_token(&load))) return code;
     if (settings->compute_threads == 0) settings->compute_threads = machine_threads();
     if (settings->memory == 0) settings->memory = machine_memory() / 2;

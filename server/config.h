@@ -25,8 +25,7 @@ struct srv_settings {
 
 enum srv_wish { SRV_RUN, SRV_HELP, SRV_VERSION };
 
-/* Fills `settings` in; `environment` is a NULL-terminated array of NAME=value. The token is set whichever
- * way it was given. `wish` is what the flags ask for; if not SRV_RUN, only defaults are filled in.
+/* Fills `settings` in; `environment` is a NULL-terminated array of NAME=value. `wish` is what the flags ask for; if not SRV_RUN, only defaults are filled in.
  * NN_E_UNKNOWN_MEMBER, NN_E_VALUE, NN_E_NOT_FOUND (a file), NN_E_NOMEM; the text says where the fault came
  * from. Settings are to be finished even then. */
 int srv_settings_load(struct srv_settings *settings, int argc, char *const *argv, char *const *environment,

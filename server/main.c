@@ -14,6 +14,7 @@
 #include "http.h"
 #include "listen.h"
 #include "pool.h"
+#include "tokens.h"
 
 #define TICK_NS 50000000
 #define VERSION "0.1.0"
@@ -88,20 +89,33 @@ static void on_stop(int signal_number) {
     sem_post(&stops);
 }
 
+static volatile sig_atomic_t to_reload;
+
+static void on_reload(int signal_number) {
+    (void)signal_number;
+    to_reload = 1;
+}
+
 static void handle_signals(void) {
     struct sigaction stop = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+    struct sigaction reload = {.sa_handler = on_reload, .sa_flags = SA_RESTART};
     sem_init(&stops, 0, 0);
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGINT, &stop, NULL);
+    sigaction(SIGHUP, &reload, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
 
-/* Until a signal comes; meanwhile the API does what is due. */
-static void wait_for_stop(struct api *api) {
+/* Until a signal comes; meanwhile the API does what is due. `token_file` may be NULL. */
+static void wait_for_stop(struct api *api, const char *token_file) {
     struct timespec until;
     int64_t trimmed = now_ms(NULL);
     do {
         api_tick(api);
+        if (to_reload) {
+            to_reload = 0;
+            if (token_file) srv_tokens_reload(api, token_file);
+        }
         if (now_ms(NULL) - trimmed >= SRV_TRIM_MS) {
             srv_allocator_trim();
             trimmed = now_ms(NULL);
@@ -144,12 +158,12 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
     struct srv_http *http = NULL;
     if (code) goto out;
 
-    listener = srv_listener_new(settings->listen, settings->token != NULL, err);
+    listener = srv_listener_new(settings->listen, settings->token || settings->token_file, err);
     if (!listener) goto out;
     pool = srv_pool_new((int)settings->compute_threads, (size_t)settings->queue, err);
     if (!pool) goto out;
     api = new_api(settings, pool, err);
-    if (!api) goto out;
+    if (!api || (settings->token_file && srv_tokens_load(api, settings->token_file, err))) goto out;
     struct srv_http_options options = {
         .io_threads = (unsigned)settings->io_threads,
         .connections = (int)settings->connections,
@@ -161,7 +175,7 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
     printf("listening on %s\n", srv_listener_url(listener));
     fflush(stdout);
 
-    wait_for_stop(api);
+    wait_for_stop(api, settings->token_file);
     api_set_draining(api, true);
     if (!drain(api, http, settings->drain_timeout)) {
         /* Jobs cannot be broken off, so what is still in flight ends with the process. */

@@ -21,6 +21,7 @@ int api_post_forward(struct api_request *request) {
     enum api_dtype as;
     if (api_query_check(request, "") || api_get_bool(request, "retain", &retain) || api_pass_model(request))
         return (int)request->err.code;
+    if (retain && api_token_allows(request, API_SCOPE_TRAIN)) return api_point(request, "retain", NULL);
     if (retain && !request->model) {
         nn_fail(&request->err, NN_E_VALUE, "a tape is kept for a model that has a name only");
         return api_point(request, "retain", NULL);

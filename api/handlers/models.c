@@ -117,6 +117,7 @@ int api_post_models(struct api_request *request) {
             API_MAX_MODEL_NAME);
         return api_point(request, "name", NULL);
     }
+    if (api_token_may_create(request, name)) return api_point(request, "name", NULL);
     if (api_spec_read(request, request->doc.members, NULL, &spec)) return (int)request->err.code;
     if (api_coalesce_check(request, spec.graph, &spec.policy) == NN_OK)
         api_model_new(request, name, &spec, request->doc.members);

@@ -1,0 +1,349 @@
+/* Who may do what: every route against every scope, models by their prefix, and the file that says so. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "../../api/token.h"
+#include "../support/service.h"
+
+/* Of the tokens "t-read", "t-train", ... as sha256sum tells them. */
+#define H_READ  "37b8d57153bffdf023160736edb4fcb922a1b6b6ce2dba953f4b571880757b47"
+#define H_TRAIN "78034d53244f92e6dae23d009fe8342cdedda871c0e2878b7a069fc0d666a445"
+#define H_ADMIN "c140b9ee332d67f84953aae63edc037a10d217685d2d98161ecb34696eb4e2a4"
+#define H_TEAM  "4f930662c02a038ea1ea86788f029deff2a0d5a402cf113aa43a824abea5385d"
+
+static const char file[] = "# name scope hash prefix\n"
+                           "reader read " H_READ "\n\n"
+                           "trainer\ttrain " H_TRAIN " # may train all\r\n"
+                           "owner admin " H_ADMIN "\n"
+                           "team admin " H_TEAM " team-";
+
+static struct test_service service;
+
+static struct api_tokens *read_tokens(const char *text, struct nn_error *err) {
+    char *copy = strdup(text);
+    assert_non_null(copy);
+    struct api_tokens *tokens = api_tokens_read("tokens", copy, strlen(text), err);
+    free(copy);
+    return tokens;
+}
+
+static void give(const char *text) {
+    struct nn_error err = {0};
+    struct api_tokens *tokens = read_tokens(text, &err);
+    assert_string_equal(err.text, "");
+    api_set_tokens_take(service.api, tokens);
+}
+
+static int setup(void **state) {
+    (void)state;
+    test_service_start(&service, NULL, 0);
+    give(file);
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    test_service_stop(&service);
+    return 0;
+}
+
+/* The answer's document; `token` may be NULL. */
+static json_t *as(const char *token, int status, const char *request, const char *body) {
+    char bearer[64];
+    snprintf(bearer, sizeof bearer, "Bearer %s", token ? token : "");
+    return test_ask(&service, status, request, &(struct test_request){.authorization = token ? bearer : NULL},
+                    body ? "%s" : NULL, body);
+}
+
+static void check(const char *token, int status, const char *request, const char *body) {
+    json_decref(as(token, status, request, body));
+}
+
+static char *text_of(const char *token, int status, const char *request) {
+    json_t *json = as(token, status, request, NULL);
+    char *text = json_dumps(json, JSON_SORT_KEYS);
+    json_decref(json);
+    assert_non_null(text);
+    return text;
+}
+
+/* --- scopes ------------------------------------------------------------------------------------------ */
+
+static const struct route {
+    const char *method, *path;
+    enum api_scope scope;
+    enum { API_READS, API_CHANGES, API_IF_ASKED } effect;
+} routes[] = {
+#define API_ROUTE(method, path, handler, body, effect, scope, members, summary)                              \
+    {method, path, API_SCOPE_##scope, effect},
+#include "../../api/routes.def"
+#undef API_ROUTE
+};
+enum { ROUTES = sizeof routes / sizeof routes[0] };
+
+/* "/models/{}/parameters" -> "/models/m/parameters" */
+static void path_of(const struct route *route, const char *name, char path[128]) {
+    const char *hole = strstr(route->path, "{}");
+    int before = hole ? (int)(hole - route->path) : (int)strlen(route->path);
+    snprintf(path, 128, "%.*s%s%s", before, route->path, hole ? name : "", hole ? hole + 2 : "");
+}
+
+static struct test_answer send(const struct route *route, const char *name, const char *token) {
+    char path[128], bearer[64];
+    path_of(route, name, path);
+    snprintf(bearer, sizeof bearer, "Bearer %s", token ? token : "");
+    bool has_body = strcmp(route->method, "GET") != 0 && strcmp(route->method, "DELETE") != 0;
+    return test_request(&service, &(struct test_request){.method = route->method,
+                                                         .path = path,
+                                                         .authorization = token ? bearer : NULL,
+                                                         .body = has_body ? "{}" : NULL,
+                                                         .size = has_body ? 2 : 0});
+}
+
+static void every_route_and_scope(void **state) {
+    (void)state;
+    static const struct {
+        const char *token;
+        int scope; /* -1: it is no token */
+    } bearers[] = {{NULL, -1},
+                   {"", -1},
+                   {"t-rea", -1},
+                   {H_ADMIN, -1},
+                   {"t-read", API_SCOPE_READ},
+                   {"t-train", API_SCOPE_TRAIN},
+                   {"t-admin", API_SCOPE_ADMIN}};
+    for (const struct route *route = routes; route < routes + ROUTES; route++)
+        for (size_t i = 0; i < sizeof bearers / sizeof bearers[0]; i++) {
+            struct test_answer answer = send(route, "m", bearers[i].token);
+            const char *challenge = test_answer_header(&answer, "WWW-Authenticate");
+            char expected[128];
+            int status = bearers[i].scope >= (int)route->scope || route->scope == API_SCOPE_ANYONE ? 0
+                         : bearers[i].scope < 0                                                    ? 401
+                                                                                                   : 403;
+            if (status ? answer.status != status : answer.status == 401 || answer.status == 403)
+                fail_msg("%s %s with \"%s\": %d", route->method, route->path,
+                         bearers[i].token ? bearers[i].token : "none", answer.status);
+            snprintf(expected, sizeof expected,
+                     status == 403 ? "Bearer realm=\"gradd\", error=\"insufficient_scope\", scope=\"%s\""
+                                   : "Bearer realm=\"gradd\"",
+                     api_scope_name(route->scope));
+            if (status)
+                assert_string_equal(challenge, expected);
+            else
+                assert_null(challenge);
+            test_answer_free(&answer);
+        }
+}
+
+/* What read may do changes nothing, and all but the probes ask for a token. */
+static void the_table_is_sound(void **state) {
+    (void)state;
+    for (const struct route *route = routes; route < routes + ROUTES; route++) {
+        if (route->effect != API_READS) assert_true(route->scope >= API_SCOPE_TRAIN);
+        bool probe = strcmp(route->path, "/healthz") == 0 || strcmp(route->path, "/readyz") == 0;
+        assert_true(probe == (route->scope == API_SCOPE_ANYONE));
+    }
+}
+
+#define MODEL(name)                                                                                          \
+    "{'name': '" name "', 'seed': 1, 'inputs': {'x': {'shape': [1]}}, 'layers': [{'op': 'linear', "          \
+    "'out_features': 1}], 'loss': {'op': 'mse'}, 'optimizer': {'op': 'sgd', 'lr': 0.1}}"
+
+static char *quoted(const char *text) {
+    char *copy = strdup(text);
+    assert_non_null(copy);
+    for (char *c = copy; *c; c++)
+        if (*c == '\'') *c = '"';
+    return copy;
+}
+
+static void send_as(const char *token, int status, const char *request, const char *body) {
+    char *text = quoted(body);
+    check(token, status, request, text);
+    free(text);
+}
+
+static void keeping_a_tape_takes_train(void **state) {
+    (void)state;
+    static const char keep[] = "{'model': 'm', 'inputs': {'x': [[1]]}, 'retain': true}";
+    send_as("t-admin", 201, "POST /models", MODEL("m"));
+    send_as("t-read", 200, "POST /forward", "{'model': 'm', 'inputs': {'x': [[1]]}, 'retain': false}");
+    send_as("t-read", 403, "POST /forward", keep);
+    send_as("t-train", 200, "POST /forward", keep);
+}
+
+/* --- prefixes ---------------------------------------------------------------------------------------- */
+
+/* To a token with a prefix, others' models are as if they were not there. */
+static void others_models_are_not_there(void **state) {
+    (void)state;
+    send_as("t-admin", 201, "POST /models", MODEL("team-a"));
+    send_as("t-admin", 201, "POST /models", MODEL("other"));
+    for (const struct route *route = routes; route < routes + ROUTES; route++) {
+        if (strncmp(route->path, "/models/{}", 10) != 0) continue;
+        struct test_answer there = send(route, "other", "t-team"), absent = send(route, "nobody", "t-team");
+        if (strncmp(route->method, "P", 1) == 0 && there.status == 422) /* its body is looked at first */
+            assert_string_equal(there.body, absent.body);
+        else
+            assert_int_equal(there.status, 404);
+        assert_int_equal(there.status, absent.status);
+        test_answer_free(&there);
+        test_answer_free(&absent);
+    }
+    send_as("t-team", 404, "PATCH /models/other", "{'optimizer': {'lr': 1}}");
+    send_as("t-team", 404, "PUT /models/other/parameters", "{'parameters': {}}");
+    send_as("t-team", 404, "POST /models/other/parameters", "{'from': 'team-a', 'tau': 0.5}");
+    send_as("t-team", 422, "POST /models/team-a/parameters", "{'from': 'other', 'tau': 0.5}");
+    send_as("t-team", 404, "POST /forward", "{'model': 'other', 'inputs': {'x': [[1]]}}");
+    send_as("t-team", 404, "POST /backward",
+            "{'model': 'other', 'inputs': {'x': [[1]]}, 'targets': {'y': [[1]]}}");
+    send_as("t-team", 404, "POST /step", "{'model': 'other'}");
+    send_as("t-team", 200, "POST /forward", "{'model': 'team-a', 'inputs': {'x': [[1]]}}");
+    send_as("t-team", 200, "POST /backward",
+            "{'model': 'team-a', 'inputs': {'x': [[1]]}, 'targets': {'y': [[1]]}, 'apply': true}");
+
+    json_t *list = as("t-team", 200, "GET /models", NULL);
+    const json_t *models = json_object_get(list, "models");
+    assert_int_equal(json_array_size(models), 1);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(models, 0), "name")), "team-a");
+    json_decref(list);
+}
+
+/* Whether the name is taken is not told either. */
+static void models_are_made_within_the_prefix(void **state) {
+    (void)state;
+    send_as("t-admin", 201, "POST /models", MODEL("other"));
+    send_as("t-team", 403, "POST /models", MODEL("other"));
+    send_as("t-team", 403, "POST /models", MODEL("nobody"));
+    send_as("t-team", 403, "POST /models", MODEL("team"));
+    send_as("t-team", 201, "POST /models", MODEL("team-a"));
+    check("t-team", 200, "DELETE /models/team-a", NULL);
+}
+
+static void others_tapes_are_not_there(void **state) {
+    (void)state;
+    send_as("t-admin", 201, "POST /models", MODEL("other"));
+    char *body = quoted("{'model': 'other', 'inputs': {'x': [[1]]}, 'retain': true}"), request[80], use[128];
+    json_t *kept = as("t-admin", 200, "POST /forward", body);
+    const char *id = json_string_value(json_object_get(kept, "context"));
+    free(body);
+    char *list = text_of("t-team", 200, "GET /contexts");
+    assert_null(strstr(list, id));
+    free(list);
+    snprintf(request, sizeof request, "GET /contexts/%s", id);
+    check("t-team", 404, request, NULL);
+    snprintf(request, sizeof request, "DELETE /contexts/%s", id);
+    check("t-team", 404, request, NULL);
+    snprintf(use, sizeof use, "{'context': '%s', 'targets': {'y': [[1]]}}", id);
+    send_as("t-team", 404, "POST /backward", use);
+    send_as("t-admin", 200, "POST /backward", use);
+    json_decref(kept);
+}
+
+/* A graph that comes with the request is nobody's. */
+static void stateless_passes_need_no_model(void **state) {
+    (void)state;
+    static const char pass[] = "{'model': {'seed': 1, 'inputs': {'x': {'shape': [1]}}, 'layers': [{'op': "
+                               "'linear', 'out_features': 1}]}, 'inputs': {'x': [[1]]}}";
+    send_as("t-team", 200, "POST /forward", pass);
+    send_as("t-read", 200, "POST /forward", pass);
+}
+
+/* A key of another's says nothing of what it did. */
+static void keys_are_a_tokens_own(void **state) {
+    (void)state;
+    static const char *const bearers[] = {"Bearer t-admin", "Bearer t-train"};
+    send_as("t-admin", 201, "POST /models", MODEL("m"));
+    static const char apply[] =
+        "{'model': 'm', 'inputs': {'x': [[1]]}, 'targets': {'y': [[1]]}, 'apply': true}";
+    for (int i = 0; i < 4; i++) {
+        struct test_request headers = {.authorization = bearers[i % 2], .idempotency_key = "same"};
+        json_t *answer = test_ask(&service, 200, "POST /backward", &headers, "%s", apply);
+        assert_int_equal(json_integer_value(json_object_get(answer, "applied_version")), i % 2 + 1);
+        assert_true((json_object_get(answer, "replayed") != NULL) == (i >= 2));
+        json_decref(answer);
+    }
+}
+
+/* --- the file ---------------------------------------------------------------------------------------- */
+
+static void a_new_file_takes_effect(void **state) {
+    (void)state;
+    check("t-read", 200, "GET /models", NULL);
+    give("writer train " H_TRAIN);
+    check("t-read", 401, "GET /models", NULL);
+    check("t-train", 200, "GET /models", NULL);
+    give("t-read\n");
+    check("t-train", 401, "GET /models", NULL);
+    send_as("t-read", 201, "POST /models", MODEL("m"));
+}
+
+static void files_that_are_wrong(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *error;
+    } cases[] = {
+        {"", "tokens: there is no token in it"},
+        {"# nothing\n \n", "tokens: there is no token in it"},
+        {"two words", "tokens:1: a line is NAME SCOPE HASH, and perhaps PREFIX"},
+        {"a read " H_READ " p q", "tokens:1: a line is NAME SCOPE HASH, and perhaps PREFIX"},
+        {"a read " H_READ "\nbare\n", "tokens:2: a line is NAME SCOPE HASH, and perhaps PREFIX"},
+        {"bare\n\na read " H_READ "\n", "tokens:3: behind a token as it is sent there may be no other"},
+        {"bare\nmore\n", "tokens:2: behind a token as it is sent there may be no other"},
+        {"caf\xc3\xa9", "tokens:1: a token is made of visible ASCII characters, without spaces"},
+        {"#\n-a read " H_READ, "tokens:2: a token's name is made as a model's is"},
+        {"a write " H_READ, "tokens:1: a scope is read, train or admin"},
+        {"a READ " H_READ, "tokens:1: a scope is read, train or admin"},
+        {"a read 1" H_READ, "tokens:1: a hash is the token's SHA-256 in 64 hexadecimal digits"},
+        {"a read secret", "tokens:1: a hash is the token's SHA-256 in 64 hexadecimal digits"},
+        {"a read " H_READ " team/", "tokens:1: a prefix is what a model's name may begin with"},
+        {"a read " H_READ "\na read " H_TRAIN, "tokens:2: a token of this name is above"},
+        {"a read " H_READ "\nb admin " H_READ, "tokens:2: this token is above, with a name"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct nn_error err = {0};
+        assert_null(read_tokens(cases[i].text, &err));
+        assert_string_equal(err.text, cases[i].error);
+        assert_int_equal(err.code, NN_E_VALUE);
+    }
+    struct nn_error err = {0};
+    char zero[] = "bare\0more";
+    assert_null(api_tokens_read("tokens", zero, sizeof zero - 1, &err));
+    assert_string_equal(err.text, "tokens: it is no text");
+}
+
+static void hashes_in_capitals(void **state) {
+    (void)state;
+    char text[] = "reader read " H_READ;
+    for (char *c = text + 12; *c; c++)
+        if (*c >= 'a') *c = (char)(*c - 'a' + 'A');
+    give(text);
+    check("t-read", 200, "GET /models", NULL);
+}
+
+#define with_service(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        with_service(every_route_and_scope),
+        cmocka_unit_test(the_table_is_sound),
+        with_service(keeping_a_tape_takes_train),
+        with_service(others_models_are_not_there),
+        with_service(models_are_made_within_the_prefix),
+        with_service(others_tapes_are_not_there),
+        with_service(stateless_passes_need_no_model),
+        with_service(keys_are_a_tokens_own),
+        with_service(a_new_file_takes_effect),
+        cmocka_unit_test(files_that_are_wrong),
+        with_service(hashes_in_capitals),
+    };
+    nn_blas_init();
+    return cmocka_run_group_tests_name("access", tests, NULL, NULL);
+}

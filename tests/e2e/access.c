@@ -1,0 +1,111 @@
+/* Tokens of a file, and a daemon that is told to read it again. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "../support/e2e.h"
+
+#define FLAGS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+/* Of "reader" and "writer". */
+#define READER "3d0941964aa3ebdcb00ccef58b1bb399f9f898465e9886d5aec7f31090a0fb30"
+#define WRITER "b93006774cbdd4b299389a03ac3d88c3a76b460d538795bc12718011a909fba5"
+
+static void write_file(const char *path, const char *text) {
+    FILE *file = fopen(path, "we");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static int status_of(const char *method, const char *token) {
+    struct http_answer answer;
+    struct http_client *client = http_client_new(service.url);
+    assert_non_null(client);
+    bool whole = http_call(
+        client, &(struct http_request){.method = method, .path = "/models/nobody", .token = token}, &answer);
+    int status = whole ? answer.status : 0;
+    http_answer_fini(&answer);
+    http_client_free(client);
+    return status;
+}
+
+static void wait_until(int status, const char *method, const char *token) {
+    for (int i = 0; i < 6000 && status_of(method, token) != status; i++) test_pause();
+    assert_int_equal(status_of(method, token), status);
+}
+
+static void hangup_reads_the_file_again(void **state) {
+    (void)state;
+    char path[] = "/tmp/gradd-tokens-XXXXXX";
+    int fd = mkstemp(path);
+    assert_int_not_equal(fd, -1);
+    close(fd);
+    write_file(path, "a read " READER "\n");
+    service_start(FLAGS("--token-file", path), NULL);
+    assert_int_equal(status_of("GET", "reader"), 404);
+    assert_int_equal(status_of("DELETE", "reader"), 403);
+    assert_int_equal(status_of("DELETE", "writer"), 401);
+
+    write_file(path, "a read " READER "\nb admin " WRITER "\n");
+    test_daemon_signal(&service, SIGHUP);
+    wait_until(404, "DELETE", "writer");
+    assert_int_equal(status_of("DELETE", "reader"), 403);
+
+    write_file(path, "nonsense after nonsense\n");
+    test_daemon_signal(&service, SIGHUP);
+    for (int i = 0; i < 40; i++) {
+        assert_int_equal(status_of("DELETE", "writer"), 404);
+        test_pause();
+    }
+
+    write_file(path, "b admin " WRITER "\n");
+    test_daemon_signal(&service, SIGHUP);
+    wait_until(401, "GET", "reader");
+    assert_int_equal(status_of("DELETE", "writer"), 404);
+    unlink(path);
+    service_stop();
+}
+
+static void hangup_without_a_file(void **state) {
+    (void)state;
+    service_start(NULL, NULL);
+    test_daemon_signal(&service, SIGHUP);
+    for (int i = 0; i < 40; i++) {
+        assert_int_equal(status_of("GET", NULL), 404);
+        test_pause();
+    }
+    service_stop();
+}
+
+static void wrong_files(void **state) {
+    (void)state;
+    static struct test_run run;
+    char path[] = "/tmp/gradd-tokens-XXXXXX", expected[128];
+    int fd = mkstemp(path);
+    assert_int_not_equal(fd, -1);
+    close(fd);
+    write_file(path, "# name scope hash\na read 0123\n");
+    test_gradd_run(&run, FLAGS("--token-file", path, "--listen", "127.0.0.1:0"), NULL);
+    assert_int_equal(run.status, 2);
+    snprintf(expected, sizeof expected,
+             "gradd: %s:2: a hash is the token's SHA-256 in 64 hexadecimal digits\n", path);
+    assert_string_equal(run.err, expected);
+    unlink(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        service_test(hangup_reads_the_file_again),
+        service_test(hangup_without_a_file),
+        service_test(wrong_files),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
