@@ -27,13 +27,13 @@ static void write_file(const char *path, const char *text) {
 
 static int status_of(const char *method, const char *token) {
     struct http_answer answer;
-    struct http_client *client = http_client_new(service.url);
-    assert_non_null(client);
+    struct http_client *own = http_client_new(service.url);
+    assert_non_null(own);
     bool whole = http_call(
-        client, &(struct http_request){.method = method, .path = "/models/nobody", .token = token}, &answer);
+        own, &(struct http_request){.method = method, .path = "/models/nobody", .token = token}, &answer);
     int status = whole ? answer.status : 0;
     http_answer_fini(&answer);
-    http_client_free(client);
+    http_client_free(own);
     return status;
 }
 

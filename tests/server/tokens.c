@@ -27,8 +27,9 @@ static int ask(struct test_service *service, const char *token) {
     snprintf(bearer, sizeof bearer, "Bearer %s", token);
     struct test_answer answer = test_request(
         service, &(struct test_request){.method = "GET", .path = "/models", .authorization = bearer});
+    int status = answer.status;
     test_answer_free(&answer);
-    return answer.status;
+    return status;
 }
 
 static void a_bad_file_changes_nothing(void **state) {
