@@ -101,7 +101,7 @@ static int hex_digit(char c) {
 }
 
 static bool read_hash(const char *text, uint8_t hash[SHA256_DIGEST_SIZE]) {
-    if (strlen(text) != 2 * SHA256_DIGEST_SIZE) return false;
+    if (strlen(text) != (size_t)2 * SHA256_DIGEST_SIZE) return false;
     for (size_t i = 0; i < SHA256_DIGEST_SIZE; i++) {
         int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
         if (high < 0 || low < 0) return false;

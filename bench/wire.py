@@ -12,7 +12,7 @@ DTYPES = {"float32": "F32", "int64": "I64"}
 
 
 def request(method, path, body=b"", encoding="safetensors"):
-    head = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAccept: {TYPES[encoding]}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {TYPES[encoding]}\r\n"
     if body or method != "GET":
         head += f"Content-Type: {TYPES[encoding]}\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + body

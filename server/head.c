@@ -13,6 +13,7 @@ static bool is_token(const char *name) {
 void srv_head_add(struct srv_head *head, const char *name, const char *value) {
     if (!is_token(name)) head->bad_name = true;
     if (strcasecmp(name, "Host") == 0) head->hosts++;
+    if (strcasecmp(name, "Origin") == 0) head->origins++;
     if (strcasecmp(name, "Content-Length") == 0) head->lengths++, head->length = value;
     if (strcasecmp(name, "Transfer-Encoding") == 0)
         head->codings++, head->chunked = strcasecmp(value, "chunked") == 0;
@@ -29,5 +30,6 @@ const char *srv_head_fault(const struct srv_head *head, const char *method, cons
         return "The only transfer coding understood is chunked.";
     if (head->codings && !is_1_1) return "Transfer codings need HTTP/1.1.";
     if (head->hosts > 1 || (is_1_1 && head->hosts == 0)) return "There must be one Host header.";
+    if (head->origins > 1) return "There is more than one Origin.";
     return NULL;
 }

@@ -9,7 +9,7 @@
 
 /* What the headers come to; begins as zeros. */
 struct srv_head {
-    int hosts, lengths, codings;
+    int hosts, lengths, codings, origins;
     bool chunked;       /* the last coding is */
     bool bad_name;      /* a header's name is not a token */
     bool continues;     /* Expect: 100-continue */

@@ -233,6 +233,21 @@ static struct MHD_Response *problem(enum nn_code code, const char *detail, int *
     return response;
 }
 
+static const char *header(const struct exchange *x, const char *name) {
+    return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
+}
+
+/* Lets the page that called read the answer, where it may call at all. */
+static void add_origin(const struct exchange *x, struct MHD_Response *response) {
+    const char *origin = header(x, "Origin");
+    if (!x->http->options.guard.origins) return;
+    MHD_add_response_header(response, "Vary", "Origin");
+    if (!origin || !srv_guard_allows(&x->http->options.guard, origin)) return;
+    MHD_add_response_header(response, "Access-Control-Allow-Origin", origin);
+    MHD_add_response_header(response, "Access-Control-Expose-Headers",
+                            "ETag, Location, Retry-After, WWW-Authenticate, X-Request-Id");
+}
+
 static enum MHD_Result queue_take(struct exchange *x, struct MHD_Response *response) {
     if (!response) return MHD_NO;
     if (x->stage < WAITING && !count_in(x->http, -1, 1)) {
@@ -242,6 +257,7 @@ static enum MHD_Result queue_take(struct exchange *x, struct MHD_Response *respo
     char id[24];
     snprintf(id, sizeof id, "%016" PRIx64, x->id);
     MHD_add_response_header(response, "X-Request-Id", id);
+    add_origin(x, response);
     if (atomic_load(&x->http->draining)) MHD_add_response_header(response, "Connection", "close");
     x->stage = DONE;
     enum MHD_Result queued = MHD_queue_response(x->connection, (unsigned)x->status, response);
@@ -249,8 +265,25 @@ static enum MHD_Result queue_take(struct exchange *x, struct MHD_Response *respo
     return queued;
 }
 
-static enum MHD_Result refuse_head(struct exchange *x, const char *detail) {
-    return queue_take(x, problem(NN_E_MALFORMED, detail, &x->status, &x->bytes_out));
+static enum MHD_Result refuse_head(struct exchange *x, enum nn_code code, const char *detail) {
+    return queue_take(x, problem(code, detail, &x->status, &x->bytes_out));
+}
+
+/* What a browser asks before it lets a page of another site call. It bears no token. */
+static bool is_preflight(const struct exchange *x) {
+    return strcmp(x->method, "OPTIONS") == 0 && header(x, "Origin") &&
+           header(x, "Access-Control-Request-Method");
+}
+
+static enum MHD_Result answer_preflight(struct exchange *x) {
+    struct MHD_Response *response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+    if (!response) return MHD_NO;
+    MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE");
+    MHD_add_response_header(response, "Access-Control-Allow-Headers",
+                            "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match");
+    MHD_add_response_header(response, "Access-Control-Max-Age", "600");
+    x->status = 204;
+    return queue_take(x, response);
 }
 
 /* With what the API said; before the body is whole, this closes the connection behind it. */
@@ -274,10 +307,6 @@ static enum MHD_Result add_header(void *self, enum MHD_ValueKind kind, const cha
     (void)kind;
     srv_head_add(self, name, value ? value : "");
     return MHD_YES;
-}
-
-static const char *header(const struct exchange *x, const char *name) {
-    return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
 }
 
 static void admit(struct exchange *x, int64_t length) {
@@ -337,9 +366,12 @@ static enum MHD_Result take_head(struct exchange *x, const char *method, const c
     snprintf(x->method, sizeof x->method, "%s", method);
     MHD_get_connection_values(x->connection, MHD_HEADER_KIND, add_header, &head);
     const char *fault = srv_head_fault(&head, x->method, version);
-    if (fault) return refuse_head(x, fault);
+    if (fault) return refuse_head(x, NN_E_MALFORMED, fault);
+    fault = srv_guard_fault(&x->http->options.guard, header(x, "Host"), header(x, "Origin"));
+    if (fault) return refuse_head(x, NN_E_FORBIDDEN, fault);
+    if (is_preflight(x)) return answer_preflight(x);
     if (!srv_target_parse(x->raw_target, &x->target))
-        return refuse_head(x, "The target of the request is not a path.");
+        return refuse_head(x, NN_E_MALFORMED, "The target of the request is not a path.");
 
     /* libmicrohttpd has seen that it is a number; one too large saturates. */
     int64_t length = head.codings ? -1 : head.length ? strtoll(head.length, NULL, 10) : 0;

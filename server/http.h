@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "../api/api.h"
+#include "guard.h"
 #include "listen.h"
 
 struct srv_http;
@@ -14,6 +15,7 @@ struct srv_http_options {
     int connections;
     unsigned idle_timeout; /* seconds */
     bool log;
+    struct srv_guard guard; /* what it points to lives as long as the daemon */
 };
 
 /* Serves `api` on `listener`; both are borrowed. NN_E_INTERNAL, NN_E_NOMEM. */

@@ -169,7 +169,9 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
         .connections = (int)settings->connections,
         .idle_timeout = (unsigned)settings->idle_timeout,
         .log = settings->log == SRV_LOG_REQUESTS,
+        .guard = {settings->listen, settings->allowed_hosts, settings->allowed_origins},
     };
+    if (srv_guard_check(&options.guard, err)) goto out;
     http = srv_http_new(api, listener, &options, err);
     if (!http) goto out;
     printf("listening on %s\n", srv_listener_url(listener));

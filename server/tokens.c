@@ -47,7 +47,7 @@ int srv_tokens_load(struct api *api, const char *path, struct nn_error *err) {
 
 void srv_tokens_reload(struct api *api, const char *path) {
     struct nn_error err = {0};
-    size_t n;
+    size_t n = 0;
     if (load(api, path, &n, &err) == NN_OK)
         fprintf(stderr, "gradd: %s: %zu tokens read\n", path, n);
     else

@@ -1,4 +1,4 @@
-/* Tokens of a file, and a daemon that is told to read it again. */
+/* Tokens of a file, a daemon that is told to read it again, and pages that would call it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -101,11 +102,72 @@ static void wrong_files(void **state) {
     unlink(path);
 }
 
+/* --- browsers ---------------------------------------------------------------------------------------- */
+
+/* The whole answer to a request with these headers, each ended; its status. */
+static int say(const char *method, const char *path, const char *headers, char answer[4096]) {
+    char request[1024];
+    int fd = raw_connect(service.port);
+    assert_int_not_equal(fd, -1);
+    snprintf(request, sizeof request, "%s %s HTTP/1.1\r\n%sConnection: close\r\n\r\n", method, path, headers);
+    assert_true(raw_send_text(fd, request));
+    raw_receive(fd, answer, 4096);
+    close(fd);
+    return raw_status(answer);
+}
+
+static void every_method_is_looked_at(void **state) {
+    (void)state;
+    static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"};
+    static const char *const strange[] = {"Host: evil.example\r\n", "Host: localhost\r\nOrigin: null\r\n",
+                                          "Host: localhost\r\nOrigin: https://evil.example\r\n"};
+    char answer[4096];
+    service_start(NULL, FLAGS("GRADD_TOKEN=secret"));
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+        for (size_t k = 0; k < sizeof strange / sizeof *strange; k++) {
+            assert_int_equal(say(methods[i], "/healthz", strange[k], answer), 403);
+            assert_null(strstr(answer, "Access-Control"));
+        }
+        assert_int_not_equal(say(methods[i], "/healthz", "Host: localhost\r\n", answer), 403);
+    }
+    assert_int_equal(say("GET", "/healthz", "Host: gradd\r\n", answer), 403);
+    assert_int_equal(say("GET", "/healthz", "Host: localhost\r\nOrigin: a\r\nOrigin: a\r\n", answer), 400);
+    service_stop();
+}
+
+static void pages_that_may_call(void **state) {
+    (void)state;
+    static const char page[] = "Host: gradd:80\r\nOrigin: https://a.example\r\n",
+                      asks[] = "Host: gradd\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: "
+                               "PUT\r\n",
+                      allowed[] = "Access-Control-Allow-Origin: https://a.example\r\n";
+    char answer[4096];
+    service_start(
+        FLAGS("--allowed-hosts", "gradd", "--allowed-origins", "https://a.example https://b.example"),
+        FLAGS("GRADD_TOKEN=secret"));
+    assert_int_equal(say("OPTIONS", "/models/m/parameters", asks, answer), 204);
+    assert_non_null(strstr(answer, allowed));
+    assert_non_null(strstr(answer, "Access-Control-Allow-Headers: Authorization,"));
+    assert_non_null(strstr(answer, "Vary: Origin\r\n"));
+    assert_int_equal(say("GET", "/healthz", page, answer), 200);
+    assert_non_null(strstr(answer, allowed));
+    assert_int_equal(say("GET", "/models", page, answer), 401); /* and the page may read why */
+    assert_non_null(strstr(answer, allowed));
+    assert_int_equal(say("GET", "/healthz", "Host: gradd\r\n", answer), 200);
+    assert_null(strstr(answer, "Access-Control"));
+    assert_non_null(strstr(answer, "Vary: Origin\r\n"));
+    assert_int_equal(say("GET", "/healthz", "Host: gradd\r\nOrigin: https://c.example\r\n", answer), 403);
+    assert_null(strstr(answer, "Access-Control"));
+    service_stop();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         service_test(hangup_reads_the_file_again),
         service_test(hangup_without_a_file),
         service_test(wrong_files),
+        service_test(every_method_is_looked_at),
+        service_test(pages_that_may_call),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,7 +33,7 @@ static int setup(void **state) {
 static const char *head_of(size_t size, const char *more) {
     char *head = service_keep(malloc(512));
     snprintf(head, 512,
-             "POST /forward HTTP/1.1\r\nHost: x\r\nContent-Type: " JSON_TYPE
+             "POST /forward HTTP/1.1\r\nHost: localhost\r\nContent-Type: " JSON_TYPE
              "\r\n%sContent-Length: %zu\r\n\r\n",
              more, size);
     return head;
@@ -109,7 +109,7 @@ static void leave_within_a_chunked_body(void **state) {
     (void)state;
     for (int i = 0; i < 50; i++) {
         int fd = connected();
-        raw_send_text(fd, "POST /forward HTTP/1.1\r\nHost: x\r\nContent-Type: " JSON_TYPE
+        raw_send_text(fd, "POST /forward HTTP/1.1\r\nHost: localhost\r\nContent-Type: " JSON_TYPE
                           "\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"mod\r\n10000\r\n");
         raw_send_text(fd, FORWARD);
         close(fd);
@@ -169,17 +169,17 @@ static void pipelined(void **state) {
 }
 
 #define GET  "GET /healthz HTTP/1.1\r\n"
-#define POST "POST /forward HTTP/1.1\r\nHost: x\r\nContent-Type: " JSON_TYPE "\r\n"
+#define POST "POST /forward HTTP/1.1\r\nHost: localhost\r\nContent-Type: " JSON_TYPE "\r\n"
 
 /* What another server on the way might read as another request: refused, whatever follows. */
 static void strange_heads(void **state) {
     (void)state;
     static const char *const cases[] = {
         GET "\r\n",
-        GET "Host: x\r\nHost: y\r\n\r\n",
-        "GET nothing HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET /models/%00 HTTP/1.1\r\nHost: x\r\n\r\n",
+        GET "Host: localhost\r\nHost: y\r\n\r\n",
+        "GET nothing HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /%zz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /models/%00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         POST "Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}   x",
         POST "Content-Length: 5\r\nContent-Length: 5\r\n\r\n{}   ",
         POST "Content-Length: -5\r\n\r\n{}   ",
@@ -190,7 +190,7 @@ static void strange_heads(void **state) {
         POST "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
         POST "Transfer-Encoding: chunked\r\n\r\n-1\r\n{}\r\n0\r\n\r\n",
         POST "Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n{}\r\n0\r\n\r\n",
-        GET "Host: x\r\nBad Name: 1\r\n\r\n",
+        GET "Host: localhost\r\nBad Name: 1\r\n\r\n",
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char answer[4096];
@@ -233,7 +233,7 @@ static void endless_head(void **state) {
     char *answer = service_keep(malloc(65536)), *name = service_keep(malloc(SIZE));
     memset(name, 'a', SIZE);
     int fd = connected();
-    raw_send_text(fd, GET "Host: x\r\n");
+    raw_send_text(fd, GET "Host: localhost\r\n");
     raw_send(fd, name, SIZE); /* may be cut short: the daemon has seen enough */
     shutdown(fd, SHUT_WR);
     raw_receive(fd, answer, 65536);

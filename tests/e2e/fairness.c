@@ -39,7 +39,7 @@ static int post(const char *path, const char *body) {
     int fd = raw_connect(service.port);
     assert_int_not_equal(fd, -1);
     snprintf(head, sizeof head,
-             "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: " JSON_TYPE
+             "POST %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: " JSON_TYPE
              "\r\nContent-Length: %zu\r\n\r\n",
              path, strlen(body));
     assert_true(raw_send_text(fd, head) && raw_send_text(fd, body));

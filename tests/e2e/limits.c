@@ -74,7 +74,7 @@ static void lengths(void **state) {
         int fd = raw_connect(service.port);
         assert_int_not_equal(fd, -1);
         snprintf(head, sizeof head,
-                 "POST /forward HTTP/1.1\r\nHost: x\r\nContent-Type: " JSON_TYPE
+                 "POST /forward HTTP/1.1\r\nHost: localhost\r\nContent-Type: " JSON_TYPE
                  "\r\nExpect: 100-continue\r\nContent-Length: %s\r\n\r\n",
                  told[i]);
         assert_true(raw_send_text(fd, head));

@@ -50,6 +50,7 @@ static void refuses(void **state) {
         {FLAGS("--log", "loudly"), NULL, "loudly"},
         {FLAGS("--config", "/nowhere/gradd.conf"), NULL, "/nowhere/gradd.conf"},
         {FLAGS("--token-file", "/nowhere/token"), NULL, "/nowhere/token"},
+        {FLAGS("--allowed-hosts", "http://gradd"), NULL, "http://gradd"},
         {NULL, FLAGS("GRADD_QUEUE=none"), "none"},
         {NULL, FLAGS("GRADD_LISTEN=0.0.0.0:0"), "token"},
         {FLAGS("--listen", "0.0.0.0:0"), NULL, "token"},

@@ -40,7 +40,7 @@ static int contribute(const char *model, const char *worker) {
                         " \"inputs\": {\"x\": [[1, 2]]}, \"targets\": {\"y\": [[1]]}}",
                         model, worker);
     snprintf(head, sizeof head,
-             "POST /backward HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: " JSON_TYPE
+             "POST /backward HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: " JSON_TYPE
              "\r\nContent-Length: %d\r\n\r\n",
              size);
     assert_true(raw_send_text(fd, head) && raw_send_text(fd, body));

@@ -138,8 +138,8 @@ static bool is_closed(int fd) {
     return recv(fd, &byte, 1, 0) <= 0;
 }
 
-#define GET    "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-#define CREATE "POST /models HTTP/1.1\r\nHost: x\r\n"
+#define GET    "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+#define CREATE "POST /models HTTP/1.1\r\nHost: localhost\r\n"
 
 /* --- heads ------------------------------------------------------------------------------------------ */
 
@@ -150,8 +150,8 @@ static void ambiguous_heads_are_refused(void **state) {
         int status; /* and the connection is closed, unless it is 200 */
     } cases[] = {
         {GET, 200},
-        {"GET http://elsewhere/healthz?x=%41 HTTP/1.1\r\nHost: x\r\n\r\n", 200},
-        {"GET /health%7A HTTP/1.1\r\nhOST: x\r\n\r\n", 200},
+        {"GET http://elsewhere/healthz?x=%41 HTTP/1.1\r\nHost: localhost\r\n\r\n", 200},
+        {"GET /health%7A HTTP/1.1\r\nhOST: localhost\r\n\r\n", 200},
         {CREATE "Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}", 400},
         {CREATE "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
         {CREATE "Transfer-Encoding: chunked\r\ncontent-length: 2\r\n\r\n0\r\n\r\n", 400},
@@ -167,12 +167,12 @@ static void ambiguous_heads_are_refused(void **state) {
         {CREATE "Content-Length: 9223372036854775807\r\n\r\n{}", 413},
         {"POST /models HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
         {"GET /healthz HTTP/1.1\r\n\r\n", 400},
-        {"GET /healthz HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400},
-        {"GET /healthz%00 HTTP/1.1\r\nHost: x\r\n\r\n", 400},
-        {"GET /health%7 HTTP/1.1\r\nHost: x\r\n\r\n", 400},
-        {"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 400},
-        {"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n", 400},
-        {"G\"T /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 400},
+        {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: y\r\n\r\n", 400},
+        {"GET /healthz%00 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400},
+        {"GET /health%7 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400},
+        {"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 400},
+        {"GET /a b HTTP/1.1\r\nHost: localhost\r\n\r\n", 400},
+        {"G\"T /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400},
         {"GET\r\n\r\n", 0},
     };
     struct service service = start("127.0.0.1:0", 100);
@@ -211,7 +211,7 @@ static void answers_to_head_have_no_body(void **state) {
     (void)state;
     struct service service = start("127.0.0.1:0", 100);
     int fd = dial(&service);
-    say(fd, "HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    say(fd, "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     char answer[4096];
     assert_int_equal(hear(fd, answer), 200); /* to the end of the connection */
     assert_string_equal(strstr(answer, "\r\n\r\n"), "\r\n\r\n");
@@ -235,8 +235,8 @@ static char *specification(const char *name, size_t size) {
 
 static void say_length(int fd, const char *target, const char *more, size_t size) {
     char head[256];
-    snprintf(head, sizeof head, "POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %zu\r\n\r\n", target, more,
-             size);
+    snprintf(head, sizeof head, "POST %s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %zu\r\n\r\n",
+             target, more, size);
     say(fd, head);
 }
 
@@ -277,7 +277,7 @@ static void bodies_come_whole_or_in_pieces(void **state) {
 
     fd = dial(&service);
     for (const char *name = "abc"; *name; name++) {
-        snprintf(answer, sizeof answer, "DELETE /models/%c HTTP/1.1\r\nHost: x\r\n\r\n", *name);
+        snprintf(answer, sizeof answer, "DELETE /models/%c HTTP/1.1\r\nHost: localhost\r\n\r\n", *name);
         say(fd, answer);
         assert_int_equal(hear(fd, answer) / 100, 2);
     }
