@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum kind { COUNT, BYTES, SECONDS, CHOICE, TEXT, SECRET };
+enum kind { COUNT, BYTES, SECONDS, MODE, CHOICE, TEXT, SECRET };
 
 struct row {
     const char *name;
@@ -98,6 +98,16 @@ static int set_number(struct loading *load, const struct row *row, const char *t
     return NN_OK;
 }
 
+static int set_mode(struct loading *load, const struct row *row, const char *text, const char *where,
+                    int64_t *value) {
+    size_t digits = strspn(text, "01234567");
+    if (digits == 0 || digits > 4 || text[digits] || (*value = strtol(text, NULL, 8)) > row->most)
+        return nn_fail_member(load->err, NN_E_VALUE, row->name,
+                              "%s: \"%s\" is not the mode of a file in octal digits, such as 660", where,
+                              text);
+    return NN_OK;
+}
+
 static int set_choice(struct loading *load, const struct row *row, const char *text, const char *where,
                       int64_t *value) {
     size_t length = strlen(text);
@@ -135,6 +145,8 @@ static int set(struct loading *load, const struct row *row, enum source source, 
         code = set_text(load, row, text, where, text_of(into, row));
     else if (row->kind == CHOICE)
         code = set_choice(load, row, text, where, number_of(into, row));
+    else if (row->kind == MODE)
+        code = set_mode(load, row, text, where, number_of(into, row));
     else
         code = set_number(load, row, text, where, number_of(into, row));
     if (keep) load->source[row - rows] = source;

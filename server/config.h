@@ -12,6 +12,7 @@ enum srv_log { SRV_LOG_OFF, SRV_LOG_REQUESTS }; /* in the order of the row's wor
 #define SRV_TYPE_TEXT    char *
 #define SRV_TYPE_SECRET  char *
 #define SRV_TYPE_COUNT   int64_t
+#define SRV_TYPE_MODE    int64_t
 #define SRV_TYPE_BYTES   int64_t
 #define SRV_TYPE_SECONDS int64_t
 #define SRV_TYPE_CHOICE  int64_t

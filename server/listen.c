@@ -133,7 +133,7 @@ static bool is_left_over(const struct sockaddr_un *address) {
     return refused;
 }
 
-static int open_unix(struct srv_listener *listener, const char *address, struct nn_error *err) {
+static int open_unix(struct srv_listener *listener, const char *address, mode_t mode, struct nn_error *err) {
     struct sockaddr_un un = {.sun_family = AF_UNIX};
     const char *path = strchr(address, ':') + 1;
     if (!*path || strlen(path) >= sizeof un.sun_path)
@@ -146,7 +146,8 @@ static int open_unix(struct srv_listener *listener, const char *address, struct 
     if (opened != 0) return fail_system(err, address);
     listener->url = strdup(address);
     listener->path = strdup(path);
-    if (!listener->url || !listener->path || lstat(path, &listener->file) != 0)
+    /* Nobody connects before we listen, so there is no moment of another mode. */
+    if (!listener->url || !listener->path || chmod(path, mode) != 0 || lstat(path, &listener->file) != 0)
         return fail_system(err, address);
     return NN_OK;
 }
@@ -160,7 +161,8 @@ static void remove_file(const struct srv_listener *listener) {
 
 /* --- the listener ------------------------------------------------------------------------------- */
 
-struct srv_listener *srv_listener_new(const char *address, bool may_be_public, struct nn_error *err) {
+struct srv_listener *srv_listener_new(const char *address, bool may_be_public, mode_t mode,
+                                      struct nn_error *err) {
     struct srv_listener *listener = calloc(1, sizeof *listener);
     if (!listener) {
         nn_fail(err, NN_E_NOMEM, "no memory to listen");
@@ -168,7 +170,7 @@ struct srv_listener *srv_listener_new(const char *address, bool may_be_public, s
     }
     listener->fd = -1;
     listener->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    int code = strncmp(address, "unix:", 5) == 0 ? open_unix(listener, address, err)
+    int code = strncmp(address, "unix:", 5) == 0 ? open_unix(listener, address, mode, err)
                                                  : open_tcp(listener, address, may_be_public, err);
     if (!code && (listener->wake < 0 || listen(listener->fd, SOMAXCONN) != 0))
         code = fail_system(err, address);

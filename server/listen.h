@@ -4,15 +4,17 @@
 
 #include <stdbool.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 #include "../api/api.h"
 
 struct srv_listener;
 
 /* Binds "HOST:PORT", "[HOST]:PORT" or "unix:PATH" and listens. Unless it `may_be_public`, an address
- * beyond loopback is refused. A Unix socket that is left over, with nobody listening, is replaced.
+ * beyond loopback is refused. A Unix socket's file has that mode before anybody can connect. A Unix socket that is left over, with nobody listening, is replaced.
  * NN_E_VALUE: the address itself; NN_E_FORBIDDEN: beyond loopback; NN_E_BUSY: the system refuses it. */
-struct srv_listener *srv_listener_new(const char *address, bool may_be_public, struct nn_error *err);
+struct srv_listener *srv_listener_new(const char *address, bool may_be_public, mode_t mode,
+                                      struct nn_error *err);
 /* Stops, and removes a Unix socket's file if it is still the one that was made. */
 void srv_listener_free(struct srv_listener *listener);
 

@@ -158,7 +158,8 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
     struct srv_http *http = NULL;
     if (code) goto out;
 
-    listener = srv_listener_new(settings->listen, settings->token || settings->token_file, err);
+    listener = srv_listener_new(settings->listen, settings->token || settings->token_file,
+                                (mode_t)settings->socket_mode, err);
     if (!listener) goto out;
     pool = srv_pool_new((int)settings->compute_threads, (size_t)settings->queue, err);
     if (!pool) goto out;

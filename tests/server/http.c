@@ -59,7 +59,7 @@ static struct service start(const char *address, int connections) {
                           .parallel = {srv_pool_parallel, service.pool}};
     service.api = api_new(&settings, &env, &err);
     assert_non_null(service.api);
-    service.listener = srv_listener_new(address, false, &err);
+    service.listener = srv_listener_new(address, false, 0600, &err);
     assert_string_equal(err.text, "");
     struct srv_http_options options = {.io_threads = 2, .connections = connections, .idle_timeout = 60};
     service.http = srv_http_new(service.api, service.listener, &options, &err);
@@ -453,7 +453,7 @@ static void unix_sockets_are_replaced_only_when_stale(void **state) {
     close(fd);
 
     struct nn_error err = {0};
-    assert_null(srv_listener_new(address, false, &err));
+    assert_null(srv_listener_new(address, false, 0600, &err));
     assert_int_equal(err.code, NN_E_BUSY);
     stop(&service);
     assert_int_not_equal(access(address + 5, F_OK), 0);
@@ -470,9 +470,29 @@ static void unix_sockets_are_replaced_only_when_stale(void **state) {
     assert_non_null(file);
     fclose(file);
     err = (struct nn_error){0};
-    assert_null(srv_listener_new(address, false, &err));
+    assert_null(srv_listener_new(address, false, 0600, &err));
     assert_int_equal(access(address + 5, F_OK), 0);
     unlink(address + 5);
+    rmdir(folder);
+}
+
+static void a_sockets_mode_is_as_told(void **state) {
+    (void)state;
+    static const mode_t modes[] = {0600, 0660, 0666, 0};
+    char folder[] = "/tmp/gradd-http-XXXXXX", address[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(address, sizeof address, "unix:%s/socket", folder);
+    mode_t mask = umask(027);
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
+        struct nn_error err = {0};
+        struct stat file;
+        struct srv_listener *listener = srv_listener_new(address, false, modes[i], &err);
+        assert_non_null(listener);
+        assert_int_equal(stat(address + 5, &file), 0);
+        assert_int_equal(file.st_mode & 0777, modes[i]);
+        srv_listener_free(listener);
+    }
+    umask(mask);
     rmdir(folder);
 }
 
@@ -503,14 +523,14 @@ static void addresses_are_checked(void **state) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct nn_error err = {0};
-        struct srv_listener *listener = srv_listener_new(cases[i].address, false, &err);
+        struct srv_listener *listener = srv_listener_new(cases[i].address, false, 0600, &err);
         if (err.code != cases[i].code) print_error("%s: %s\n", cases[i].address, err.text);
         assert_int_equal(err.code, cases[i].code);
         assert_int_equal(listener != NULL, cases[i].code == NN_OK);
         srv_listener_free(listener);
     }
     struct nn_error err = {0};
-    struct srv_listener *listener = srv_listener_new("0.0.0.0:0", true, &err); /* with a token it may */
+    struct srv_listener *listener = srv_listener_new("0.0.0.0:0", true, 0600, &err); /* with a token it may */
     assert_non_null(listener);
     srv_listener_free(listener);
 }
@@ -528,6 +548,7 @@ int main(void) {
         cmocka_unit_test(connections_beyond_the_limit_wait),
         cmocka_unit_test(a_stop_refuses_connections_and_closes_others),
         cmocka_unit_test(unix_sockets_are_replaced_only_when_stale),
+        cmocka_unit_test(a_sockets_mode_is_as_told),
         cmocka_unit_test(addresses_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
