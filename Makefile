@@ -23,13 +23,13 @@ CORE_LIBS = -lopenblas -lm
 API_LIBS = -ljansson -lxxhash -lnettle $(CORE_LIBS)
 # Not where a sanitizer brings an allocator of its own: see server/allocator.c.
 ALLOCATOR = $(if $(SAN),,-ljemalloc)
-SERVER_LIBS = -lmicrohttpd $(API_LIBS) $(ALLOCATOR)
+SERVER_LIBS = -lmicrohttpd -lgnutls $(API_LIBS) $(ALLOCATOR)
 
 # Debian's packages. `make NEED=true` leaves installing to you.
 NEED = .ci/need
-BUILD_NEEDS = gcc libc6-dev libmicrohttpd-dev libjansson-dev libxxhash-dev nettle-dev libopenblas-dev libjemalloc-dev
+BUILD_NEEDS = gcc libc6-dev libmicrohttpd-dev libgnutls28-dev libjansson-dev libxxhash-dev nettle-dev libopenblas-dev libjemalloc-dev
 CURL_NEEDS = libcurl4-openssl-dev
-TEST_NEEDS = $(CURL_NEEDS) libcmocka-dev curl $(if $(DOCS_TESTS),python3) $(if $(PYTHON_TESTS),python3-venv) \
+TEST_NEEDS = $(CURL_NEEDS) libcmocka-dev curl openssl $(if $(DOCS_TESTS),python3) $(if $(PYTHON_TESTS),python3-venv) \
     $(if $(filter javascript,$(SUITES)),$(if $(shell command -v node),,nodejs))
 LINT_NEEDS = clang clang-tidy clang-format cppcheck shellcheck
 

@@ -44,6 +44,8 @@
 /* A stop's first moments, in which requests may be on their way on connections that are open. */
 #define SETTLING_MS 100
 
+#define TLS_VERSIONS "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
+
 #define FIRST_CHUNKED_BUFFER ((size_t)64 * 1024)
 
 struct srv_http {
@@ -361,10 +363,21 @@ static bool look_again_if_peer_left(const struct exchange *x) {
     return true;
 }
 
+/* A client without a certificate gets as far as here: libmicrohttpd asks for one, and does not insist. */
+static bool is_from_known_client(const struct exchange *x) {
+    if (!x->http->options.tls.client_ca) return true;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    return info && srv_tls_peer_is_good(info->tls_session);
+}
+
 static enum MHD_Result take_head(struct exchange *x, const char *method, const char *version) {
     struct srv_head head = {0};
     snprintf(x->method, sizeof x->method, "%s", method);
     MHD_get_connection_values(x->connection, MHD_HEADER_KIND, add_header, &head);
+    if (!is_from_known_client(x))
+        return refuse_head(x, NN_E_FORBIDDEN,
+                           "This service takes clients with a certificate that it trusts.");
     const char *fault = srv_head_fault(&head, x->method, version);
     if (fault) return refuse_head(x, NN_E_MALFORMED, fault);
     fault = srv_guard_fault(&x->http->options.guard, header(x, "Host"), header(x, "Origin"));
@@ -493,8 +506,15 @@ static struct MHD_Daemon *start_daemon(struct srv_http *http) {
     /* The listener holds connections back at the limit; libmicrohttpd would close them, so its own limit
      * lies beyond. */
     unsigned limit = 2 * (unsigned)options->connections + 64;
+    struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, options->tls.cert},
+                                   {MHD_OPTION_HTTPS_MEM_KEY, 0, options->tls.key},
+                                   {MHD_OPTION_HTTPS_PRIORITIES, 0, (char *)(uintptr_t)TLS_VERSIONS},
+                                   {MHD_OPTION_HTTPS_MEM_TRUST, 0, options->tls.client_ca},
+                                   {MHD_OPTION_END, 0, NULL}};
+    if (!options->tls.client_ca) tls[3].option = MHD_OPTION_END;
+    if (!options->tls.cert) tls[0].option = MHD_OPTION_END;
     return MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC |
-                                MHD_USE_NO_LISTEN_SOCKET,
+                                MHD_USE_NO_LISTEN_SOCKET | (options->tls.cert ? MHD_USE_TLS : 0),
                             0, NULL, NULL, handle, http,                            //
                             MHD_OPTION_URI_LOG_CALLBACK, begin, http,               //
                             MHD_OPTION_NOTIFY_COMPLETED, completed, http,           //
@@ -503,6 +523,7 @@ static struct MHD_Daemon *start_daemon(struct srv_http *http) {
                             MHD_OPTION_CONNECTION_LIMIT, limit,                     //
                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY,  //
                             MHD_OPTION_CONNECTION_TIMEOUT, options->idle_timeout,   //
+                            MHD_OPTION_ARRAY, tls,                                  //
                             MHD_OPTION_END);
 }
 

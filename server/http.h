@@ -7,6 +7,7 @@
 #include "../api/api.h"
 #include "guard.h"
 #include "listen.h"
+#include "tls.h"
 
 struct srv_http;
 
@@ -15,7 +16,8 @@ struct srv_http_options {
     int connections;
     unsigned idle_timeout; /* seconds */
     bool log;
-    struct srv_guard guard; /* what it points to lives as long as the daemon */
+    struct srv_guard guard; /* what this and the next point to lives as long as the daemon */
+    struct srv_tls tls;
 };
 
 /* Serves `api` on `listener`; both are borrowed. NN_E_INTERNAL, NN_E_NOMEM. */

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -14,6 +15,7 @@
 #include "http.h"
 #include "listen.h"
 #include "pool.h"
+#include "tls.h"
 #include "tokens.h"
 
 #define TICK_NS 50000000
@@ -147,6 +149,13 @@ static bool drain(struct api *api, struct srv_http *http, int64_t seconds) {
     return true;
 }
 
+/* The listener's addresses begin with "http:" or "unix:". */
+static void tell_address(const char *url, bool tls) {
+    bool secured = tls && strncmp(url, "http:", 5) == 0;
+    printf("listening on %s%s\n", secured ? "https" : "", secured ? url + 4 : url);
+    fflush(stdout);
+}
+
 static int serve(const struct srv_settings *settings, struct nn_error *err) {
     handle_signals();
     raise_file_limit();
@@ -156,7 +165,9 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
     struct srv_pool *pool = NULL;
     struct api *api = NULL;
     struct srv_http *http = NULL;
+    struct srv_tls tls = {0};
     if (code) goto out;
+    if (srv_tls_load(&tls, settings->tls_cert, settings->tls_key, settings->tls_client_ca, err)) goto out;
 
     listener = srv_listener_new(settings->listen, settings->token || settings->token_file,
                                 (mode_t)settings->socket_mode, err);
@@ -171,12 +182,12 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
         .idle_timeout = (unsigned)settings->idle_timeout,
         .log = settings->log == SRV_LOG_REQUESTS,
         .guard = {settings->listen, settings->allowed_hosts, settings->allowed_origins},
+        .tls = tls,
     };
     if (srv_guard_check(&options.guard, err)) goto out;
     http = srv_http_new(api, listener, &options, err);
     if (!http) goto out;
-    printf("listening on %s\n", srv_listener_url(listener));
-    fflush(stdout);
+    tell_address(srv_listener_url(listener), tls.cert != NULL);
 
     wait_for_stop(api, settings->token_file);
     api_set_draining(api, true);
@@ -191,6 +202,7 @@ out:
     srv_http_free(http);
     api_free(api);
     srv_listener_free(listener);
+    srv_tls_fini(&tls);
     return (int)err->code;
 }
 
