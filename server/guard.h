@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-#include "../core/nn.h"
+#include "../api/api.h"
 
 /* All borrowed; NULL where there is nothing. Lists are separated by commas or blanks. */
 struct srv_guard {

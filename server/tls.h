@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "../core/nn.h"
+#include "../api/api.h"
 
 /* The texts of files in PEM, owned; NULL where a file was not given. No `cert`: no TLS. */
 struct srv_tls {
