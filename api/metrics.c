@@ -144,7 +144,7 @@ static void put_line(struct page *page, const char *suffix, const char *const *v
     bool first = true;
     api_text_puts(&page->text, page->metric->name);
     api_text_puts(&page->text, suffix);
-    for (; *label; first = false) {
+    for (; values && *label; first = false) {
         size_t size = strcspn(label, " ");
         put_label(page, first, label, size, *values++);
         label += size + strspn(label + size, " ");

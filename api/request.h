@@ -32,10 +32,10 @@ struct api_route {
 };
 /* The rows of routes.def, in their order. */
 enum {
-    API_ROUTES = 0
-#define API_ROUTE(...) +1
+#define API_ROUTE(method, path, handler, ...) ROUTE_OF_##handler,
 #include "routes.def"
 #undef API_ROUTE
+    API_ROUTES
 };
 extern const struct api_route api_routes[API_ROUTES];
 
