@@ -279,9 +279,12 @@ static void told_however_full_the_queue_is(void **state) {
     struct api_settings settings = {.limits = api_default_limits, .version = "1"};
     struct api_env env = {.now_ms = no_time, .execute = no_room, .load = full};
     struct nn_error err = {0};
-    settings.limits.client_requests = 0;
+    settings.limits.client_requests = 1;
     struct api *api = api_new(&settings, &env, &err);
     assert_non_null(api);
+    struct api_head head = {.method = "GET", .path = "/models", .client = "::1"};
+    struct api_admission first = api_admit(api, &head); /* all that this client may have in flight */
+    assert_non_null(first.request);
     static const struct {
         const char *path;
         int status;
@@ -302,6 +305,10 @@ static void told_however_full_the_queue_is(void **state) {
     assert_int_equal(test_metric(&metrics, "gradd_compute_threads_busy"), 3);
     test_metrics_fini(&metrics);
     test_answer_free(&answer);
+    api_request_free(first.request);
+    struct api_response *refusal = respond(api, "/models");
+    assert_int_equal(refusal->status, 503);
+    api_response_free(refusal);
     api_free(api);
 }
 
