@@ -5,17 +5,17 @@
 #include <strings.h>
 
 #include "client.h"
+#include "metrics.h"
 #include "request.h"
 #include "service.h"
 #include "token.h"
 
-static const struct api_route routes[] = {
+const struct api_route api_routes[API_ROUTES] = {
 #define API_ROUTE(method, path, handler, body, effect, scope, members, summary)                              \
     {method, path, handler, body, effect, API_SCOPE_##scope, members, summary},
 #include "routes.def"
 #undef API_ROUTE
 };
-enum { N_ROUTES = sizeof routes / sizeof routes[0] };
 
 /* --- route ----------------------------------------------------------------------------------------- */
 
@@ -38,14 +38,14 @@ static bool path_fits(const char *pattern, const char *path, char *name, size_t 
 
 static int find_route(struct api_request *request, const struct api_head *head) {
     size_t used = 0;
-    for (int i = 0; i < N_ROUTES; i++) {
-        if (!path_fits(routes[i].path, head->path, request->name, sizeof request->name)) continue;
-        if (strcmp(routes[i].method, head->method) == 0) {
-            request->route = &routes[i];
+    for (int i = 0; i < API_ROUTES; i++) {
+        if (!path_fits(api_routes[i].path, head->path, request->name, sizeof request->name)) continue;
+        if (strcmp(api_routes[i].method, head->method) == 0) {
+            request->route = &api_routes[i];
             return NN_OK;
         }
         int n = snprintf(request->allow + used, sizeof request->allow - used, "%s%s", used ? ", " : "",
-                         routes[i].method);
+                         api_routes[i].method);
         if (n > 0 && used + (size_t)n < sizeof request->allow) used += (size_t)n;
     }
     if (used) return nn_fail(&request->err, NN_E_METHOD, "this path takes %s", request->allow);
@@ -141,6 +141,7 @@ static int choose_output(struct api_request *request, const char *accept) {
 
 static int choose_encodings(struct api_request *request, const struct api_head *head) {
     request->in = request->out = API_JSON;
+    if (request->route->body == API_PLAIN_TEXT) return NN_OK;
     if (request->route->body != API_NO_BODY && head->content_type) {
         if (!find_encoding(head->content_type, &request->in))
             return nn_fail(&request->err, NN_E_MEDIA_TYPE,
@@ -154,7 +155,7 @@ static int choose_encodings(struct api_request *request, const struct api_head *
 /* --- all of it ------------------------------------------------------------------------------------- */
 
 static size_t body_limit(const struct api_request *request) {
-    return request->route->body == API_NO_BODY ? 0 : request->api->settings.limits.body;
+    return API_HAS_BODY(request->route->body) ? request->api->settings.limits.body : 0;
 }
 
 bool api_request_room(struct api_request *request, size_t size) {
@@ -187,8 +188,8 @@ static int admit(struct api_request *request, const struct api_head *head) {
     if (check_token(request, head)) return (int)err->code;
     *err = no_route;
     if (!err->code && api_token_allows(request, request->route->scope)) return (int)err->code;
-    if (!err->code && head->client && request->route->scope && api_client_enter(request, head->client))
-        return (int)err->code;
+    bool counted = !err->code && request->route->scope && request->route->body != API_PLAIN_TEXT;
+    if (counted && head->client && api_client_enter(request, head->client)) return (int)err->code;
     if (err->code || choose_encodings(request, head) || check_length(request, head)) return (int)err->code;
     if (head->query && !(request->query = strdup(head->query)))
         return nn_fail(err, NN_E_NOMEM, "memory is out");
@@ -203,10 +204,12 @@ struct api_admission api_admit(struct api *api, const struct api_head *head) {
     struct api_request *request = calloc(1, sizeof *request);
     if (!request) return admission;
     request->api = api;
+    request->admitted_ns = api_now_ns(api);
     request->arena = nn_arena_new();
     if (!request->arena) nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     if (request->err.code || admit(request, head)) {
         admission.refusal = api_problem(request);
+        api_count_answer(request, admission.refusal);
         if (!admission.refusal) api_request_free(request);
         return admission;
     }
@@ -216,6 +219,7 @@ struct api_admission api_admit(struct api *api, const struct api_head *head) {
 
 struct api_response *api_refuse_take(struct api_request *request) {
     struct api_response *response = api_problem(request);
+    api_count_answer(request, response);
     if (!response) api_request_free(request);
     return response;
 }

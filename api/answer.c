@@ -215,6 +215,17 @@ static struct api_response *encode_json(struct api_request *request) {
     return response;
 }
 
+/* --- plain text ------------------------------------------------------------------------------------ */
+
+static struct api_response *encode_page(struct api_request *request) {
+    struct api_answer *answer = &request->answer;
+    struct api_response *response = api_response_of_text(request, answer->page);
+    if (!response) return NULL;
+    answer->page = NULL;
+    snprintf(response->headers[0].value, sizeof response->headers[0].value, "%s", answer->page_type);
+    return response;
+}
+
 /* --- both ------------------------------------------------------------------------------------------ */
 
 static void add_header(struct api_response *response, const char *name, const char *value) {
@@ -235,7 +246,8 @@ static struct api_response *encode_nothing(struct api_request *request) {
 
 struct api_response *api_encode(struct api_request *request) {
     struct api_answer *answer = &request->answer;
-    struct api_response *response = answer->status == 304      ? encode_nothing(request)
+    struct api_response *response = answer->page               ? encode_page(request)
+                                    : answer->status == 304    ? encode_nothing(request)
                                     : request->out == API_JSON ? encode_json(request)
                                                                : encode_safetensors(request);
     if (!response) return NULL;

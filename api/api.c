@@ -8,6 +8,7 @@
 #include "context.h"
 #include "cost.h"
 #include "effect.h"
+#include "metrics.h"
 #include "model.h"
 #include "request.h"
 #include "service.h"
@@ -35,12 +36,14 @@ struct api *api_new(const struct api_settings *settings, const struct api_env *e
     api->settings.token = NULL;
     if (settings->version && !(api->settings.version = api->version = strdup(settings->version)))
         goto no_memory;
+    if (!(api->metrics = api_metrics_new())) goto no_memory;
     if (pthread_mutex_init(&api->lock, NULL)) goto no_memory;
     return api;
 no_memory:
     nn_fail(err, NN_E_NOMEM, "memory is out");
     if (api) {
         api_tokens_unref(api->tokens);
+        api_metrics_free(api->metrics);
         free(api->version);
         free(api);
     }
@@ -56,6 +59,7 @@ void api_free(struct api *api) {
     assert(atomic_load(&api->memory) == 0);
     pthread_mutex_destroy(&api->lock);
     api_tokens_unref(api->tokens);
+    api_metrics_free(api->metrics);
     free(api->version);
     free(api);
 }
@@ -99,9 +103,12 @@ void api_finish(struct api_request *request, int code) {
         api_effect_end(request, false);
         api_answer_drop(request);
         response = api_problem(request);
-        if (!response) api_request_free(request);
     }
-    if (response) api_response_detach(response);
+    api_count_answer(request, response);
+    if (response)
+        api_response_detach(response);
+    else
+        api_request_free(request);
     reply(context, response);
     atomic_fetch_sub(&api->in_flight, 1);
 }
@@ -128,7 +135,7 @@ static int check_members(struct api_request *request) {
 static int read_document(struct api_request *request) {
     if (request->read) return (int)request->err.code;
     request->read = true;
-    if (request->route->body == API_NO_BODY) return NN_OK;
+    if (!API_HAS_BODY(request->route->body)) return NN_OK;
     if (request->size == 0) return nn_fail(&request->err, NN_E_MALFORMED, "the body is empty");
     if (api_document_read(&request->doc, request->in, request->route->body, request->body, request->size,
                           request->arena, &request->pointer, &request->err))
@@ -173,10 +180,12 @@ void api_submit_take(struct api_request *request, void *body, size_t size, api_r
     request->reply = reply;
     request->reply_context = context;
     atomic_fetch_add(&api->in_flight, 1);
+    if (size) api_count_body(api, size);
     if (!api_request_room(request, size)) {
         api_finish(request, (int)request->err.code);
-    } else if (!api->env.execute || request->route->scope == API_SCOPE_ANYONE) {
-        serve(request); /* whether the process is alive can be told however full the queue is */
+    } else if (!api->env.execute || request->route->scope == API_SCOPE_ANYONE ||
+               request->route->body == API_PLAIN_TEXT) {
+        serve(request); /* how the process is can be told however full the queue is */
     } else {
         serve_or_queue(request);
     }

@@ -16,17 +16,26 @@
 
 struct api;
 
+/* What the threads are at that api_env.execute hands jobs to. */
+struct api_load {
+    uint64_t queued, room; /* jobs that wait, and that may */
+    uint64_t begun;        /* jobs, since the beginning */
+    uint64_t threads, busy;
+};
+
 /* Called from any thread. */
 struct api_env {
     void *self;
     int64_t (*now_ms)(void *self); /* monotonic */
+    int64_t (*now_ns)(void *self); /* the same, finer; NULL: there is no finer one */
     bool (*entropy)(void *self, void *buffer, size_t size);
     /* Runs job(arg) on another thread, once. `cost` is in floating-point operations, 0 if unknown. False:
      * there is no room in the queue, and job is not run. NULL: jobs run at once, on the caller's thread. */
     bool (*execute)(void *self, void (*job)(void *arg), void *arg, uint64_t cost);
     /* The same after `delay_us` microseconds, or a little later. NULL or false: nothing can be delayed now. */
     bool (*execute_after)(void *self, int64_t delay_us, void (*job)(void *arg), void *arg, uint64_t cost);
-    struct nn_parallel parallel; /* `run` NULL: serial */
+    struct nn_parallel parallel;                     /* `run` NULL: serial */
+    void (*load)(void *self, struct api_load *load); /* for /metrics; NULL: nothing is known of it */
 };
 
 struct api_limits {

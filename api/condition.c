@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "metrics.h"
 #include "model.h"
 #include "service.h"
 
@@ -88,6 +89,8 @@ static const struct {
 } buckets[API_STALENESS_BUCKETS] = {{0, "0"},   {1, "1"},     {2, "2"},      {4, "3-4"},
                                     {8, "5-8"}, {16, "9-16"}, {32, "17-32"}, {UINT64_MAX, "33-"}};
 
+uint64_t api_staleness_most(int bucket) { return buckets[bucket].most; }
+
 void api_count_staleness(struct api_request *request) {
     struct api_model *model = request->model;
     uint64_t staleness = nn_params_version(model->params) - request->seen;
@@ -96,6 +99,7 @@ void api_count_staleness(struct api_request *request) {
     pthread_mutex_lock(&request->api->lock);
     model->staleness[i]++;
     pthread_mutex_unlock(&request->api->lock);
+    api_count_applied(request->api, i, staleness);
 }
 
 json_t *api_staleness_json(const struct api_model *model) {

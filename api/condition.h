@@ -22,6 +22,8 @@ int api_read_staleness(struct api_request *request);
 int api_check_staleness(struct api_request *request, uint64_t seen);
 /* In a turn, before an update is published: counts how old request->seen has become. */
 void api_count_staleness(struct api_request *request);
+/* The greatest staleness that a bucket counts. */
+uint64_t api_staleness_most(int bucket);
 /* How many gradients were applied at which staleness; NULL when memory is out. With the lock held. */
 json_t *api_staleness_json(const struct api_model *model);
 

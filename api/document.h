@@ -12,7 +12,10 @@
 
 enum api_encoding { API_JSON, API_SAFETENSORS };
 
-enum api_body { API_NO_BODY, API_SPECIFICATION, API_DOCUMENT, API_STATE_DICT };
+/* API_PLAIN_TEXT: no body comes, and the answer is a text for whoever runs the service, in no other encoding. It is
+ * given at once, however full the queue is, and whatever the client has in flight. */
+enum api_body { API_NO_BODY, API_PLAIN_TEXT, API_SPECIFICATION, API_DOCUMENT, API_STATE_DICT };
+#define API_HAS_BODY(body) ((body) > API_PLAIN_TEXT)
 
 struct api_document {
     json_t *members; /* an object; maps of tensors are not in it; owned */

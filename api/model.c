@@ -9,6 +9,7 @@
 
 #include "condition.h"
 #include "context.h"
+#include "metrics.h"
 #include "round.h"
 #include "service.h"
 
@@ -410,6 +411,7 @@ void api_model_publish(struct api_request *request, struct nn_params *next) {
     pthread_mutex_lock(&request->api->lock);
     model->params = next;
     pthread_mutex_unlock(&request->api->lock);
+    api_count_version(request->api);
     trim_blocks(request->api, model);
     api_model_note(request);
 }

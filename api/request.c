@@ -33,6 +33,7 @@ void api_request_free(struct api_request *request) {
     if (request->model) api_model_unref(request->api, request->model);
     api_document_fini(&request->doc);
     json_decref(request->answer.members);
+    free(request->answer.page);
     api_release(request->api, request->reserved);
     nn_arena_free(request->arena);
     api_tokens_unref(request->tokens);
@@ -223,5 +224,10 @@ int api_random(struct api_request *request, uint64_t *bits) {
 }
 
 int64_t api_now_ms(struct api *api) { return api->env.now_ms(api->env.self); }
+
+int64_t api_now_ns(struct api *api) {
+    const struct api_env *env = &api->env;
+    return env->now_ns ? env->now_ns(env->self) : env->now_ms(env->self) * 1000000;
+}
 
 const struct nn_parallel *api_parallel(struct api *api) { return &api->env.parallel; }

@@ -31,6 +31,14 @@ struct api_route {
     const char *members;
     const char *summary;
 };
+/* The rows of routes.def, in their order. */
+enum {
+#define API_ROUTE(method, path, handler, ...) ROUTE_OF_##handler,
+#include "routes.def"
+#undef API_ROUTE
+    API_ROUTES
+};
+extern const struct api_route api_routes[API_ROUTES];
 
 /* A tensor of an answer; its data are the request's. */
 struct api_result {
@@ -49,6 +57,8 @@ struct api_answer {
     size_t text;                  /* bytes that the results' text in JSON takes at most */
     char location[96], etag[112]; /* "" for none */
     bool plain_names;             /* the parameters resource: names without their map */
+    char *page;                   /* malloc'ed; NULL, or a text instead of a document, */
+    const char *page_type;        /* and its media type */
 };
 
 struct api_request {
@@ -63,6 +73,7 @@ struct api_request {
     const char *if_match, *if_none_match, *idempotency_key; /* in the arena; NULL where absent */
     enum api_encoding in, out;
     struct nn_arena *arena;
+    int64_t admitted_ns;
     void *body;
     size_t size;
     api_reply_fn *reply;
@@ -137,6 +148,7 @@ bool api_among(const char *words, const char *word, size_t length);
 
 int api_random(struct api_request *request, uint64_t *bits);
 int64_t api_now_ms(struct api *api);
+int64_t api_now_ns(struct api *api);
 const struct nn_parallel *api_parallel(struct api *api);
 
 /* --- the answer --- */

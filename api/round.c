@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "metrics.h"
 #include "model.h"
 #include "service.h"
 #include "update.h"
@@ -51,7 +52,9 @@ static void fail_all(struct api_request *first, enum nn_code code, const char *w
 }
 
 void api_round_fail(struct api *api, struct api_model *model, enum nn_code code, const char *why) {
-    fail_all(take_all(api, model), code, why);
+    struct api_request *first = take_all(api, model);
+    if (first) api_count_round(api, (int)code);
+    fail_all(first, code, why);
 }
 
 /* The contributions' mean or sum, in their order: in the first one's gradient, or, where the answer shows
@@ -107,6 +110,7 @@ static void apply_all(struct api *api, struct api_model *model) {
     int code = sum ? prepare_answers(first, contributions, samples) : (int)first->err.code;
     if (code == NN_OK) code = api_turn_apply_alone(first, sum, contributions, samples);
     if (sum != first->grads) nn_grads_free(sum);
+    api_count_round(api, code);
     struct nn_error err = first->err;
     for (struct api_request *next; first; first = next) {
         next = first->next;

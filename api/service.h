@@ -11,6 +11,7 @@ struct api {
     struct api_settings settings;
     char *version; /* a copy that settings points to */
     struct api_env env;
+    struct api_metrics *metrics;
     atomic_size_t memory; /* reserved bytes */
     atomic_int in_flight;
     atomic_bool draining;

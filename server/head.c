@@ -17,6 +17,7 @@ void srv_head_add(struct srv_head *head, const char *name, const char *value) {
     if (strcasecmp(name, "Content-Length") == 0) head->lengths++, head->length = value;
     if (strcasecmp(name, "Transfer-Encoding") == 0)
         head->codings++, head->chunked = strcasecmp(value, "chunked") == 0;
+    if (strcasecmp(name, "traceparent") == 0) head->traces++, head->traceparent = value;
     if (strcasecmp(name, "Expect") == 0 && strcasecmp(value, "100-continue") == 0) head->continues = true;
 }
 

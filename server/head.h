@@ -14,6 +14,8 @@ struct srv_head {
     bool bad_name;      /* a header's name is not a token */
     bool continues;     /* Expect: 100-continue */
     const char *length; /* Content-Length; borrowed */
+    int traces;
+    const char *traceparent; /* the last one; borrowed */
 };
 
 void srv_head_add(struct srv_head *head, const char *name, const char *value);

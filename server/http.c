@@ -29,6 +29,7 @@
 #include "log.h"
 #include "peer.h"
 #include "target.h"
+#include "trace.h"
 
 /* Half of it is the buffer that bodies are read through. All of it is cleared after every request, so that more
  * makes small requests slower, and large ones no faster. */
@@ -78,6 +79,7 @@ struct exchange {
     uint64_t discarded;
 
     uint64_t id;
+    struct srv_trace trace;
     char method[32];
     int status;
     uint64_t bytes_in, bytes_out;
@@ -178,6 +180,8 @@ static void log_exchange(const struct exchange *x, bool whole) {
         .bytes_in = x->bytes_in,
         .bytes_out = x->bytes_out,
         .microseconds = (uint64_t)us,
+        .trace_id = x->trace.trace_id,
+        .span_id = x->trace.span_id,
     });
 }
 
@@ -375,6 +379,7 @@ static enum MHD_Result take_head(struct exchange *x, const char *method, const c
     struct srv_head head = {0};
     snprintf(x->method, sizeof x->method, "%s", method);
     MHD_get_connection_values(x->connection, MHD_HEADER_KIND, add_header, &head);
+    if (head.traces == 1) srv_trace_parse(head.traceparent, &x->trace);
     if (!is_from_known_client(x))
         return refuse_head(x, NN_E_FORBIDDEN,
                            "This service takes clients with a certificate that it trusts.");

@@ -29,12 +29,16 @@ size_t srv_log_format(char line[SRV_LOG_LINE], const struct srv_log_entry *entry
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &utc);
     escape(method, entry->method, 32);
     escape(path, entry->path, LONGEST);
+    char trace[80] = "";
+    if (entry->trace_id && *entry->trace_id)
+        snprintf(trace, sizeof trace, ", \"trace_id\": \"%.32s\", \"span_id\": \"%.16s\"", entry->trace_id,
+                 entry->span_id);
     int length = snprintf(line, SRV_LOG_LINE,
                           "{\"time\": \"%s.%06ldZ\", \"id\": \"%016" PRIx64 "\", \"method\": \"%s\", "
                           "\"path\": \"%s\", \"status\": %d, \"bytes_in\": %" PRIu64
-                          ", \"bytes_out\": %" PRIu64 ", \"us\": %" PRIu64 ", \"peer\": \"%s\"}\n",
+                          ", \"bytes_out\": %" PRIu64 ", \"us\": %" PRIu64 ", \"peer\": \"%s\"%s}\n",
                           when, entry->time.tv_nsec / 1000, entry->id, method, path, entry->status,
-                          entry->bytes_in, entry->bytes_out, entry->microseconds, entry->peer);
+                          entry->bytes_in, entry->bytes_out, entry->microseconds, entry->peer, trace);
     return (size_t)length;
 }
 

@@ -13,6 +13,7 @@ struct srv_log_entry {
     int status;                   /* 0: the peer got no answer */
     uint64_t bytes_in, bytes_out; /* of bodies */
     uint64_t microseconds;
+    const char *trace_id, *span_id; /* in hexadecimal; NULL or "": none */
 };
 
 #define SRV_LOG_LINE 4096 /* at most; what a pipe takes in one piece */

@@ -26,12 +26,14 @@ enum { SERVED = 0, FAILED = 1, MISUSED = 2 };
 
 /* --- what the API sees of the world -------------------------------------------------------------- */
 
-static int64_t now_ms(void *self) {
+static int64_t now_ns(void *self) {
     (void)self;
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
+
+static int64_t now_ms(void *self) { return now_ns(self) / 1000000; }
 
 static bool entropy(void *self, void *buffer, size_t size) {
     (void)self;
@@ -51,6 +53,8 @@ static bool execute(void *self, void (*job)(void *arg), void *arg, uint64_t cost
 static bool execute_after(void *self, int64_t delay_us, void (*job)(void *arg), void *arg, uint64_t cost) {
     return srv_pool_execute_after(self, delay_us, job, arg, cost);
 }
+
+static void load(void *self, struct api_load *load) { srv_pool_load(self, load); }
 
 static struct api *new_api(const struct srv_settings *settings, struct srv_pool *pool, struct nn_error *err) {
     struct api_settings api = {
@@ -72,10 +76,12 @@ static struct api *new_api(const struct srv_settings *settings, struct srv_pool 
     struct api_env env = {
         .self = pool,
         .now_ms = now_ms,
+        .now_ns = now_ns,
         .entropy = entropy,
         .execute = execute,
         .execute_after = execute_after,
         .parallel = {.run = srv_pool_parallel, .pool = pool},
+        .load = load,
     };
     return api_new(&api, &env, err);
 }

@@ -325,6 +325,19 @@ bool srv_pool_execute_after(struct srv_pool *pool, int64_t delay_us, void (*job)
     return fits;
 }
 
+void srv_pool_load(struct srv_pool *pool, struct api_load *load) {
+    pthread_mutex_lock(&pool->mutex);
+    uint64_t waiting = 0;
+    for (int length = 0; length < LENGTHS; length++)
+        waiting += atomic_load_explicit(&pool->ring[length].count, memory_order_relaxed);
+    load->queued = waiting + (uint64_t)pool->n_delayed;
+    load->room = pool->room;
+    load->begun = pool->arrivals - waiting;
+    load->threads = (uint64_t)pool->n_workers;
+    load->busy = (uint64_t)atomic_load_explicit(&pool->at_work, memory_order_relaxed);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
 /* Of a loop that is not listed any more. */
 static void await_helpers(struct srv_pool *pool, struct loop *loop) {
     int helpers = atomic_load_explicit(&loop->helpers, memory_order_relaxed);

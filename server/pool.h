@@ -28,6 +28,9 @@ bool srv_pool_execute(struct srv_pool *pool, void (*job)(void *arg), void *arg, 
 bool srv_pool_execute_after(struct srv_pool *pool, int64_t delay_us, void (*job)(void *arg), void *arg,
                             uint64_t cost);
 
+/* What the workers are at. From any thread. */
+void srv_pool_load(struct srv_pool *pool, struct api_load *load);
+
 /* Calls task(arg, i) for every i < n, here and on workers that have nothing else to do; returns when all
  * are done. From any thread, tasks included. Fits nn_parallel, so `self` is a struct srv_pool. */
 void srv_pool_parallel(void *self, size_t n, void (*task)(void *arg, size_t i), void *arg);

@@ -90,6 +90,8 @@ static void long_texts_are_cut(void **state) {
                                              .bytes_in = UINT64_MAX,
                                              .bytes_out = UINT64_MAX,
                                              .microseconds = UINT64_MAX,
+                                             .trace_id = endless,
+                                             .span_id = endless,
                                          });
     assert_true(length < SRV_LOG_LINE);
     assert_int_equal(line[length - 1], '\n');

@@ -1,0 +1,105 @@
+/* The log: one JSON line a request, with the caller's trace where there is one. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../support/check.h"
+#include "../support/e2e.h"
+
+#define ID          "0af7651916cd43dd8448eb211c80319c"
+#define SPAN        "b7ad6b7169203331"
+#define TRACEPARENT "00-" ID "-" SPAN "-01"
+
+/* Headers as they are sent, and whether the log tells of the trace. */
+static const struct {
+    const char *headers;
+    bool traced;
+} cases[] = {
+    {"", false},
+    {"traceparent: " TRACEPARENT "\r\n", true},
+    {"TraceParent:\t" TRACEPARENT "  \r\n", true},
+    {"traceparent: 00-" ID "-" SPAN "-00\r\ntracestate: a=b,c=d\r\n", true},
+    {"traceparent: 01-" ID "-" SPAN "-ff-more\r\n", true},
+    {"traceparent: cc-" ID "-" SPAN "-01\r\n", true},
+    {"traceparent: 01-" ID "-" SPAN "-01more\r\n", false},
+    {"traceparent: 00-" ID "-" SPAN "-01-more\r\n", false},
+    {"traceparent: 00-" ID "-" SPAN "-0\r\n", false},
+    {"traceparent: 00-" ID "-" SPAN "-001\r\n", false},
+    {"traceparent: 00-" ID "-" SPAN "-0A\r\n", false},
+    {"traceparent: 00-" ID "-" SPAN "\r\n", false},
+    {"traceparent: ff-" ID "-" SPAN "-01\r\n", false},
+    {"traceparent: 0-" ID "-" SPAN "-01\r\n", false},
+    {"traceparent: 0x-" ID "-" SPAN "-01\r\n", false},
+    {"traceparent: 00-0AF7651916CD43DD8448EB211C80319C-" SPAN "-01\r\n", false},
+    {"traceparent: 00-" ID "-B7AD6B7169203331-01\r\n", false},
+    {"traceparent: 00-00000000000000000000000000000000-" SPAN "-01\r\n", false},
+    {"traceparent: 00-" ID "-0000000000000000-01\r\n", false},
+    {"traceparent: 00-" ID "0-" SPAN "-01\r\n", false},
+    {"traceparent: 00-" ID "-" SPAN "0-01\r\n", false},
+    {"traceparent: 00_" ID "-" SPAN "-01\r\n", false},
+    {"traceparent: 00-" ID "\"-" SPAN "-01\r\n", false},
+    {"traceparent: \r\n", false},
+    {"traceparent: " TRACEPARENT "\r\ntraceparent: " TRACEPARENT "\r\n", false}, /* whose is it? */
+};
+enum { CASES = sizeof cases / sizeof cases[0] };
+
+/* A daemon whose log goes into a file in memory, which is returned. */
+static int start_with_log(void) {
+    int log = memfd_create("log", MFD_CLOEXEC), own = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+    assert_true(log >= 0 && own >= 0);
+    dup2(log, STDERR_FILENO);
+    service_start((const char *const[]){"--log", "requests", NULL}, NULL);
+    dup2(own, STDERR_FILENO);
+    close(own);
+    return log;
+}
+
+static void send_all(void) {
+    char text[1024];
+    for (int i = 0; i < CASES; i++) {
+        int fd = raw_connect(service.port);
+        assert_true(fd >= 0);
+        snprintf(text, sizeof text, "GET /case/%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s\r\n", i,
+                 cases[i].headers);
+        assert_true(raw_send_text(fd, text));
+        raw_receive(fd, text, sizeof text);
+        assert_int_equal(raw_status(text), 404);
+        assert_null(strcasestr(text, "\r\ntraceparent:"));
+        assert_null(strcasestr(text, "\r\ntraceresponse:"));
+        close(fd);
+    }
+}
+
+/* A line is written a little after its answer has come, so the daemon is stopped first. */
+static void is_logged(void **state) {
+    (void)state;
+    static char text[CASES * 1024];
+    int log = start_with_log(), lines = 0;
+    send_all();
+    service_stop();
+    ssize_t size = pread(log, text, sizeof text - 1, 0);
+    assert_true(size > 0 && size < (ssize_t)sizeof text - 1);
+    close(log);
+    for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1, lines++) {
+        *end = '\0';
+        const json_t *entry = service_json(line);
+        const char *path = text_at(entry, "path");
+        assert_memory_equal(path, "/case/", 6);
+        long i = strtol(path + 6, NULL, 10);
+        assert_in_range(i, 0, CASES - 1);
+        assert_int_equal(integer_at(entry, "status"), 404);
+        if (json_object_size(entry) != (cases[i].traced ? 11 : 9))
+            fail_msg("%s is logged as %s", cases[i].headers, line);
+        if (!cases[i].traced) continue;
+        assert_string_equal(text_at(entry, "trace_id"), ID);
+        assert_string_equal(text_at(entry, "span_id"), SPAN);
+    }
+    assert_int_equal(lines, CASES);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {service_test(is_logged)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
