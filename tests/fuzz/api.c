@@ -36,8 +36,8 @@ static unsigned take(struct fuzz *fuzz, unsigned n) { return fuzz_byte(&fuzz->by
 
 /* A header that most requests lack. */
 static const char *maybe(struct fuzz *fuzz, const char *const *values, unsigned n) {
-    unsigned i = take(fuzz, 4 * n);
-    return i < n ? values[i] : NULL;
+    unsigned i = take(fuzz, 12 * n);
+    return i >= 11 * n ? values[i - 11 * n] : NULL;
 }
 
 static void add_headers(struct fuzz *fuzz, struct api_head *head, bool safetensors) {
@@ -131,6 +131,8 @@ static void act(struct fuzz *fuzz) {
         break;
     case 2:
         fuzz_service_drop(&fuzz->service);
+        fuzz_service_work(&fuzz->service);
+        fuzz->service.busy = take(fuzz, 2);
         break;
     case 3:
     case 4:

@@ -51,7 +51,7 @@ static void try_target(const char *raw) {
     } else {
         const char *query = strchr(raw, '?');
         if (target.path[0] != '/' || strlen(target.path) > strlen(raw)) abort();
-        if (query ? !target.query || strcmp(target.query, query + 1) != 0 : !!target.query) abort();
+        if (query ? !target.query || strcmp(target.query, query + 1) != 0 : target.query != NULL) abort();
         for (const char *c = raw + (target.path - text); *c; c++)
             if ((unsigned char)*c <= ' ' || *c == 0x7f) abort();
         check_decoded(target.path);
@@ -87,7 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         add_header(&head, &tally, name, value + strspn(value, " \t"));
     }
     try_target(target);
-    bool is_1_1 = strcmp(version, "HTTP/1.1") == 0;
+    int is_1_1 = strcmp(version, "HTTP/1.1") == 0;
     if (!srv_head_fault(&head, method, version) &&
         (tally.bad || tally.hosts > 1 || tally.hosts < is_1_1 || tally.codings > is_1_1 ||
          tally.lengths + tally.codings > 1 || !*method || strchr(method, ':') ||

@@ -30,7 +30,7 @@ static void add(struct api_text *text, const char *format, ...) {
 static bool add_odd(struct fuzz_bytes *bytes, struct api_text *text) {
     static const char *const odd[] = {"null", "-1",   "\"\"",  "[]",          "{}",
                                       "1e30", "true", "[[1]]", "\"\\u0001\"", "9223372036854775807"};
-    if (fuzz_byte(bytes, 32) != 31) return false;
+    if (fuzz_byte(bytes, 64) != 63) return false;
     api_text_puts(text, pick(bytes, odd, COUNT(odd)));
     return true;
 }
@@ -84,9 +84,10 @@ static void add_layers(struct fuzz_bytes *bytes, const struct fuzz_model *model,
 static void add_loss(struct fuzz_bytes *bytes, struct fuzz_model *model, struct api_text *text) {
     static const char *const heads[] = {"", "\"reduction\":\"sum\",", "\"scale\":0.5,",
                                         "\"sample_weight\":\"w\","};
+    unsigned head = fuzz_byte(bytes, COUNT(heads));
     model->ids = fuzz_byte(bytes, 2);
-    add(text, ",\"loss\":[{%s\"op\":\"%s\"}", pick(bytes, heads, COUNT(heads)),
-        model->ids ? "cross_entropy" : "mse");
+    model->weighted = head == COUNT(heads) - 1;
+    add(text, ",\"loss\":[{%s\"op\":\"%s\"}", heads[head], model->ids ? "cross_entropy" : "mse");
     if (model->own_loss) {
         api_text_puts(text, ",{\"input\":\"x0\",\"target\":\"t\",");
         add_def(text, model->def, model->example->attrs);
@@ -127,8 +128,7 @@ void fuzz_specification(struct fuzz_bytes *bytes, const char *name, struct fuzz_
     add_inputs(bytes, model, text);
     add_layers(bytes, model, text);
     add_loss(bytes, model, text);
-    model->optimizer = fuzz_byte(bytes, 8) != 7;
-    if (model->optimizer) {
+    if (fuzz_byte(bytes, 8) != 7) {
         api_text_puts(text, ",");
         add_optimizer(bytes, text);
     }
@@ -185,7 +185,7 @@ static void add_targets(struct fuzz_bytes *bytes, const struct fuzz_model *model
                         struct api_text *text) {
     const struct nn_shape head = {2, {rows, 2}}, one = {1, {rows}};
     add_tensor(bytes, text, "y", model->ids ? &one : &head, model->ids ? 2 : 0);
-    if (fuzz_byte(bytes, 2)) add_tensor(bytes, text, "w", &one, 0);
+    if (model->weighted) add_tensor(bytes, text, "w", &one, 0);
     if (!model->own_loss) return;
     struct nn_shape shape = nn_shape_batch(rows, &model->example->inputs[0]);
     if (model->example->ids) { /* the class is chosen along the first dimension of a sample */
@@ -271,15 +271,22 @@ static void add_value(struct fuzz_bytes *bytes, const char *member, const char *
         fuzz_specification(bytes, NULL, &ignored, text);
 }
 
-/* Members that most requests of their kind need. */
-static bool is_usual(const char *member) {
-    return strstr(" model inputs targets gradients parameters ", member) != NULL;
+/* Whether a member is among those of a document: what most requests of its kind need, what some do, or the rest. */
+static bool is_there(struct fuzz_bytes *bytes, const char *member, bool of_context) {
+    char key[40];
+    snprintf(key, sizeof key, " %s ", member);
+    unsigned i = fuzz_byte(bytes, 24);
+    if (strcmp(member, "context") == 0) return of_context != (i == 23);
+    if (of_context && strstr(" model inputs ", key)) return i == 23;
+    if (strstr(" model inputs targets gradients from ", key)) return i != 23;
+    if (strstr(" apply worker optimizer aggregation ", key)) return i > 11;
+    return i > 21;
 }
 
 void fuzz_document(struct fuzz_bytes *bytes, const char *members, const char *name, const char *context,
                    const struct fuzz_model *model, struct api_text *text) {
     int64_t rows = 1 + (int64_t)fuzz_byte(bytes, 3);
-    bool first = true;
+    bool first = true, of_context = *context && fuzz_byte(bytes, 4) == 3;
     api_text_puts(text, "{");
     while (*members) {
         char member[32];
@@ -287,7 +294,7 @@ void fuzz_document(struct fuzz_bytes *bytes, const char *members, const char *na
         snprintf(member, sizeof member, "%.*s", (int)size, members);
         members += size;
         members += strspn(members, " ");
-        if ((fuzz_byte(bytes, 4) == 3) == is_usual(member)) continue;
+        if (!is_there(bytes, member, of_context)) continue;
         add(text, "%s\"%s\":", first ? "" : ",", member);
         first = false;
         if (strcmp(member, "optimizer") == 0 || strcmp(member, "aggregation") == 0) {

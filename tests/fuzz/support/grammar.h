@@ -17,8 +17,8 @@ struct fuzz_model {
     const struct nn_def *def;
     const struct nn_example *example;
     bool ids;      /* the head's targets are */
+    bool weighted; /* the head's loss, by sample weights "w" */
     bool own_loss; /* `def` is a loss */
-    bool optimizer;
 };
 
 /* A specification; `name` NULL: without one. */

@@ -18,6 +18,22 @@ static bool entropy(void *self, void *buffer, size_t size) {
     return true;
 }
 
+static bool execute(void *self, void (*run)(void *arg), void *arg, uint64_t cost) {
+    struct fuzz_service *service = self;
+    (void)cost;
+    if (service->n_jobs == FUZZ_JOBS) return false;
+    service->jobs[service->n_jobs].run = run;
+    service->jobs[service->n_jobs++].arg = arg;
+    return true;
+}
+
+void fuzz_service_work(struct fuzz_service *service) {
+    while (service->n_jobs) {
+        service->n_jobs--; /* first, as it may leave another */
+        service->jobs[service->n_jobs].run(service->jobs[service->n_jobs].arg);
+    }
+}
+
 void fuzz_service_start(struct fuzz_service *service) {
     static const struct api_limits limits = {.memory = (size_t)4 << 20,
                                              .body = (size_t)64 << 10,
@@ -31,7 +47,7 @@ void fuzz_service_start(struct fuzz_service *service) {
     const struct api_settings settings = {.limits = limits, .version = "fuzz"};
     struct nn_error err = {0};
     *service = (struct fuzz_service){0};
-    const struct api_env env = {.self = service, .now_ms = now_ms, .entropy = entropy};
+    const struct api_env env = {.self = service, .now_ms = now_ms, .entropy = entropy, .execute = execute};
     if (!(service->api = api_new(&settings, &env, &err))) abort();
 }
 
@@ -164,6 +180,7 @@ int fuzz_ask(struct fuzz_service *service, const struct api_head *head, const vo
     if (size) memcpy(copy, body, size);
     asked->service = service;
     api_submit_take(admission.request, copy, size, answered, asked);
+    if (!service->busy) fuzz_service_work(service);
     int status = asked->status;
     asked->left = true;
     if (asked->answered) free(asked);
@@ -215,6 +232,8 @@ static void delete_models(struct fuzz_service *service) {
 }
 
 void fuzz_service_stop(struct fuzz_service *service) {
+    service->busy = false;
+    fuzz_service_work(service);
     fuzz_service_pass(service, DAYS);
     if (api_in_flight(service->api)) abort();
     fuzz_service_drop(service);

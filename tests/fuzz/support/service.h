@@ -1,4 +1,4 @@
-/* service.h - the service under small limits, on the caller's thread, with a clock that stands still until it is
+/* service.h - the service under small limits, its jobs queued and done by the caller's thread, with a clock that stands still until it is
  * moved and numbers that come again. Every answer is held against what must be true of any. */
 #ifndef FUZZ_SERVICE_H
 #define FUZZ_SERVICE_H
@@ -7,6 +7,7 @@
 #include "../../../api/tensor.h"
 
 #define FUZZ_HELD 4 /* responses that are kept, as by clients that read slowly */
+#define FUZZ_JOBS 4 /* that wait */
 
 struct fuzz_service {
     struct api *api;
@@ -14,6 +15,12 @@ struct fuzz_service {
     unsigned char drawn;
     struct api_response *held[FUZZ_HELD];
     unsigned n_held;
+    struct {
+        void (*run)(void *arg);
+        void *arg;
+    } jobs[FUZZ_JOBS];
+    unsigned n_jobs;
+    bool busy; /* jobs wait until this is false, or fuzz_service_work */
 
     /* Of the last success. */
     struct api_text body;
@@ -32,6 +39,8 @@ int fuzz_ask(struct fuzz_service *service, const struct api_head *head, const vo
 int fuzz_call(struct fuzz_service *service, const char *method, const char *target, const char *type,
               const char *accept, const void *body, size_t size);
 
+/* Does all jobs, the last first. */
+void fuzz_service_work(struct fuzz_service *service);
 void fuzz_service_pass(struct fuzz_service *service, int64_t ms);
 /* Lets go of all responses. */
 void fuzz_service_drop(struct fuzz_service *service);
