@@ -4,7 +4,8 @@
 #
 #   BUILD=dir      builds elsewhere
 #   SAN=list       builds with sanitizers: address,undefined or thread
-#   SUITES=list    of `make test`: some of unit api server e2e docs python javascript
+#   SUITES=list    of `make test`: some of unit api server e2e fuzz docs python javascript
+#   FUZZ_SECONDS=n that each fuzzer of `make fuzz` runs: 30
 #   V=1            shows whole commands
 
 BUILD ?= build
@@ -31,6 +32,7 @@ BUILD_NEEDS = gcc libc6-dev libmicrohttpd-dev libgnutls28-dev libjansson-dev lib
 CURL_NEEDS = libcurl4-openssl-dev
 TEST_NEEDS = $(CURL_NEEDS) libcmocka-dev curl openssl $(if $(DOCS_TESTS),python3) $(if $(PYTHON_TESTS),python3-venv) \
     $(if $(filter javascript,$(SUITES)),$(if $(shell command -v node),,nodejs))
+FUZZ_NEEDS = clang libclang-rt-14-dev
 LINT_NEEDS = clang clang-tidy clang-format cppcheck shellcheck
 
 # --- what is built of what -------------------------------------------------------------------------
@@ -58,8 +60,13 @@ E2E = $(call programs,tests/e2e/*.c)
 BENCH = $(call programs,bench/*.c)
 BENCH_SUPPORT = $(call objects,bench/support/*.c)
 EXAMPLES = $(call programs,examples/*.c)
+# Under libFuzzer's instrumentation that is their main; otherwise they replay what it found: see `fuzz`.
+FUZZERS = $(call programs,tests/fuzz/*.c)
+FUZZING = $(findstring fuzzer,$(SAN))
+FUZZED_OBJ = $(addprefix $(BUILD)/,server/head.o server/target.o tests/fuzz/support/grammar.o \
+    tests/fuzz/support/service.o $(if $(FUZZING),,tests/fuzz/support/replay.o))
 OBJECTS = $(CORE_OBJ) $(API_OBJ) $(SERVER_OBJ) \
-    $(call objects,tests/*/*.c bench/*.c bench/*/*.c examples/*.c docs/*.c docker/*.c)
+    $(call objects,tests/*/*.c tests/*/*/*.c bench/*.c bench/*/*.c examples/*.c docs/*.c docker/*.c)
 
 all: $(BUILD)/gradd
 objects: $(OBJECTS)
@@ -95,6 +102,12 @@ $(E2E): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT) $(LIBRARIES)
 	$(call link,-lcmocka -lcurl $(API_LIBS))
 $(BENCH): $(BUILD)/%: $(BUILD)/%.o $(BENCH_SUPPORT) $(BUILD)/server/pool.o $(BUILD)/server/allocator.o $(LIBRARIES)
 	$(call link,$(SERVER_LIBS))
+$(FUZZERS): $(BUILD)/%: $(BUILD)/%.o $(FUZZED_OBJ) $(LIBRARIES)
+	$(call link,$(if $(FUZZING),-fsanitize=fuzzer) $(API_LIBS))
+$(BUILD)/tests/fuzz/support/dictionary: %: %.o $(LIBRARIES)
+	$(call link,$(API_LIBS))
+$(BUILD)/dictionary: $(BUILD)/tests/fuzz/support/dictionary
+	$< >$@
 $(EXAMPLES): $(BUILD)/%: $(BUILD)/%.o
 	$(call link,-lcurl -ljansson)
 $(BUILD)/docs/ops: $(BUILD)/docs/ops.o $(LIBRARIES)
@@ -117,10 +130,10 @@ demo:
 	$(MAKE_ALL) $(BUILD)/gradd $(BUILD)/examples/digits
 	@$(BUILD)/examples/digits
 
-SUITES ?= unit api server e2e docs python javascript
+SUITES ?= unit api server e2e fuzz docs python javascript
 # These count allocations, with one thread, through a malloc of their own: TSan has one too.
 UNTHREADED = $(if $(filter thread,$(SAN)),%/tests/api/allocations %/tests/api/leaks %/tests/api/peak)
-PROGRAM_TESTS = $(filter-out $(UNTHREADED),$(filter $(foreach s,$(SUITES),$(BUILD)/tests/$(s)/%),$(UNIT) $(SERVER_TESTS) $(E2E)))
+PROGRAM_TESTS = $(filter-out $(UNTHREADED),$(filter $(foreach s,$(SUITES),$(BUILD)/tests/$(s)/%),$(UNIT) $(SERVER_TESTS) $(E2E) $(FUZZERS)))
 SCRIPT_TESTS = $(foreach s,$(filter e2e docs javascript,$(SUITES)),$(shell find tests/$(s) -maxdepth 1 \
     -type f -executable 2>/dev/null))
 PYTHON_TESTS = $(if $(filter python,$(SUITES)),$(wildcard tests/python/*.py))
@@ -133,6 +146,13 @@ test:
 # The packages that tests/python compares with.
 $(BUILD)/venv/ready:
 	python3 -m venv $(@D) && $(@D)/bin/pip install --quiet numpy safetensors && touch $@
+
+# Looks for inputs that break what reads bytes, with libFuzzer and sanitizers.
+fuzz:
+	@$(NEED) $(BUILD_NEEDS) $(FUZZ_NEEDS)
+	$(MAKE_ALL) CC=clang SAN=fuzzer-no-link,address,undefined BUILD=$(BUILD)/fuzz fuzzers
+	@BUILD=$(BUILD)/fuzz tests/fuzz/run $(FUZZERS:$(BUILD)/%=$(BUILD)/fuzz/%)
+fuzzers: $(FUZZERS) $(BUILD)/dictionary
 
 # The examples in Python in full, on Fashion-MNIST.
 test-fleet:
@@ -218,7 +238,7 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(OBJECTS:.o=.d)
-.PHONY: all objects deps demo test test-fleet test-torch test-container bench docs format clean \
+.PHONY: all objects deps demo test fuzz fuzzers test-fleet test-torch test-container bench docs format clean \
     lint lint-arrows lint-operators lint-words lint-format lint-docs lint-cppcheck lint-shell lint-clang \
     lint-tidy
 .SECONDARY:

@@ -20,9 +20,12 @@ static char escaped(const char *c) {
 bool srv_target_parse(char *text, struct srv_target *target) {
     static const char scheme[] = "http://";
     char *path = text;
-    if (strncasecmp(text, scheme, sizeof scheme - 1) == 0) path = strchrnul(text + sizeof scheme - 1, '/');
+    if (strncasecmp(text, scheme, sizeof scheme - 1) == 0) {
+        path += sizeof scheme - 1;
+        path += strcspn(path, "/?#"); /* any of which ends the host: what follows '?' is no path */
+    }
     if (*path != '/') return false;
-    for (const char *c = path; *c; c++)
+    for (const char *c = text; *c; c++)
         if ((unsigned char)*c <= ' ' || *c == 0x7f) return false;
     char *end = strchrnul(path, '?');
     for (const char *c = path; c < end; c++)

@@ -1,90 +1,158 @@
-/* A sequence of requests at one service: each is a letter for its encodings, a method and a path on one line,
- * and a body, up to a byte of 0x1e. What is answered is a success or a problem that is no 500, and in the end
- * nothing is held. */
+/* Requests one after another at one service, as the bytes tell: built by the grammar, made of what the service
+ * answered last, or written out: a letter for the encodings, method and path on one line, and a body up to a
+ * byte of 0x1e. Time passes, rounds fill up, slow clients hold their answers. In the end nothing is held. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../api/api.h"
+#include "support/grammar.h"
+#include "support/service.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define END 0x1e
+#define END      0x1e
+#define REQUESTS 64 /* an input makes at most */
 
-static const char model[] =
-    "{\"name\": \"m\", \"seed\": 1, \"inputs\": {\"x\": {\"shape\": [2]}, \"i\": {\"shape\": [], \"dtype\": "
-    "\"I64\"}},"
-    " \"layers\": [{\"op\": \"linear\", \"out_features\": 2, \"inputs\": [\"x\"]}, {\"op\": \"relu\"},"
-    " {\"op\": \"embedding\", \"num_embeddings\": 3, \"embedding_dim\": 2, \"inputs\": [\"i\"]},"
-    " {\"op\": \"add\", \"inputs\": [\"1\", \"2\"]}], \"loss\": {\"op\": \"cross_entropy\"},"
-    " \"optimizer\": {\"op\": \"adam\"}}";
+static const struct {
+    const char *method, *path, *members;
+} routes[] = {
+#define API_ROUTE(method, path, handler, body, effect, open, members, summary) {method, path, members},
+#include "../../api/routes.def"
+#undef API_ROUTE
+};
 
-static int64_t clock_ms;
-static unsigned char drawn;
+static const char *const types[] = {"application/json", "application/safetensors"};
 
-static int64_t now_ms(void *self) {
-    (void)self;
-    return clock_ms += 1000;
+#define MODELS 3
+static const char *const names[MODELS] = {"m", "n", "o.2"};
+
+struct fuzz {
+    struct fuzz_service service;
+    struct fuzz_bytes bytes;
+    struct fuzz_model models[MODELS];
+};
+
+static unsigned take(struct fuzz *fuzz, unsigned n) { return fuzz_byte(&fuzz->bytes, n); }
+
+/* A header that most requests lack. */
+static const char *maybe(struct fuzz *fuzz, const char *const *values, unsigned n) {
+    unsigned i = take(fuzz, 12 * n);
+    return i >= 11 * n ? values[i - 11 * n] : NULL;
 }
 
-static bool entropy(void *self, void *buffer, size_t size) {
-    (void)self;
-    memset(buffer, drawn++ / 2 % 8, size); /* ids that an input can name, and that come again */
-    return true;
+static void add_headers(struct fuzz *fuzz, struct api_head *head, bool safetensors) {
+    const char *const clients[] = {"10.0.0.1", "::1"},
+                      *const tags[] = {fuzz->service.etag, "*", "\"x\"", "W/"},
+                      *const keys[] = {"k1", "k2", "k3", "k4", "k5"},
+                      *const queries[] = {"partial=true",
+                                          "dtype=F16",
+                                          "names=h.bias",
+                                          "names=op.weight,h.bias",
+                                          "dtype=F64&names=%68.bias",
+                                          "x=%zz&&"};
+    head->content_type = types[safetensors];
+    head->accept = types[take(fuzz, 2)];
+    head->client = maybe(fuzz, clients, 2);
+    head->query = maybe(fuzz, queries, 6);
+    head->idempotency_key = maybe(fuzz, keys, 5);
+    head->if_match = maybe(fuzz, tags, 4);
+    head->if_none_match = maybe(fuzz, tags, 4);
 }
 
-static void ask(struct api *api, const char *method, const char *path, char encodings, const void *body,
-                size_t size) {
-    static const char *const types[] = {"application/json", "application/safetensors"};
-    char plain[256];
-    const char *query = strchr(path, '?');
-    size_t length = query ? (size_t)(query - path) : strlen(path);
-    if (length >= sizeof plain) return;
-    memcpy(plain, path, length);
-    plain[length] = '\0';
-    struct api_head head = {.method = method,
-                            .path = plain,
-                            .query = query ? query + 1 : NULL,
-                            .content_type = types[encodings & 1],
-                            .accept = types[encodings >> 1 & 1],
-                            .content_length = (int64_t)size};
-    struct api_response *response = api_handle(api, &head, body, size);
-    if (response && (response->status < 200 || response->status == 500)) abort();
-    api_response_free(response);
+/* A request at one of the routes. With `body` NULL, the grammar's. */
+static void ask_route(struct fuzz *fuzz, unsigned route, const struct api_text *body, bool safetensors) {
+    char path[128], context[sizeof fuzz->service.context];
+    unsigned model = take(fuzz, MODELS);
+    struct api_text text = {0};
+    const char *pattern = routes[route].path, *hole = strstr(pattern, "{}");
+    memcpy(context, fuzz->service.context, sizeof context);
+    if (hole)
+        snprintf(path, sizeof path, "%.*s%s%s", (int)(hole - pattern), pattern,
+                 strncmp(pattern, "/contexts", 9) == 0 ? context : names[model], hole + 2);
+    else
+        snprintf(path, sizeof path, "%s", pattern);
+    struct api_head head = {.method = routes[route].method, .path = path};
+    add_headers(fuzz, &head, safetensors);
+    bool creates = strcmp(routes[route].method, "POST") == 0 && strcmp(pattern, "/models") == 0;
+    if (!body && creates) {
+        struct fuzz_model made;
+        fuzz_specification(&fuzz->bytes, names[model], &made, &text);
+        head.content_length = (int64_t)text.size;
+        if (fuzz_ask(&fuzz->service, &head, text.data, text.size) == 201) fuzz->models[model] = made;
+    } else {
+        if (!body && *routes[route].members)
+            fuzz_document(&fuzz->bytes, routes[route].members, names[model], context, &fuzz->models[model],
+                          &text);
+        const struct api_text *sent = body ? body : &text;
+        head.content_length = take(fuzz, 8) == 7 ? -1 : (int64_t)sent->size;
+        fuzz_ask(&fuzz->service, &head, sent->data, sent->size);
+    }
+    api_text_free(&text);
 }
 
-/* One request; the rest of the bytes follow. */
-static void ask_bytes(struct api *api, const uint8_t *data, size_t size) {
+/* What the last success answered comes back: parameters that were pulled are pushed, and so on. */
+static void ask_last(struct fuzz *fuzz) {
+    struct api_text body = {0};
+    unsigned route = take(fuzz, sizeof routes / sizeof routes[0]), change = take(fuzz, 4);
+    api_text_add(&body, fuzz->service.body.data, fuzz->service.body.size);
+    if (change == 3 && body.size) body.data[take(fuzz, 256) * body.size / 256] = (char)take(fuzz, 256);
+    ask_route(fuzz, route, &body, fuzz->service.safetensors);
+    api_text_free(&body);
+}
+
+static void ask_text(struct fuzz *fuzz) {
+    const uint8_t *begin = fuzz->bytes.p;
+    size_t size = (size_t)(fuzz->bytes.end - begin), part;
+    const uint8_t *end = size ? memchr(begin, END, size) : NULL;
+    part = end ? (size_t)(end - begin) : size;
+    fuzz->bytes.p += end ? part + 1 : part;
+
     char line[300];
-    const uint8_t *end = memchr(data, '\n', size);
-    size_t length = end ? (size_t)(end - data) : size;
+    const uint8_t *newline = part ? memchr(begin, '\n', part) : NULL;
+    size_t length = newline ? (size_t)(newline - begin) : part;
     if (length < 2 || length >= sizeof line) return;
-    memcpy(line, data, length);
+    memcpy(line, begin, length);
     line[length] = '\0';
     char *path = strchr(line + 1, ' ');
     if (!path) return;
     *path++ = '\0';
-    size_t used = end ? length + 1 : length;
-    ask(api, line + 1, path, line[0], data + used, size - used);
+    size_t used = newline ? length + 1 : length;
+    fuzz_call(&fuzz->service, line + 1, path, types[line[0] & 1], types[line[0] >> 1 & 1], begin + used,
+              part - used);
+}
+
+static void act(struct fuzz *fuzz) {
+    switch (take(fuzz, 16)) {
+    case 0:
+        ask_text(fuzz);
+        break;
+    case 1:
+        fuzz_service_pass(&fuzz->service, (int64_t)1 << take(fuzz, 16));
+        break;
+    case 2:
+        fuzz_service_drop(&fuzz->service);
+        fuzz_service_work(&fuzz->service);
+        fuzz->service.busy = take(fuzz, 2);
+        break;
+    case 3:
+    case 4:
+        ask_last(fuzz);
+        break;
+    default:
+        ask_route(fuzz, take(fuzz, sizeof routes / sizeof routes[0]), NULL, false);
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    struct api_settings settings = {.limits = api_default_limits};
-    struct api_env env = {.now_ms = now_ms, .entropy = entropy};
-    struct nn_error err = {0};
-    clock_ms = 0;
-    drawn = 0;
-    settings.limits.memory = (size_t)4 << 20;
-    settings.limits.layers = 8;
-    struct api *api = api_new(&settings, &env, &err);
-    if (!api) return 0;
-    ask(api, "POST", "/models", 0, model, sizeof model - 1);
-    while (size) {
-        const uint8_t *end = memchr(data, END, size);
-        size_t part = end ? (size_t)(end - data) : size;
-        ask_bytes(api, data, part);
-        data += end ? part + 1 : part;
-        size -= end ? part + 1 : part;
+    struct fuzz fuzz = {.bytes = {data, data + size}};
+    fuzz_service_start(&fuzz.service);
+    for (int i = 0; i < MODELS; i++) {
+        struct api_text text = {0};
+        fuzz_specification(&fuzz.bytes, names[i], &fuzz.models[i], &text);
+        if (i < 2) fuzz_call(&fuzz.service, "POST", "/models", types[0], types[0], text.data, text.size);
+        api_text_free(&text);
     }
-    api_free(api); /* which asserts that nothing is held */
+    for (int i = 0; i < REQUESTS && fuzz.bytes.p < fuzz.bytes.end; i++) act(&fuzz);
+    fuzz_service_stop(&fuzz.service);
     return 0;
 }

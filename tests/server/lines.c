@@ -24,6 +24,8 @@ static void targets_are_cut_and_decoded(void **state) {
         {"http://host:1/p?q", "/p", "q"},
         {"HTTP://host/", "/", NULL},
         {"http://host", NULL, NULL},
+        {"http://host?x/y", NULL, NULL}, /* an empty path: "/y" is the query's */
+        {"http://ho\x01st/", NULL, NULL},
         {"", NULL, NULL},
         {"*", NULL, NULL},
         {"p", NULL, NULL},
