@@ -113,6 +113,10 @@ static void check_success(struct fuzz_service *service, const struct api_respons
         check_safetensors(body);
         return;
     }
+    if (strncmp(type, "text/plain", 10) == 0) { /* metrics: a page of lines */
+        if (!body->size || body->data[body->size - 1] != '\n') abort();
+        return;
+    }
     if (strcmp(type, "application/json") != 0) abort();
     json_t *json = check_json(body);
     const char *context = json_string_value(json_object_get(json, "context"));
