@@ -15,6 +15,7 @@
 #include "../core/nn.h"
 
 struct api;
+struct api_store;
 
 /* What the threads are at that api_env.execute hands jobs to. */
 struct api_load {
@@ -36,6 +37,8 @@ struct api_env {
     bool (*execute_after)(void *self, int64_t delay_us, void (*job)(void *arg), void *arg, uint64_t cost);
     struct nn_parallel parallel;                     /* `run` NULL: serial */
     void (*load)(void *self, struct api_load *load); /* for /metrics; NULL: nothing is known of it */
+    int64_t (*wall_ms)(void *self);                  /* since 1970; needed with a store alone */
+    const struct api_store *store;                   /* see store.h; NULL: nothing outlives the process */
 };
 
 struct api_limits {

@@ -10,8 +10,8 @@
 
 #include "request.h"
 #include "spec.h"
+#include "store.h"
 
-#define API_MAX_MODEL_NAME    64
 #define API_STALENESS_BUCKETS 8
 #define API_MAX_VERSIONS      8 /* of one model's that live at once; beyond, a change gets 503 */
 

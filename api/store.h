@@ -1,0 +1,113 @@
+/* store.h - what makes changes outlive the process: what the service asks of a store, and the store of it.
+ *
+ * A store keeps a journal, records of changes in one order, each with a sequence number from 1; and
+ * snapshots, each of one model as it is after some record. What is in them is the service's to know: here
+ * they are bytes. It is the store that decides when snapshots are taken (a checkpoint), and what is thrown
+ * away.
+ *
+ *     change      append, then the change is made, and it is answered once both are over
+ *     checkpoint  api_models_stored, api_snapshot_take of each, api_keys_save; then api_snapshot_durable
+ *     start       api_recover_begin; of each model the newest good snapshot (api_recover_model); the keys;
+ *                 all records from the oldest snapshot's on (api_recover_record); api_recover_end */
+#ifndef API_STORE_H
+#define API_STORE_H
+
+#include "api.h"
+
+#define API_MAX_MODEL_NAME 64 /* [A-Za-z0-9][A-Za-z0-9._-]*: safe within a file's name */
+
+/* --- what the service asks of a store: api_env.store ------------------------------------------------ */
+
+/* A snapshot that could be restored. */
+struct api_stored {
+    uint64_t version;
+    int64_t time_ms; /* when it was taken, since 1970 */
+};
+
+/* For /metrics. */
+struct api_store_status {
+    bool failed;             /* a write or a sync failed: changes are refused until the next start */
+    uint64_t records, bytes; /* appended, since the start */
+    uint64_t syncs, sync_ns; /* of the journal, and how long they took together */
+    uint64_t journal_bytes;  /* on disk */
+    uint64_t waiting;        /* records that are not durable yet */
+    uint64_t checkpoints, checkpoint_ms; /* since the start; when the last one ended, since 1970 */
+};
+
+/* All may be called from any thread. */
+struct api_store {
+    void *self;
+    /* Appends a record, of which *seq is the number, and which lies behind all that were appended before. The
+     * bytes stay as they are, and the segments too, until `done` is called: once, perhaps before this returns,
+     * with whether the record is durable now. It is called in the order of the records. Room on the disk is
+     * taken before this returns, so that NN_E_STORE, which says what is wrong (a disk that is full, a store that
+     * has failed), means that nothing was written, and `done` is not called. */
+    int (*append)(void *self, const struct api_segment *segments, size_t n,
+                  void (*done)(void *arg, bool durable), void *arg, uint64_t *seq, struct nn_error *err);
+    /* The number of the last record appended; 0 before the first. */
+    uint64_t (*last)(void *self);
+    /* Somebody waits for a checkpoint: it is to come soon. */
+    void (*want_checkpoint)(void *self);
+    /* The snapshots of a model, newest first: at most `room` of them; how many. */
+    size_t (*list)(void *self, const char *model, struct api_stored *stored, size_t room);
+    /* The bytes of one, malloc'ed; the newest good one where `version` is -1. NN_E_NOT_FOUND, NN_E_STORE,
+     * NN_E_NOMEM. */
+    int (*read)(void *self, const char *model, int64_t version, void **bytes, size_t *size,
+                struct nn_error *err);
+    void (*status)(void *self, struct api_store_status *status);
+};
+
+/* --- a checkpoint: what a store asks of the service -------------------------------------------------- */
+
+/* Calls each(arg, name) for all models that are to be stored. NN_E_NOMEM. */
+int api_models_stored(struct api *api, void (*each)(void *arg, const char *name), void *arg,
+                      struct nn_error *err);
+
+/* One model as it was at an instant at which it was nobody's turn to change it. */
+struct api_snapshot {
+    char model[API_MAX_MODEL_NAME + 1];
+    char birth[17];   /* tells it from others that have the name before or after it */
+    uint64_t seq;     /* all records up to this one that concern the model are in it, and none behind */
+    uint64_t changes; /* that the model has had */
+    uint64_t version;
+    int64_t time_ms;                    /* since 1970 */
+    bool unchanged;                     /* since `changes`: there are no bytes */
+    const struct api_segment *segments; /* a safetensors file */
+    size_t n_segments, size;
+};
+/* Waits for the model's turn. `birth` and `changes` are those of the last snapshot that was taken of it, or NULL
+ * and 0. NULL: NN_E_NOT_FOUND (it is gone, or stored no more), NN_E_BUSY (no room in the memory budget now),
+ * NN_E_NOMEM. */
+struct api_snapshot *api_snapshot_take(struct api *api, const char *model, const char *birth,
+                                       uint64_t changes, struct nn_error *err);
+void api_snapshot_free(struct api_snapshot *snapshot);
+/* The Idempotency-Keys that are remembered, malloc'ed; to be saved after the snapshots were taken, and before they
+ * are durable together. NN_E_NOMEM. */
+int api_keys_save(struct api *api, void **bytes, size_t *size, struct nn_error *err);
+/* The checkpoint that this snapshot is of is durable; who waited for that is answered. */
+void api_snapshot_durable(struct api *api, const struct api_snapshot *snapshot);
+/* The store has failed, or a checkpoint that somebody wanted has: those who wait for one get `err`. */
+void api_checkpoint_failed(struct api *api, const struct nn_error *err);
+
+/* --- a start: before any request is submitted -------------------------------------------------------- */
+
+/* Until api_recover_end, requests other than the probes and /metrics are refused with 503. */
+void api_recover_begin(struct api *api);
+/* `seq` as the checkpoint has it, which may be later than when the snapshot was taken. NN_E_CORRUPT, NN_E_NOMEM. */
+int api_recover_model(struct api *api, const void *bytes, size_t size, uint64_t seq, struct nn_error *err);
+/* Of those keys, the ones whose change was recovered are kept: so it comes last, with the last record's number. */
+int api_recover_keys(struct api *api, const void *bytes, size_t size, uint64_t last, struct nn_error *err);
+/* Applies a record, unless its model's snapshot has it already: in the order of their numbers. NN_E_CORRUPT: it is
+ * not what the service writes, or does not lead to the numbers that it once led to. */
+int api_recover_record(struct api *api, uint64_t seq, const void *bytes, size_t size, struct nn_error *err);
+/* `clean`: nothing was ever seen that is not there now. Otherwise every model gets another incarnation. */
+int api_recover_end(struct api *api, bool clean, struct nn_error *err);
+/* A record's kind and model in one line, for people; malloc'ed, NULL when memory is out. */
+char *api_record_describe(const void *bytes, size_t size);
+
+/* What decides about the bits of a result beside the request: build, BLAS and its kernel, C library, the CPU's
+ * variant of the loops. One line without spaces at its ends; journals that were written under another are not
+ * replayed unasked. */
+void api_fingerprint(char *text, size_t size);
+
+#endif
