@@ -14,22 +14,15 @@
  * resumes it. */
 #include "http.h"
 
-#include <inttypes.h>
-#include <microhttpd.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "head.h"
+#include "http_exchange.h"
 #include "log.h"
 #include "peer.h"
-#include "target.h"
-#include "trace.h"
 
 /* Half of it is the buffer that bodies are read through. All of it is cleared after every request, so that more
  * makes small requests slower, and large ones no faster. */
@@ -49,48 +42,9 @@
 
 #define FIRST_CHUNKED_BUFFER ((size_t)64 * 1024)
 
-struct srv_http {
-    struct api *api;
-    struct srv_listener *listener;
-    struct srv_http_options options;
-    struct MHD_Daemon *daemon;
-    atomic_uint_fast64_t next_id;
-    atomic_bool draining;
-    atomic_int_fast64_t last_read_ms; /* when a piece of any request came */
-    pthread_mutex_t mutex;            /* of what follows */
-    int reading, answering;           /* exchanges: before and after their request is whole or refused */
-    bool closed;                      /* no more begin, and none goes on to be answered */
-};
-
-struct exchange {
-    struct srv_http *http;
-    struct MHD_Connection *connection;
-    enum { HEAD, LOOKING, BODY, WAITING, DONE } stage;
-
-    char *raw_target; /* owned; `target` points into it */
-    struct srv_target target;
-
-    struct api_request *request;   /* until it is submitted or refused */
-    struct api_response *response; /* until it is queued; NULL then means that memory is out */
-    atomic_int reply;
-    bool chunked;
-    char *body;
-    size_t size, capacity;
-    uint64_t discarded;
-
-    uint64_t id;
-    struct srv_trace trace;
-    char method[32];
-    int status;
-    uint64_t bytes_in, bytes_out;
-    struct timespec began, began_monotonic;
-};
-
 /* --- an exchange's life -------------------------------------------------------------------------- */
 
-/* Counts one more exchange as being read, or one of those as being answered. False: too late, the daemon
- * is about to be stopped. */
-static bool count_in(struct srv_http *http, int reading, int answering) {
+bool srv_exchange_count_in(struct srv_http *http, int reading, int answering) {
     pthread_mutex_lock(&http->mutex);
     bool counted = !http->closed;
     if (counted) {
@@ -117,13 +71,13 @@ static void note_activity(struct srv_http *http) {
     atomic_store_explicit(&http->last_read_ms, now_ms(), memory_order_relaxed);
 }
 
-static void drop_body(struct exchange *x) {
+static void drop_body(struct srv_exchange *x) {
     free(x->body);
     x->body = NULL;
     x->capacity = 0;
 }
 
-static void exchange_free(struct exchange *x) {
+static void exchange_free(struct srv_exchange *x) {
     api_request_free(x->request);
     api_response_free(x->response);
     free(x->body);
@@ -134,9 +88,9 @@ static void exchange_free(struct exchange *x) {
 /* At a request line, before libmicrohttpd takes its target apart. NULL, and `handle` closes the connection. */
 static void *begin(void *self, const char *target, struct MHD_Connection *connection) {
     struct srv_http *http = self;
-    struct exchange *x = calloc(1, sizeof *x);
+    struct srv_exchange *x = calloc(1, sizeof *x);
     char *copy = strdup(target ? target : ""); /* a request line may have none */
-    if (!x || !copy || !count_in(http, 1, 0)) {
+    if (!x || !copy || !srv_exchange_count_in(http, 1, 0)) {
         free(x);
         free(copy);
         return NULL;
@@ -151,16 +105,10 @@ static void *begin(void *self, const char *target, struct MHD_Connection *connec
     return x;
 }
 
-static const struct sockaddr *address_of(struct MHD_Connection *connection) {
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    return info ? info->client_addr : NULL;
-}
-
-static void log_exchange(const struct exchange *x, bool whole) {
+static void log_exchange(const struct srv_exchange *x, bool whole) {
     char peer[SRV_PEER_NAME];
     struct timespec now;
-    srv_peer_name(address_of(x->connection), peer);
+    srv_peer_name(srv_exchange_address(x->connection), peer);
     clock_gettime(CLOCK_MONOTONIC, &now);
     int64_t us = (now.tv_sec - x->began_monotonic.tv_sec) * INT64_C(1000000) +
                  (now.tv_nsec - x->began_monotonic.tv_nsec) / 1000;
@@ -189,7 +137,7 @@ static void completed(void *self, struct MHD_Connection *connection, void **cont
                       enum MHD_RequestTerminationCode how) {
     (void)connection;
     struct srv_http *http = self;
-    struct exchange *x = *context;
+    struct srv_exchange *x = *context;
     if (!x) return;
     *context = NULL;
     if (http->options.log) log_exchange(x, how == MHD_REQUEST_TERMINATED_COMPLETED_OK);
@@ -197,153 +145,15 @@ static void completed(void *self, struct MHD_Connection *connection, void **cont
     exchange_free(x);
 }
 
-/* --- answers ------------------------------------------------------------------------------------- */
+/* --- the body ------------------------------------------------------------------------------------ */
 
-static void free_response(void *response) { api_response_free(response); }
-
-/* Without a copy: the segments are sent from where they lie, and let go when they have been. */
-static struct MHD_Response *wrap_take(struct api_response *response) {
-    struct MHD_IoVec *pieces = calloc(response->n_segments + 1, sizeof *pieces);
-    struct MHD_Response *wrapped = NULL;
-    if (pieces) {
-        for (size_t i = 0; i < response->n_segments; i++)
-            pieces[i] = (struct MHD_IoVec){response->segments[i].data, response->segments[i].size};
-        wrapped =
-            MHD_create_response_from_iovec(pieces, (unsigned)response->n_segments, free_response, response);
-        free(pieces);
-    }
-    if (!wrapped) {
-        api_response_free(response);
-        return NULL;
-    }
-    for (int i = 0; i < response->n_headers; i++)
-        MHD_add_response_header(wrapped, response->headers[i].name, response->headers[i].value);
-    return wrapped;
-}
-
-/* A problem document of our own, for what the API cannot answer. `detail` needs no escapes. */
-static struct MHD_Response *problem(enum nn_code code, const char *detail, int *status, uint64_t *size) {
-    const struct nn_code_info *info = nn_code_info(code);
-    char text[512];
-    int length =
-        snprintf(text, sizeof text,
-                 "{\"type\":\"" API_PROBLEM_TYPE "%s\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"}\n",
-                 info->slug, info->title, info->status, detail);
-    *status = info->status;
-    *size = (uint64_t)length;
-    struct MHD_Response *response =
-        MHD_create_response_from_buffer((size_t)length, text, MHD_RESPMEM_MUST_COPY);
-    if (!response) return NULL;
-    MHD_add_response_header(response, "Content-Type", "application/problem+json");
-    if (info->status == 503) MHD_add_response_header(response, "Retry-After", "1");
-    return response;
-}
-
-static const char *header(const struct exchange *x, const char *name) {
-    return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
-}
-
-/* Lets the page that called read the answer, where it may call at all. */
-static void add_origin(const struct exchange *x, struct MHD_Response *response) {
-    const char *origin = header(x, "Origin");
-    if (!x->http->options.guard.origins) return;
-    MHD_add_response_header(response, "Vary", "Origin");
-    if (!origin || !srv_guard_allows(&x->http->options.guard, origin)) return;
-    MHD_add_response_header(response, "Access-Control-Allow-Origin", origin);
-    MHD_add_response_header(response, "Access-Control-Expose-Headers",
-                            "ETag, Location, Retry-After, WWW-Authenticate, X-Request-Id");
-}
-
-static enum MHD_Result queue_take(struct exchange *x, struct MHD_Response *response) {
-    if (!response) return MHD_NO;
-    if (x->stage < WAITING && !count_in(x->http, -1, 1)) {
-        MHD_destroy_response(response);
-        return MHD_NO;
-    }
-    char id[24];
-    snprintf(id, sizeof id, "%016" PRIx64, x->id);
-    MHD_add_response_header(response, "X-Request-Id", id);
-    add_origin(x, response);
-    if (atomic_load(&x->http->draining)) MHD_add_response_header(response, "Connection", "close");
-    x->stage = DONE;
-    enum MHD_Result queued = MHD_queue_response(x->connection, (unsigned)x->status, response);
-    MHD_destroy_response(response);
-    return queued;
-}
-
-static enum MHD_Result refuse_head(struct exchange *x, enum nn_code code, const char *detail) {
-    return queue_take(x, problem(code, detail, &x->status, &x->bytes_out));
-}
-
-/* What a browser asks before it lets a page of another site call. It bears no token. */
-static bool is_preflight(const struct exchange *x) {
-    return strcmp(x->method, "OPTIONS") == 0 && header(x, "Origin") &&
-           header(x, "Access-Control-Request-Method");
-}
-
-static enum MHD_Result answer_preflight(struct exchange *x) {
-    struct MHD_Response *response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
-    if (!response) return MHD_NO;
-    MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE");
-    MHD_add_response_header(response, "Access-Control-Allow-Headers",
-                            "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match");
-    MHD_add_response_header(response, "Access-Control-Max-Age", "600");
-    x->status = 204;
-    return queue_take(x, response);
-}
-
-/* With what the API said; before the body is whole, this closes the connection behind it. */
-static enum MHD_Result answer(struct exchange *x) {
-    struct api_response *response = x->response;
-    struct MHD_Response *wrapped = NULL;
-    x->response = NULL;
-    if (response) {
-        x->status = response->status;
-        x->bytes_out = strcmp(x->method, "HEAD") == 0 ? 0 : response->size;
-        wrapped = wrap_take(response);
-    }
-    if (!wrapped)
-        wrapped = problem(NN_E_NOMEM, "There is no memory for this request now.", &x->status, &x->bytes_out);
-    return queue_take(x, wrapped);
-}
-
-/* --- the head ------------------------------------------------------------------------------------ */
-
-static enum MHD_Result add_header(void *self, enum MHD_ValueKind kind, const char *name, const char *value) {
-    (void)kind;
-    srv_head_add(self, name, value ? value : "");
-    return MHD_YES;
-}
-
-static void admit(struct exchange *x, int64_t length) {
-    char host[INET6_ADDRSTRLEN], port[8];
-    srv_peer_address(address_of(x->connection), host, port);
-    struct api_head head = {
-        /* Of an answer to HEAD, libmicrohttpd sends the head alone. */
-        .method = strcmp(x->method, "HEAD") == 0 ? "GET" : x->method,
-        .path = x->target.path,
-        .query = x->target.query,
-        .authorization = header(x, "Authorization"),
-        .content_type = header(x, "Content-Type"),
-        .accept = header(x, "Accept"),
-        .client = host,
-        .if_match = header(x, "If-Match"),
-        .if_none_match = header(x, "If-None-Match"),
-        .idempotency_key = header(x, "Idempotency-Key"),
-        .content_length = length,
-    };
-    struct api_admission admission = api_admit(x->http->api, &head);
-    x->request = admission.request;
-    x->response = admission.refusal;
-}
-
-static void refuse_body(struct exchange *x) {
+static void refuse_body(struct srv_exchange *x) {
     x->response = api_refuse_take(x->request);
     x->request = NULL;
     drop_body(x);
 }
 
-static void give_up_for_memory(struct exchange *x) {
+static void give_up_for_memory(struct srv_exchange *x) {
     api_request_free(x->request);
     x->request = NULL;
     drop_body(x);
@@ -351,7 +161,7 @@ static void give_up_for_memory(struct exchange *x) {
 
 /* libmicrohttpd overlooks the end of a connection that came together with the last bytes, and would keep
  * the request, and its memory, until the idle timeout. */
-static bool peer_left(const struct exchange *x) {
+static bool peer_left(const struct srv_exchange *x) {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     char next;
@@ -360,58 +170,34 @@ static bool peer_left(const struct exchange *x) {
 
 /* Where libmicrohttpd may still hold bytes of the request that it has not handed over: resumed, it takes
  * those first and then asks the system about the connection anew. */
-static bool look_again_if_peer_left(const struct exchange *x) {
+static bool look_again_if_peer_left(const struct srv_exchange *x) {
     if (!peer_left(x)) return false;
     MHD_suspend_connection(x->connection);
     MHD_resume_connection(x->connection);
     return true;
 }
 
-/* A client without a certificate gets as far as here: libmicrohttpd asks for one, and does not insist. */
-static bool is_from_known_client(const struct exchange *x) {
-    if (!x->http->options.tls.client_ca) return true;
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-    return info && srv_tls_peer_is_good(info->tls_session);
-}
-
-static enum MHD_Result take_head(struct exchange *x, const char *method, const char *version) {
-    struct srv_head head = {0};
-    snprintf(x->method, sizeof x->method, "%s", method);
-    MHD_get_connection_values(x->connection, MHD_HEADER_KIND, add_header, &head);
-    if (head.traces == 1) srv_trace_parse(head.traceparent, &x->trace);
-    if (!is_from_known_client(x))
-        return refuse_head(x, NN_E_FORBIDDEN,
-                           "This service takes clients with a certificate that it trusts.");
-    const char *fault = srv_head_fault(&head, x->method, version);
-    if (fault) return refuse_head(x, NN_E_MALFORMED, fault);
-    fault = srv_guard_fault(&x->http->options.guard, header(x, "Host"), header(x, "Origin"));
-    if (fault) return refuse_head(x, NN_E_FORBIDDEN, fault);
-    if (is_preflight(x)) return answer_preflight(x);
-    if (!srv_target_parse(x->raw_target, &x->target))
-        return refuse_head(x, NN_E_MALFORMED, "The target of the request is not a path.");
-
-    /* libmicrohttpd has seen that it is a number; one too large saturates. */
-    int64_t length = head.codings ? -1 : head.length ? strtoll(head.length, NULL, 10) : 0;
-    x->stage = BODY;
-    x->chunked = length < 0;
-    admit(x, length);
-    if (x->request && length > 0) {
-        x->capacity = (size_t)length;
+/* What comes behind a head that was admitted, or refused by the API. */
+static enum MHD_Result begin_body(struct srv_exchange *x) {
+    if (x->request && x->length > 0) {
+        x->capacity = (size_t)x->length;
         x->body = malloc(x->capacity);
         if (!x->body) give_up_for_memory(x);
     }
-    bool has_body = length != 0;
-    bool answers_now = has_body && (head.continues || length > (int64_t)MOST_DISCARDED);
-    if (!x->request && answers_now) return answer(x);
+    bool has_body = x->length != 0;
+    bool answers_now = has_body && (x->continues || x->length > (int64_t)MOST_DISCARDED);
+    if (!x->request && answers_now) return srv_exchange_answer(x);
     if (has_body && look_again_if_peer_left(x)) x->stage = LOOKING;
     return MHD_YES;
 }
 
-/* --- the body ------------------------------------------------------------------------------------ */
+static enum MHD_Result take_head(struct srv_exchange *x, const char *method, const char *version) {
+    enum MHD_Result result = srv_exchange_read_head(x, method, version);
+    return result == MHD_YES && x->stage == BODY ? begin_body(x) : result;
+}
 
 /* Only a chunked body outgrows the buffer that its head had made. */
-static bool grow(struct exchange *x, size_t need) {
+static bool grow(struct srv_exchange *x, size_t need) {
     size_t capacity = x->capacity < FIRST_CHUNKED_BUFFER ? FIRST_CHUNKED_BUFFER : x->capacity;
     while (capacity < need) capacity *= 2; /* far below overflow: `need` is within the limit of bodies */
     char *body = realloc(x->body, capacity);
@@ -422,12 +208,12 @@ static bool grow(struct exchange *x, size_t need) {
 }
 
 /* libmicrohttpd queues no answer in the middle of a body, so a refused one is read on. False: enough. */
-static bool discard(struct exchange *x, size_t size) {
+static bool discard(struct srv_exchange *x, size_t size) {
     x->discarded += size;
     return x->discarded <= MOST_DISCARDED;
 }
 
-static bool take_body(struct exchange *x, const char *data, size_t size) {
+static bool take_body(struct srv_exchange *x, const char *data, size_t size) {
     note_activity(x->http);
     x->bytes_in += size;
     if (x->request && !api_request_room(x->request, x->size + size)) refuse_body(x);
@@ -435,8 +221,8 @@ static bool take_body(struct exchange *x, const char *data, size_t size) {
     if (!x->request) return discard(x, size);
     memcpy(x->body + x->size, data, size);
     x->size += size;
-    if (x->chunked) look_again_if_peer_left(x);
-    return x->chunked || x->size == x->capacity || !peer_left(x);
+    if (x->length < 0) look_again_if_peer_left(x);
+    return x->length < 0 || x->size == x->capacity || !peer_left(x);
 }
 
 /* --- the request as a whole ---------------------------------------------------------------------- */
@@ -445,14 +231,14 @@ enum { AWAITED, SUSPENDED, CAME }; /* of exchange.reply */
 
 /* From any thread, perhaps within api_submit_take. From then on the exchange is the I/O thread's. */
 static void reply(void *self, struct api_response *response) {
-    struct exchange *x = self;
+    struct srv_exchange *x = self;
     struct MHD_Connection *connection = x->connection;
     x->response = response;
     if (atomic_exchange(&x->reply, CAME) == SUSPENDED) MHD_resume_connection(connection);
 }
 
-static enum MHD_Result submit(struct exchange *x) {
-    if (!count_in(x->http, -1, 1)) return MHD_NO;
+static enum MHD_Result submit(struct srv_exchange *x) {
+    if (!srv_exchange_count_in(x->http, -1, 1)) return MHD_NO;
     struct api_request *request = x->request;
     void *body = x->body;
     if (x->size == 0) {
@@ -463,7 +249,7 @@ static enum MHD_Result submit(struct exchange *x) {
     x->request = NULL;
     x->body = NULL;
     api_submit_take(request, body, x->size, reply, x);
-    if (atomic_load(&x->reply) == CAME) return answer(x);
+    if (atomic_load(&x->reply) == CAME) return srv_exchange_answer(x);
     MHD_suspend_connection(x->connection);
     if (atomic_exchange(&x->reply, SUSPENDED) == CAME) MHD_resume_connection(x->connection);
     return MHD_YES;
@@ -473,7 +259,7 @@ static enum MHD_Result handle(void *self, struct MHD_Connection *connection, con
                               const char *method, const char *version, const char *data, size_t *size,
                               void **context) {
     (void)self, (void)connection, (void)url;
-    struct exchange *x = *context;
+    struct srv_exchange *x = *context;
     if (!x) return MHD_NO;
     if (x->stage == HEAD) return take_head(x, method, version);
     if (x->stage == LOOKING) { /* the call at the head of the request, repeated */
@@ -485,7 +271,7 @@ static enum MHD_Result handle(void *self, struct MHD_Connection *connection, con
         *size = 0;
         return going_on ? MHD_YES : MHD_NO;
     }
-    return x->stage == BODY && x->request ? submit(x) : answer(x);
+    return x->stage == BODY && x->request ? submit(x) : srv_exchange_answer(x);
 }
 
 /* --- connections --------------------------------------------------------------------------------- */

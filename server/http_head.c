@@ -1,0 +1,93 @@
+/* http_head.c - the head of a request: is it sound, may it come in, what does the API say to it? */
+#include "http_exchange.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "head.h"
+#include "peer.h"
+
+/* What a browser asks before it lets a page of another site call. It bears no token. */
+static bool is_preflight(const struct srv_exchange *x) {
+    return strcmp(x->method, "OPTIONS") == 0 && srv_exchange_header(x, "Origin") &&
+           srv_exchange_header(x, "Access-Control-Request-Method");
+}
+
+static enum MHD_Result answer_preflight(struct srv_exchange *x) {
+    struct MHD_Response *response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+    if (!response) return MHD_NO;
+    MHD_add_response_header(response, "Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE");
+    MHD_add_response_header(response, "Access-Control-Allow-Headers",
+                            "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match");
+    MHD_add_response_header(response, "Access-Control-Max-Age", "600");
+    x->status = 204;
+    return srv_exchange_queue_take(x, response);
+}
+
+const struct sockaddr *srv_exchange_address(struct MHD_Connection *connection) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    return info ? info->client_addr : NULL;
+}
+
+static enum MHD_Result add_header(void *self, enum MHD_ValueKind kind, const char *name, const char *value) {
+    (void)kind;
+    srv_head_add(self, name, value ? value : "");
+    return MHD_YES;
+}
+
+static void admit(struct srv_exchange *x) {
+    char host[INET6_ADDRSTRLEN], port[8];
+    srv_peer_address(srv_exchange_address(x->connection), host, port);
+    struct api_head head = {
+        /* Of an answer to HEAD, libmicrohttpd sends the head alone. */
+        .method = strcmp(x->method, "HEAD") == 0 ? "GET" : x->method,
+        .path = x->target.path,
+        .query = x->target.query,
+        .authorization = srv_exchange_header(x, "Authorization"),
+        .content_type = srv_exchange_header(x, "Content-Type"),
+        .accept = srv_exchange_header(x, "Accept"),
+        .client = host,
+        .if_match = srv_exchange_header(x, "If-Match"),
+        .if_none_match = srv_exchange_header(x, "If-None-Match"),
+        .idempotency_key = srv_exchange_header(x, "Idempotency-Key"),
+        .content_length = x->length,
+    };
+    struct api_admission admission = api_admit(x->http->api, &head);
+    x->request = admission.request;
+    x->response = admission.refusal;
+}
+
+/* A client without a certificate gets as far as here: libmicrohttpd asks for one, and does not insist. */
+static bool is_from_known_client(const struct srv_exchange *x) {
+    if (!x->http->options.tls.client_ca) return true;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    return info && srv_tls_peer_is_good(info->tls_session);
+}
+
+enum MHD_Result srv_exchange_read_head(struct srv_exchange *x, const char *method, const char *version) {
+    struct srv_head head = {0};
+    snprintf(x->method, sizeof x->method, "%s", method);
+    MHD_get_connection_values(x->connection, MHD_HEADER_KIND, add_header, &head);
+    if (head.traces == 1) srv_trace_parse(head.traceparent, &x->trace);
+    if (!is_from_known_client(x))
+        return srv_exchange_refuse(x, NN_E_FORBIDDEN,
+                                   "This service takes clients with a certificate that it trusts.");
+    const char *fault = srv_head_fault(&head, x->method, version);
+    if (fault) return srv_exchange_refuse(x, NN_E_MALFORMED, fault);
+    fault = srv_guard_fault(&x->http->options.guard, srv_exchange_header(x, "Host"),
+                            srv_exchange_header(x, "Origin"));
+    if (fault) return srv_exchange_refuse(x, NN_E_FORBIDDEN, fault);
+    if (is_preflight(x)) return answer_preflight(x);
+    if (!srv_target_parse(x->raw_target, &x->target))
+        return srv_exchange_refuse(x, NN_E_MALFORMED, "The target of the request is not a path.");
+
+    /* libmicrohttpd has seen that it is a number; one too large saturates. */
+    x->length = head.codings ? -1 : head.length ? strtoll(head.length, NULL, 10) : 0;
+    x->continues = head.continues;
+    x->stage = BODY;
+    admit(x);
+    return MHD_YES;
+}
