@@ -20,6 +20,11 @@ const struct api_limits api_default_limits = {
     .contexts = 256,
     .context_ttl_ms = (int64_t)600 * 1000,
     .layers = 1024,
+    .rank = NN_MAX_RANK,
+    .name = NN_MAX_NAME,
+    .tensors = 10000,
+    .json_depth = API_JSON_DEPTH,
+    .json_values = 200000,
     .client_requests = 256,
     .keys = 1000000,
     .key_ttl_ms = (int64_t)300 * 1000,
@@ -138,7 +143,7 @@ static int read_document(struct api_request *request) {
     if (!API_HAS_BODY(request->route->body)) return NN_OK;
     if (request->size == 0) return nn_fail(&request->err, NN_E_MALFORMED, "the body is empty");
     if (api_document_read(&request->doc, request->in, request->route->body, request->body, request->size,
-                          request->arena, &request->pointer, &request->err))
+                          &request->api->settings.limits, request->arena, &request->pointer, &request->err))
         return (int)request->err.code;
     return check_members(request);
 }

@@ -47,13 +47,19 @@ struct api_limits {
     int models;
     int contexts;
     int64_t context_ttl_ms;  /* a kept tape that nobody used for so long is let go */
-    int layers;              /* of a model */
+    int layers;              /* of a model, and inputs likewise */
+    int rank;                /* dimensions of a tensor, the batch included; at most NN_MAX_RANK */
+    int name;                /* bytes of a model's, an input's or a layer's name; at most NN_MAX_NAME */
+    int tensors;             /* of a request */
+    int json_depth;          /* how deep arrays and objects are nested; at most API_JSON_DEPTH */
+    int json_values;         /* of a request, those of tensors not counted */
     int client_requests;     /* in flight, of one client */
     int keys;                /* Idempotency-Keys remembered */
     int64_t key_ttl_ms;      /* for so long after success */
     int batch_max;           /* rows of forwards that are computed together */
     int64_t batch_window_us; /* how long such rows wait for as many as there were lately */
 };
+#define API_JSON_DEPTH 64
 extern const struct api_limits api_default_limits;
 
 struct api_settings {

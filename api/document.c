@@ -49,12 +49,27 @@ static int no_memory(struct nn_error *err) { return nn_fail(err, NN_E_NOMEM, "me
 
 /* --- the tensors of a document ------------------------------------------------------------------ */
 
-/* Grows by doubling, within the arena. */
-static struct api_tensor *add_tensor(struct api_document *document, size_t *room, struct nn_arena *arena) {
+/* While JSON is read. The list is of the tensors that are arrays: measured where they stand, and never values of jansson's. */
+struct arrays {
+    struct api_document list; /* in the order of the text */
+    size_t room, taken;
+    const struct api_limits *limits;
+    struct nn_arena *arena;
+    struct api_pointer *pointer;
+    struct nn_error *err;
+};
+
+/* Grows by doubling, within the arena. NULL: the error is recorded. */
+static struct api_tensor *add_tensor(struct api_document *document, size_t *room, struct arrays *arrays) {
+    if (document->n_tensors >= (size_t)arrays->limits->tensors) {
+        nn_fail(arrays->err, NN_E_TOO_LARGE, "a request has at most %d tensors here",
+                arrays->limits->tensors);
+        return NULL;
+    }
     if (document->n_tensors == *room) {
         size_t larger = *room ? 2 * *room : 4;
-        struct api_tensor *moved = nn_arena_alloc(arena, larger, sizeof *moved);
-        if (!moved) return NULL;
+        struct api_tensor *moved = nn_arena_alloc(arrays->arena, larger, sizeof *moved);
+        if (!moved) return no_memory(arrays->err), NULL;
         if (document->n_tensors) memcpy(moved, document->tensors, document->n_tensors * sizeof *moved);
         document->tensors = moved;
         *room = larger;
@@ -93,31 +108,26 @@ void api_document_fini(struct api_document *document) {
 
 /* --- JSON --------------------------------------------------------------------------------------- */
 
-/* The tensors that are arrays: measured where they stand, and never values of jansson's. */
-struct arrays {
-    struct api_document list; /* in the order of the text */
-    size_t room, taken;
-    struct nn_arena *arena;
-    struct api_pointer *pointer;
-    struct nn_error *err;
-};
-
 static bool lift_array(void *self, const char *map, const char *name, const char *text, size_t size,
                        size_t *span) {
     struct arrays *arrays = self;
     const struct member *member = find_member(map, strlen(map));
     if (!member || member->type != API_TENSORS) return true;
-    struct api_tensor *tensor = add_tensor(&arrays->list, &arrays->room, arrays->arena);
-    if (!tensor) return no_memory(arrays->err), false;
+    struct api_tensor *tensor = add_tensor(&arrays->list, &arrays->room, arrays);
+    if (!tensor) return false;
     *tensor = (struct api_tensor){.member = member->name, .name = name, .json = text};
     *span = tensor->json_size = api_json_array_scan(text, size, &tensor->shape, arrays->err);
+    if (*span && tensor->shape.rank > arrays->limits->rank) {
+        nn_fail(arrays->err, NN_E_SHAPE, "a tensor has at most %d dimensions here", arrays->limits->rank);
+        *span = 0;
+    }
     if (!*span) point(arrays->pointer, map, name);
     return *span;
 }
 
 /* A tensor as {"dtype", "shape", "base64"}. */
-static int read_base64(struct api_tensor *tensor, json_t *object, struct nn_arena *arena,
-                       struct nn_error *err) {
+static int read_base64(struct api_tensor *tensor, json_t *object, const struct arrays *arrays) {
+    struct nn_error *err = arrays->err;
     json_t *shape = json_object_get(object, "shape"), *dim;
     const char *dtype = json_string_value(json_object_get(object, "dtype"));
     json_t *text = json_object_get(object, "base64");
@@ -129,8 +139,8 @@ static int read_base64(struct api_tensor *tensor, json_t *object, struct nn_aren
         return nn_fail(err, NN_E_VALUE, "a tensor object has exactly \"dtype\", \"shape\" and \"base64\"");
     if ((tensor->dtype = api_dtype_find(dtype)) == API_DTYPES)
         return nn_fail(err, NN_E_DTYPE, "no dtype is named \"%s\"", dtype);
-    if (json_array_size(shape) > NN_MAX_RANK)
-        return nn_fail(err, NN_E_SHAPE, "a tensor has at most %d dimensions", NN_MAX_RANK);
+    if (json_array_size(shape) > (size_t)arrays->limits->rank)
+        return nn_fail(err, NN_E_SHAPE, "a tensor has at most %d dimensions here", arrays->limits->rank);
     json_array_foreach(shape, i, dim) {
         tensor->shape.dim[tensor->shape.rank++] = json_integer_value(dim);
         if (!json_is_integer(dim) || json_integer_value(dim) < 0)
@@ -140,7 +150,7 @@ static int read_base64(struct api_tensor *tensor, json_t *object, struct nn_aren
             return nn_fail(err, NN_E_SIZE, "a tensor has at most %lld elements", (long long)NN_MAX_ELEMENTS);
     }
     bytes = (size_t)elements * api_dtype_size(tensor->dtype);
-    void *data = nn_arena_alloc(arena, bytes + 1, 1);
+    void *data = nn_arena_alloc(arrays->arena, bytes + 1, 1);
     if (!data) return no_memory(err);
     if (api_base64_decode(json_string_value(text), json_string_length(text), data, bytes) != (int64_t)bytes)
         return nn_fail(err, NN_E_VALUE, "\"base64\" is not the %zu bytes that dtype and shape tell of",
@@ -160,15 +170,15 @@ static int take_map(struct api_document *document, size_t *room, const char *mem
     }
     if (add_map(document, member, arrays->arena)) return no_memory(arrays->err);
     json_object_foreach(map, name, value) {
-        struct api_tensor *tensor = add_tensor(document, room, arrays->arena);
-        if (!tensor) return no_memory(arrays->err);
+        struct api_tensor *tensor = add_tensor(document, room, arrays);
+        if (!tensor) return (int)arrays->err->code;
         if (json_is_array(value)) {
             *tensor = arrays->list.tensors[arrays->taken++];
             continue;
         }
         *tensor = (struct api_tensor){.member = member, .name = nn_arena_strdup(arrays->arena, name)};
         if (!tensor->name) return no_memory(arrays->err);
-        if (read_base64(tensor, value, arrays->arena, arrays->err))
+        if (read_base64(tensor, value, arrays))
             return point(arrays->pointer, member, name), (int)arrays->err->code;
     }
     return NN_OK;
@@ -182,7 +192,7 @@ static int read_json(struct api_document *document, enum api_body kind, const ch
     json_t *value;
     void *position;
     document->members = api_json_read_lifting(text, size, kind == API_SPECIFICATION ? NULL : &lifter,
-                                              arrays->arena, arrays->err);
+                                              arrays->limits, arrays->arena, arrays->err);
     if (!document->members) return (int)arrays->err->code;
     if (!json_is_object(document->members))
         return nn_fail(arrays->err, NN_E_MALFORMED, "the document must be an object");
@@ -198,18 +208,20 @@ static int read_json(struct api_document *document, enum api_body kind, const ch
 
 /* --- safetensors ---------------------------------------------------------------------------------- */
 
-static json_t *read_metadata_text(const struct member *member, const char *text, struct nn_arena *arena,
+static json_t *read_metadata_text(const struct member *member, const char *text,
+                                  const struct api_limits *limits, struct nn_arena *arena,
                                   struct nn_error *err) {
     bool bare =
         member && (member->type == API_BARE_STRING || (member->type == API_NAME_OR_OBJECT && text[0] != '{'));
-    if (!bare) return api_json_read(text, strlen(text), arena, err);
+    if (!bare) return api_json_read_lifting(text, strlen(text), NULL, limits, arena, err);
     json_t *value = json_string(text);
     if (!value) no_memory(err);
     return value;
 }
 
 static int read_metadata(struct api_document *document, enum api_body kind, const json_t *metadata,
-                         struct nn_arena *arena, struct api_pointer *pointer, struct nn_error *err) {
+                         const struct api_limits *limits, struct nn_arena *arena, struct api_pointer *pointer,
+                         struct nn_error *err) {
     const char *name;
     json_t *text;
     json_object_foreach((json_t *)metadata, name, text) {
@@ -218,7 +230,7 @@ static int read_metadata(struct api_document *document, enum api_body kind, cons
             nn_fail(err, NN_E_VALUE, "\"%s\" is a map of tensors, which are named %s/...", name, name);
             return point(pointer, name, NULL), (int)err->code;
         }
-        json_t *value = read_metadata_text(member, json_string_value(text), arena, err);
+        json_t *value = read_metadata_text(member, json_string_value(text), limits, arena, err);
         if (!value) return point(pointer, name, NULL), (int)err->code;
         if (json_object_set_new(document->members, name, value)) return no_memory(err);
     }
@@ -239,10 +251,11 @@ static int split_name(struct api_document *document, struct api_tensor *tensor, 
 }
 
 static int read_safetensors(struct api_document *document, enum api_body kind, const char *body, size_t size,
-                            struct nn_arena *arena, struct api_pointer *pointer, struct nn_error *err) {
+                            const struct api_limits *limits, struct nn_arena *arena,
+                            struct api_pointer *pointer, struct nn_error *err) {
     struct api_safetensors file = {0};
     if (!(document->members = json_object())) return no_memory(err);
-    if (api_safetensors_read(body, size, arena, &file, err)) goto out;
+    if (api_safetensors_read_within(body, size, limits, arena, &file, err)) goto out;
     document->tensors = file.tensors;
     document->n_tensors = file.n_tensors;
     if (kind == API_STATE_DICT) { /* plain names; metadata is somebody else's */
@@ -252,17 +265,18 @@ static int read_safetensors(struct api_document *document, enum api_body kind, c
     }
     for (size_t i = 0; i < file.n_tensors; i++)
         if (split_name(document, &file.tensors[i], arena, err)) goto out;
-    read_metadata(document, kind, file.metadata, arena, pointer, err);
+    read_metadata(document, kind, file.metadata, limits, arena, pointer, err);
 out:
     api_safetensors_fini(&file);
     return (int)err->code;
 }
 
 int api_document_read(struct api_document *document, enum api_encoding encoding, enum api_body kind,
-                      const char *body, size_t size, struct nn_arena *arena, struct api_pointer *pointer,
-                      struct nn_error *err) {
+                      const char *body, size_t size, const struct api_limits *limits, struct nn_arena *arena,
+                      struct api_pointer *pointer, struct nn_error *err) {
     *document = (struct api_document){0};
-    if (encoding == API_SAFETENSORS) return read_safetensors(document, kind, body, size, arena, pointer, err);
-    struct arrays arrays = {.arena = arena, .pointer = pointer, .err = err};
+    if (encoding == API_SAFETENSORS)
+        return read_safetensors(document, kind, body, size, limits, arena, pointer, err);
+    struct arrays arrays = {.limits = limits, .arena = arena, .pointer = pointer, .err = err};
     return read_json(document, kind, body, size, &arrays);
 }

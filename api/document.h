@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 
+#include "api.h"
 #include "tensor.h"
 
 enum api_encoding { API_JSON, API_SAFETENSORS };
@@ -32,11 +33,12 @@ struct api_pointer {
 /* Appends "/token", escaped. The first to write a pointer wins: see api_point. */
 void api_pointer_add(struct api_pointer *pointer, const char *token);
 
-/* Reads `size` bytes, to which the tensors keep pointing. NN_E_MALFORMED, NN_E_VALUE, NN_E_SHAPE,
- * NN_E_DTYPE, NN_E_SIZE, NN_E_NOMEM; `pointer` says where, if it can. */
+/* Reads `size` bytes, to which the tensors keep pointing. NN_E_MALFORMED, NN_E_VALUE, NN_E_SHAPE, NN_E_DTYPE,
+ * NN_E_SIZE, NN_E_TOO_LARGE (more tensors or values than the limits allow), NN_E_NOMEM; `pointer` says where, if it
+ * can. */
 int api_document_read(struct api_document *document, enum api_encoding encoding, enum api_body kind,
-                      const char *body, size_t size, struct nn_arena *arena, struct api_pointer *pointer,
-                      struct nn_error *err);
+                      const char *body, size_t size, const struct api_limits *limits, struct nn_arena *arena,
+                      struct api_pointer *pointer, struct nn_error *err);
 void api_document_fini(struct api_document *document);
 
 /* A tensor by map and name, or NULL. */

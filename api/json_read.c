@@ -8,7 +8,8 @@
 
 struct reader {
     const char *p, *end;
-    int depth;
+    int depth, most_depth;
+    int64_t values, most_values;
     const struct api_json_lifter *lifter;
     const char *member; /* of the document, that is being read */
     struct nn_arena *arena;
@@ -138,8 +139,8 @@ static bool read_members(struct reader *r, json_t *object) {
 }
 
 static json_t *read_nested(struct reader *r, bool is_array) {
-    if (r->depth == API_JSON_DEPTH) {
-        nn_fail(r->err, NN_E_MALFORMED, "JSON is nested at most %d deep here", API_JSON_DEPTH);
+    if (r->depth == r->most_depth) {
+        nn_fail(r->err, NN_E_MALFORMED, "JSON is nested at most %d deep here", r->most_depth);
         return NULL;
     }
     json_t *value = is_array ? json_array() : json_object();
@@ -153,9 +154,15 @@ static json_t *read_nested(struct reader *r, bool is_array) {
     return NULL;
 }
 
+/* A value takes some hundred bytes that no budget knows of, and two of the text. */
 static json_t *read_value(struct reader *r) {
     skip_space(r);
     if (r->p == r->end) return malformed(r);
+    if (++r->values > r->most_values) {
+        nn_fail(r->err, NN_E_TOO_LARGE, "a document has at most %lld values here, beside its tensors",
+                (long long)r->most_values);
+        return NULL;
+    }
     switch (*r->p) {
     case '{':
     case '[':
@@ -171,17 +178,33 @@ static json_t *read_value(struct reader *r) {
     }
 }
 
+static json_t *read_text(struct reader *r) {
+    json_t *value = read_value(r);
+    if (!value) return NULL;
+    skip_space(r);
+    if (r->p == r->end) return value;
+    json_decref(value);
+    return malformed(r);
+}
+
 json_t *api_json_read(const char *text, size_t size, struct nn_arena *arena, struct nn_error *err) {
-    return api_json_read_lifting(text, size, NULL, arena, err);
+    struct reader r = {.p = text,
+                       .end = text + size,
+                       .most_depth = API_JSON_DEPTH,
+                       .most_values = INT64_MAX,
+                       .arena = arena,
+                       .err = err};
+    return read_text(&r);
 }
 
 json_t *api_json_read_lifting(const char *text, size_t size, const struct api_json_lifter *lifter,
-                              struct nn_arena *arena, struct nn_error *err) {
-    struct reader r = {.p = text, .end = text + size, .lifter = lifter, .arena = arena, .err = err};
-    json_t *value = read_value(&r);
-    if (!value) return NULL;
-    skip_space(&r);
-    if (r.p == r.end) return value;
-    json_decref(value);
-    return malformed(&r);
+                              const struct api_limits *limits, struct nn_arena *arena, struct nn_error *err) {
+    struct reader r = {.p = text,
+                       .end = text + size,
+                       .most_depth = limits->json_depth,
+                       .most_values = limits->json_values,
+                       .lifter = lifter,
+                       .arena = arena,
+                       .err = err};
+    return read_text(&r);
 }

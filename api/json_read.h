@@ -8,13 +8,11 @@
 
 #include <jansson.h>
 
-#include "../core/nn.h"
-
-#define API_JSON_DEPTH 64 /* how deep arrays and objects may be nested */
+#include "api.h"
 
 /* Any value, with nothing but white space around it. The arena is scratch. NULL with NN_E_MALFORMED
  * (duplicate members and U+0000 in strings included), NN_E_VALUE (an integer beyond 64 bits),
- * NN_E_NOT_FINITE (a number beyond a double) or NN_E_NOMEM. */
+ * NN_E_NOT_FINITE (a number beyond a double) or NN_E_NOMEM. Nested API_JSON_DEPTH deep at most. */
 json_t *api_json_read(const char *text, size_t size, struct nn_arena *arena, struct nn_error *err);
 
 /* Takes arrays out of a document, {"member": {"name": [...]}}: is shown each where it begins, with the rest of the
@@ -25,8 +23,8 @@ struct api_json_lifter {
                  size_t *span);
     void *self;
 };
-/* As api_json_read; `lifter` may be NULL. */
+/* As api_json_read, within the limits of requests: NN_E_TOO_LARGE beyond them. `lifter` may be NULL. */
 json_t *api_json_read_lifting(const char *text, size_t size, const struct api_json_lifter *lifter,
-                              struct nn_arena *arena, struct nn_error *err);
+                              const struct api_limits *limits, struct nn_arena *arena, struct nn_error *err);
 
 #endif

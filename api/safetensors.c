@@ -22,8 +22,9 @@ struct reader {
     const char *p, *end; /* of the header */
     struct nn_arena *arena;
     struct nn_error *err;
-    json_t *metadata;    /* NULL until met */
-    struct entry **tail; /* entries in the header's order */
+    const struct api_limits *limits; /* NULL: none */
+    json_t *metadata;                /* NULL until met */
+    struct entry **tail;             /* entries in the header's order */
     size_t n;
 };
 
@@ -109,6 +110,9 @@ static int read_metadata(struct reader *r, const char *name, void *arg) {
     const char *value = read_string(r);
     if (!value) return (int)r->err->code;
     if (json_object_get(r->metadata, name)) return malformed(r, "a duplicate member of " METADATA);
+    if (r->limits && json_object_size(r->metadata) >= (size_t)r->limits->json_values)
+        return nn_fail(r->err, NN_E_TOO_LARGE, METADATA " has at most %d members here",
+                       r->limits->json_values);
     return json_object_set_new(r->metadata, name, json_string(value)) ? no_memory(r) : NN_OK;
 }
 
@@ -136,7 +140,8 @@ static int read_member(struct reader *r, const char *name, void *arg) {
         return tensor->dtype < API_DTYPES ? NN_OK : nn_fail(r->err, NN_E_DTYPE, "unknown dtype %.32s", type);
     }
     if (met == &seen->shape) {
-        if ((code = read_sizes(r, sizes, NN_MAX_RANK, NN_E_SHAPE, &n))) return code;
+        if ((code = read_sizes(r, sizes, r->limits ? r->limits->rank : NN_MAX_RANK, NN_E_SHAPE, &n)))
+            return code;
         tensor->shape.rank = n;
         for (int i = 0; i < n; i++) tensor->shape.dim[i] = (int64_t)sizes[i];
         return NN_OK;
@@ -161,6 +166,8 @@ static int tensor_bytes(const struct api_tensor *tensor, uint64_t *bytes, struct
 }
 
 static int read_tensor(struct reader *r, const char *name) {
+    if (r->limits && r->n >= (size_t)r->limits->tensors)
+        return nn_fail(r->err, NN_E_TOO_LARGE, "a request has at most %d tensors here", r->limits->tensors);
     struct entry *entry = nn_arena_alloc(r->arena, 1, sizeof *entry);
     if (!entry) return no_memory(r);
     entry->tensor.member = "";
@@ -248,6 +255,11 @@ static int read_header(struct reader *r) {
 
 int api_safetensors_read(const void *body, size_t size, struct nn_arena *arena, struct api_safetensors *out,
                          struct nn_error *err) {
+    return api_safetensors_read_within(body, size, NULL, arena, out, err);
+}
+
+int api_safetensors_read_within(const void *body, size_t size, const struct api_limits *limits,
+                                struct nn_arena *arena, struct api_safetensors *out, struct nn_error *err) {
     const char *bytes = body;
     uint64_t header;
     *out = (struct api_safetensors){0};
@@ -260,7 +272,8 @@ int api_safetensors_read(const void *body, size_t size, struct nn_arena *arena, 
         return nn_fail(err, NN_E_SIZE, "a safetensors header has at most %u bytes", MAX_HEADER);
     const char *data = bytes + PREFIX + header;
     struct entry *first = NULL;
-    struct reader r = {.p = bytes + PREFIX, .end = data, .arena = arena, .err = err, .tail = &first};
+    struct reader r = {
+        .p = bytes + PREFIX, .end = data, .arena = arena, .err = err, .limits = limits, .tail = &first};
     int code = read_header(&r);
     if (!code) code = take_entries(&r, first, data, size - PREFIX - header, out);
     if (code) json_decref(r.metadata);

@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 
+#include "api.h"
 #include "tensor.h"
 
 struct api_safetensors {
@@ -22,6 +23,9 @@ struct api_safetensors {
  * there is nothing to free. */
 int api_safetensors_read(const void *body, size_t size, struct nn_arena *arena, struct api_safetensors *out,
                          struct nn_error *err);
+/* The same within the limits of requests: NN_E_TOO_LARGE beyond them. NULL: there are none. */
+int api_safetensors_read_within(const void *body, size_t size, const struct api_limits *limits,
+                                struct nn_arena *arena, struct api_safetensors *out, struct nn_error *err);
 void api_safetensors_fini(struct api_safetensors *file);
 
 /* The first part of a file, up to the data: sizes and header, padded with spaces so that the data begin

@@ -146,8 +146,9 @@ static int read_shape(const struct place *place, const json_t *list, struct nn_s
     json_t *dim;
     if (!json_is_array(list))
         return wrong(place, "shape", "a list of integers: of one sample, without the batch");
-    if (json_array_size(list) >= NN_MAX_RANK) {
-        nn_fail(&place->request->err, NN_E_SIZE, "a sample has at most %d dimensions", NN_MAX_RANK - 1);
+    int limit = place->request->api->settings.limits.rank - 1;
+    if (json_array_size(list) > (size_t)limit) {
+        nn_fail(&place->request->err, NN_E_SIZE, "a sample has at most %d dimensions here", limit);
         return fail_at(place, "shape");
     }
     *shape = (struct nn_shape){.rank = (int)json_array_size(list)};
@@ -158,13 +159,28 @@ static int read_shape(const struct place *place, const json_t *list, struct nn_s
     return NN_OK;
 }
 
+/* NULL: the layer's index is its name. `member` as in fail_at. */
+static int check_name(const struct place *place, const char *name, const char *member) {
+    int limit = place->request->api->settings.limits.name;
+    if (!name || strlen(name) <= (size_t)limit) return NN_OK;
+    nn_fail(&place->request->err, NN_E_NAME, "a name has at most %d bytes here", limit);
+    return fail_at(place, member);
+}
+
+static int check_count(const struct place *place, size_t n, const char *of) {
+    int limit = place->request->api->settings.limits.layers;
+    if (n <= (size_t)limit) return NN_OK;
+    nn_fail(&place->request->err, NN_E_TOO_LARGE, "a model has at most %d %s here", limit, of);
+    return fail_at(place, NULL);
+}
+
 static int read_input(const struct place *place, const char *name, const json_t *object,
                       struct nn_graph *graph) {
     struct nn_error *err = &place->request->err;
     struct nn_shape shape;
     const char *dtype = NULL, *own = nn_dtype_name(nn_graph_dtype(graph));
     if (!json_is_object(object)) return wrong(place, NULL, "an object");
-    if (check_known(place, object, "shape dtype")) return (int)err->code;
+    if (check_name(place, name, NULL) || check_known(place, object, "shape dtype")) return (int)err->code;
     if (read_shape(place, json_object_get(object, "shape"), &shape)) return (int)err->code;
     if (get_string(place, object, "dtype", &dtype)) return (int)err->code;
     bool ids = dtype && strcmp(dtype, nn_dtype_name(NN_I64)) == 0;
@@ -182,6 +198,7 @@ static int read_inputs(const struct place *place, const json_t *inputs, struct n
     json_t *input;
     if (!json_is_object(inputs) || !json_object_size(inputs))
         return wrong(place, NULL, "an object with at least one input, {\"x\": {\"shape\": [64]}}");
+    if (check_count(place, json_object_size(inputs), "inputs")) return (int)place->request->err.code;
     json_object_foreach((json_t *)inputs, name, input) {
         struct place at = within(place, name);
         if (read_input(&at, name, input, graph)) return (int)place->request->err.code;
@@ -210,7 +227,8 @@ static int read_layer(const struct place *place, const json_t *object, struct nn
     const char **names = NULL;
     size_t n = 0;
     if (read_op(place, object, "operator", nn_op_find, &layer.op)) return (int)err->code;
-    if (get_string(place, object, "name", &layer.name)) return (int)err->code;
+    if (get_string(place, object, "name", &layer.name) || check_name(place, layer.name, "name"))
+        return (int)err->code;
     const json_t *inputs = json_object_get(object, "inputs"),
                  *trainable = json_object_get(object, "trainable");
     if (inputs && read_names(place, "inputs", inputs, &names, &n)) return (int)err->code;
@@ -226,12 +244,8 @@ static int read_layer(const struct place *place, const json_t *object, struct nn
 static int read_layers(const struct place *place, const json_t *layers, struct nn_graph *graph) {
     size_t i;
     json_t *layer;
-    int limit = place->request->api->settings.limits.layers;
     if (!json_is_array(layers) || !json_array_size(layers)) return wrong(place, NULL, "a list of layers");
-    if (json_array_size(layers) > (size_t)limit) {
-        nn_fail(&place->request->err, NN_E_TOO_LARGE, "a model has at most %d layers here", limit);
-        return fail_at(place, NULL);
-    }
+    if (check_count(place, json_array_size(layers), "layers")) return (int)place->request->err.code;
     json_array_foreach((json_t *)layers, i, layer) {
         struct place at = element(place, i);
         if (read_layer(&at, layer, graph)) return (int)place->request->err.code;
@@ -297,6 +311,21 @@ static int fail_seal(const struct place *place, const json_t *json) {
     return fail_at(&at, err->member);
 }
 
+/* What layers make of their inputs may have more dimensions than these. */
+static int check_ranks(const struct place *place, const struct nn_graph *graph) {
+    int limit = place->request->api->settings.limits.rank - 1;
+    for (int i = 0; i < nn_graph_node_count(graph); i++) {
+        struct nn_node_info node = nn_graph_node(graph, i);
+        if (node.shape.rank <= limit) continue;
+        nn_fail(&place->request->err, NN_E_SIZE,
+                "a sample has at most %d dimensions here, and one of \"%s\" has %d", limit, node.name,
+                node.shape.rank);
+        struct place at = within(place, "layers");
+        return fail_at(&at, NULL);
+    }
+    return NN_OK;
+}
+
 static int read_graph(const struct place *place, const json_t *json, struct nn_graph *graph) {
     static const struct {
         const char *member;
@@ -312,7 +341,7 @@ static int read_graph(const struct place *place, const json_t *json, struct nn_g
         if (!value && parts[i].required) return wrong(place, parts[i].member, "given");
         if (value && parts[i].read(&at, value, graph)) return (int)place->request->err.code;
     }
-    return nn_graph_seal(graph, &place->request->err) ? fail_seal(place, json) : NN_OK;
+    return nn_graph_seal(graph, &place->request->err) ? fail_seal(place, json) : check_ranks(place, graph);
 }
 
 static int read_seed(const struct place *place, const json_t *json, struct api_spec *spec) {

@@ -67,6 +67,12 @@ static struct api *new_api(const struct srv_settings *settings, struct srv_pool 
     api.limits.body = (size_t)settings->max_body;
     api.limits.models = (int)settings->max_models;
     api.limits.contexts = (int)settings->max_contexts;
+    api.limits.layers = (int)settings->max_layers;
+    api.limits.rank = (int)settings->max_rank;
+    api.limits.name = (int)settings->max_name;
+    api.limits.tensors = (int)settings->max_tensors;
+    api.limits.json_depth = (int)settings->max_json_depth;
+    api.limits.json_values = (int)settings->max_json_values;
     api.limits.client_requests = (int)settings->client_requests;
     api.limits.keys = (int)settings->max_keys;
     api.limits.key_ttl_ms = settings->key_ttl * 1000;

@@ -1,5 +1,6 @@
 /* models.c - /models: create, list, describe, change hyper-parameters, remove. */
 #include <stdio.h>
+#include <string.h>
 
 #include "../coalesce.h"
 #include "../condition.h"
@@ -115,6 +116,11 @@ int api_post_models(struct api_request *request) {
             &request->err, name ? NN_E_NAME : NN_E_VALUE,
             "\"name\" must be given: 1 to %d characters of A-Z a-z 0-9 . _ -, the first a letter or digit",
             API_MAX_MODEL_NAME);
+        return api_point(request, "name", NULL);
+    }
+    if (strlen(name) > (size_t)request->api->settings.limits.name) {
+        nn_fail(&request->err, NN_E_NAME, "a name has at most %d bytes here",
+                request->api->settings.limits.name);
         return api_point(request, "name", NULL);
     }
     if (api_token_may_create(request, name)) return api_point(request, "name", NULL);

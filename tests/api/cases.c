@@ -309,7 +309,12 @@ static struct api_settings settings_of(const json_t *step) {
         int *limit;
     } limits[] = {{"models", &settings.limits.models},
                   {"contexts", &settings.limits.contexts},
-                  {"layers", &settings.limits.layers}};
+                  {"layers", &settings.limits.layers},
+                  {"rank", &settings.limits.rank},
+                  {"name", &settings.limits.name},
+                  {"tensors", &settings.limits.tensors},
+                  {"json_depth", &settings.limits.json_depth},
+                  {"json_values", &settings.limits.json_values}};
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++)
         if (json_object_get(given, limits[i].name))
             *limits[i].limit = (int)json_integer_value(json_object_get(given, limits[i].name));

@@ -172,10 +172,35 @@ static void contexts(void **state) {
     service_stop();
 }
 
+/* The flags reach what they limit; tests/api/cases/limits.json has each limit, and one beyond. */
+static void documents(void **state) {
+    (void)state;
+    service_start(FLAGS("--max-layers", "1", "--max-rank", "2", "--max-name", "4", "--max-tensors", "1",
+                        "--max-json-depth", "8", "--max-json-values", "100"),
+                  NULL);
+    ask(201, "POST", "/models", "{'name': 'm', " MODEL "}");
+    ask(200, "POST", "/forward", "{'model': 'm', 'inputs': {'x': [[1, 2]]}}");
+    refused(413, "too-large", "/layers", "POST", "/models",
+            "{'name': 'n', 'inputs': {'x': {'shape': [2]}}, 'layers': [{'op': 'relu'}, {'op': 'relu'}]}");
+    refused(422, "size-overflow", "/inputs/x/shape", "POST", "/models",
+            "{'name': 'n', 'inputs': {'x': {'shape': [2, 2]}}, 'layers': [{'op': 'relu'}]}");
+    refused(422, "invalid-name", "/name", "POST", "/models", "{'name': 'horse', " MODEL "}");
+    refused(413, "too-large", NULL, "POST", "/forward",
+            "{'model': 'm', 'inputs': {'x': [[1, 2]], 'y': [[1, 2]]}}");
+    refused(400, "malformed", NULL, "POST", "/step", "{'model': [[[[[[[[]]]]]]]]}");
+    char many[400];
+    memset(many, '0', sizeof many);
+    for (size_t i = 1; i < sizeof many; i += 2) many[i] = ',';
+    refused(413, "too-large", NULL, "POST", "/step", "{'model': [%.*s]}", (int)sizeof many - 1, many);
+    service_stop();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        service_test(bodies), service_test(lengths),  service_test(memory), service_test(memory_of_contexts),
-        service_test(models), service_test(contexts),
+        service_test(bodies),    service_test(lengths),
+        service_test(memory),    service_test(memory_of_contexts),
+        service_test(models),    service_test(contexts),
+        service_test(documents),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,7 +28,8 @@ static enum nn_code read_bytes(struct reading *r, enum api_body kind, const char
     if (size) memcpy(copy, text, size);
     *r = (struct reading){.arena = nn_arena_new()};
     assert_non_null(r->arena);
-    int code = api_document_read(&r->document, API_JSON, kind, copy, size, r->arena, &r->pointer, &r->err);
+    int code = api_document_read(&r->document, API_JSON, kind, copy, size, &api_default_limits, r->arena,
+                                 &r->pointer, &r->err);
     r->text = copy;
     assert_int_equal(code, r->err.code);
     return r->err.code;

@@ -41,6 +41,11 @@ void fuzz_service_start(struct fuzz_service *service) {
                                              .contexts = 4,
                                              .context_ttl_ms = 10000,
                                              .layers = 8,
+                                             .rank = NN_MAX_RANK,
+                                             .name = 32,
+                                             .tensors = 32,
+                                             .json_depth = 16,
+                                             .json_values = 500,
                                              .client_requests = 3,
                                              .keys = 4,
                                              .key_ttl_ms = 5000};
