@@ -1,0 +1,287 @@
+/* journal_read.c - see journal.h: reading what another process left, one record at a time.
+ *
+ * Records are taken from file to file as long as they follow one another. Where they end, everything behind is
+ * searched for frames that say that what is missing had been durable. If there are none, it is a torn end: a crash
+ * came before its sync, and whoever waited for it was not answered. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "segment.h"
+
+#define CHUNK ((size_t)1 << 20) /* that is searched at a time; a multiple of 8 */
+
+struct reader {
+    struct srv_journal *journal;
+    const struct srv_segment *segment; /* that is open */
+    char name[SRV_NAME_SIZE];
+    int file;
+    uint64_t size, offset;
+    struct srv_journal_header header;
+    unsigned char *buffer;
+    size_t room;
+    struct nn_error *err;
+};
+
+static int room_for(struct reader *reader, size_t size) {
+    if (size <= reader->room) return NN_OK;
+    unsigned char *buffer = realloc(reader->buffer, size);
+    if (!buffer) return nn_fail(reader->err, NN_E_NOMEM, "no memory for a record of %zu bytes", size);
+    reader->buffer = buffer;
+    reader->room = size;
+    return NN_OK;
+}
+
+/* All of `size` bytes, or NN_E_STORE. */
+static int read_at(struct reader *reader, void *to, size_t size, uint64_t offset) {
+    const struct srv_io *io = reader->journal->io;
+    int64_t got = io->read(io->self, reader->file, to, size, offset);
+    if (got == (int64_t)size) return NN_OK;
+    return nn_fail(reader->err, NN_E_STORE, "%s cannot be read: %s", reader->name,
+                   got < 0 ? strerror((int)-got) : "it has become shorter");
+}
+
+static void close_file(struct reader *reader) {
+    const struct srv_io *io = reader->journal->io;
+    if (reader->file >= 0) io->close(io->self, reader->file);
+    reader->file = -1;
+}
+
+/* `whole`: whether the file has a header. */
+static int open_file(struct reader *reader, const struct srv_segment *segment, bool *whole) {
+    const struct srv_io *io = reader->journal->io;
+    close_file(reader);
+    srv_segment_name(reader->name, segment);
+    reader->segment = segment;
+    reader->offset = 0;
+    reader->file = io->open(io->self, reader->name);
+    int64_t size = reader->file < 0 ? reader->file : io->size(io->self, reader->file);
+    if (size < 0)
+        return nn_fail(reader->err, NN_E_STORE, "%s cannot be read: %s", reader->name, strerror((int)-size));
+    reader->size = (uint64_t)size;
+    *whole = false;
+    if (reader->size < sizeof reader->header) return NN_OK;
+    int code = read_at(reader, &reader->header, sizeof reader->header, 0);
+    if (code) return code;
+    *whole = srv_journal_header_good(&reader->header, segment->first);
+    if (*whole) reader->offset = SRV_JOURNAL_HEADER;
+    return NN_OK;
+}
+
+/* --- what lies behind the last good record ----------------------------------------------------------------- */
+
+/* What a search has come upon. */
+struct trace {
+    uint64_t durable, highest; /* of all frames: what they say was durable; their numbers */
+    bool bytes;                /* not all of it is zeros */
+    uint64_t wanted;           /* stop at a frame of a number up to this one: its place is `offset` */
+    bool stopped;
+    uint64_t offset;
+};
+
+static bool is_zeros(const unsigned char *bytes, size_t size) {
+    return size == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0);
+}
+
+/* The frames that begin in these bytes, which lie at `offset`. */
+static void search_bytes(const struct reader *reader, const unsigned char *bytes, size_t size,
+                         uint64_t offset, struct trace *trace) {
+    for (size_t at = 0; at + sizeof(struct srv_frame) <= size; at += 8) {
+        struct srv_frame frame;
+        memcpy(&frame, bytes + at, sizeof frame);
+        if (frame.seq <= frame.durable || frame.size > reader->size ||
+            !srv_frame_good(&frame, reader->header.salt))
+            continue;
+        if (frame.seq <= trace->wanted) {
+            trace->stopped = true;
+            trace->offset = offset + at;
+            return;
+        }
+        if (frame.durable > trace->durable) trace->durable = frame.durable;
+        if (frame.seq > trace->highest) trace->highest = frame.seq;
+    }
+}
+
+/* From `offset` on to the end of the file that is open; frames count only if it has a header. */
+static int search_file(struct reader *reader, uint64_t offset, bool whole, struct trace *trace) {
+    const size_t overlap = sizeof(struct srv_frame) - 8;
+    int code = room_for(reader, CHUNK + overlap);
+    while (!code && offset < reader->size && !trace->stopped) {
+        uint64_t left = reader->size - offset;
+        size_t size = left < CHUNK + overlap ? (size_t)left : CHUNK + overlap;
+        if ((code = read_at(reader, reader->buffer, size, offset))) break;
+        if (!is_zeros(reader->buffer, size)) {
+            trace->bytes = true;
+            if (whole) search_bytes(reader, reader->buffer, size, offset, trace);
+        }
+        offset += CHUNK;
+    }
+    return code;
+}
+
+/* --- the records ------------------------------------------------------------------------------------------- */
+
+/* The frame at the reader's place, if it is that of record `seq`; its bytes are read too where they are wanted. */
+static int read_frame(struct reader *reader, uint64_t seq, bool with_bytes, struct srv_frame *frame,
+                      bool *good) {
+    *good = false;
+    if (reader->size - reader->offset < sizeof *frame) return NN_OK;
+    int code = read_at(reader, frame, sizeof *frame, reader->offset);
+    if (code || frame->seq != seq || !srv_frame_good(frame, reader->header.salt) ||
+        srv_frame_room(frame->size) > reader->size - reader->offset)
+        return code;
+    if (with_bytes) {
+        size_t size = (size_t)frame->size;
+        if ((code = room_for(reader, size)) ||
+            (code = read_at(reader, reader->buffer, size, reader->offset + sizeof *frame)))
+            return code;
+        if (XXH3_64bits_withSeed(reader->buffer, size, reader->header.salt) != frame->sum) return NN_OK;
+    }
+    *good = true;
+    return NN_OK;
+}
+
+struct reading {
+    uint64_t after;
+    int (*each)(void *arg, const struct srv_record *record, struct nn_error *err);
+    void *arg;
+    struct srv_journal_found *found;
+};
+
+static int take_frame(struct reader *reader, const struct reading *reading, const struct srv_frame *frame) {
+    struct srv_record record = {
+        .seq = frame->seq,
+        .bytes = reader->buffer,
+        .size = (size_t)frame->size,
+        .file = reader->name,
+        .offset = reader->offset,
+        .fingerprint = reader->header.fingerprint,
+    };
+    int code = reading->each(reading->arg, &record, reader->err);
+    if (code) return code;
+    reading->found->records++;
+    reading->found->last = frame->seq;
+    return NN_OK;
+}
+
+/* The records of the file that is open, from number `*seq` on, until they end or the next file has them. What comes
+ * before those that are wanted may be damaged. */
+static int read_segment(struct reader *reader, const struct reading *reading, uint64_t *seq) {
+    const struct srv_segment *next = reader->segment->next;
+    while (!next || next->first > *seq) {
+        struct srv_frame frame;
+        bool good, wanted = *seq > reading->after;
+        int code = read_frame(reader, *seq, wanted, &frame, &good);
+        if (!code && good && wanted) code = take_frame(reader, reading, &frame);
+        if (code) return code;
+        if (good) {
+            reader->offset += srv_frame_room(frame.size);
+            ++*seq;
+            continue;
+        }
+        if (wanted) break;
+        struct trace trace = {.wanted = reading->after + 1};
+        code = search_file(reader, reader->offset + 8, true, &trace);
+        if (code || !trace.stopped) return code;
+        reader->offset = trace.offset;
+        if ((code = read_at(reader, &frame, sizeof frame, trace.offset))) return code;
+        *seq = frame.seq;
+    }
+    return NN_OK;
+}
+
+/* Whether record `seq`, which is not where the reader stands, was durable once: damage. */
+static int judge_end(struct reader *reader, uint64_t seq, uint64_t durable, bool whole,
+                     struct srv_journal_found *found) {
+    char name[SRV_NAME_SIZE];
+    uint64_t offset = reader->offset;
+    struct trace trace = {.durable = durable};
+    memcpy(name, reader->name, sizeof name);
+    int code = search_file(reader, whole ? offset : 0, whole, &trace);
+    /* A header is durable before anything follows it. */
+    bool damaged = !whole && reader->size > SRV_JOURNAL_HEADER && trace.bytes && !code;
+    if (damaged) {
+        struct trace behind = {0};
+        code = search_file(reader, SRV_JOURNAL_HEADER, false, &behind);
+        damaged = behind.bytes;
+    }
+    for (const struct srv_segment *segment = reader->segment->next; segment && !code;
+         segment = segment->next) {
+        bool has_header = false;
+        if (!(code = open_file(reader, segment, &has_header)))
+            code = search_file(reader, reader->offset, has_header, &trace);
+    }
+    if (code) return code;
+    found->torn = trace.bytes;
+    if (trace.highest > found->highest) found->highest = trace.highest;
+    if (!damaged && trace.durable < seq) return NN_OK;
+    found->given_up = seq;
+    return nn_fail(reader->err, NN_E_CORRUPT,
+                   "%s is damaged at byte %" PRIu64 ": record %" PRIu64 " is not what was written", name,
+                   offset, seq);
+}
+
+/* The file that has the record behind `after`: the last that begins up to there. */
+static const struct srv_segment *first_segment(const struct srv_journal *journal, uint64_t after) {
+    const struct srv_segment *segment = journal->oldest;
+    while (segment && segment->next && segment->next->first <= after + 1) segment = segment->next;
+    return segment;
+}
+
+static int read_all(struct reader *reader, const struct reading *reading, uint64_t durable) {
+    const struct srv_segment *segment = first_segment(reader->journal, reading->after);
+    if (!segment) {
+        if (durable <= reading->after) return NN_OK;
+        reading->found->given_up = reading->after + 1;
+        return nn_fail(reader->err, NN_E_CORRUPT, "the journal is missing: records from %" PRIu64 " on",
+                       reading->after + 1);
+    }
+    uint64_t seq = segment->first;
+    bool whole = true;
+    int code = open_file(reader, segment, &whole);
+    if (!code && segment->first > reading->after + 1) { /* an older file is missing */
+        seq = reading->after + 1;
+        return judge_end(reader, seq, durable, whole, reading->found);
+    }
+    while (!code && whole) {
+        code = read_segment(reader, reading, &seq);
+        const struct srv_segment *next = reader->segment->next;
+        if (code || !next || next->first != seq) break;
+        code = open_file(reader, next, &whole);
+    }
+    if (code) return code;
+    /* A file that is damaged before what is wanted of it, with nothing wanted in it, is no loss. */
+    if (seq <= reading->after) seq = reading->after + 1;
+    return judge_end(reader, seq, durable, whole, reading->found);
+}
+
+int srv_journal_read(struct srv_journal *journal, uint64_t after, uint64_t durable,
+                     int (*each)(void *arg, const struct srv_record *record, struct nn_error *err), void *arg,
+                     struct srv_journal_found *found, struct nn_error *err) {
+    struct reader reader = {.journal = journal, .file = -1, .err = err};
+    struct reading reading = {.after = after, .each = each, .arg = arg, .found = found};
+    *found = (struct srv_journal_found){.last = after};
+    int code = read_all(&reader, &reading, durable);
+    if (found->highest < found->last) found->highest = found->last;
+    close_file(&reader);
+    free(reader.buffer);
+    return code;
+}
+
+int srv_journal_settle(struct srv_journal *journal, uint64_t after, struct nn_error *err) {
+    const struct srv_io *io = journal->io;
+    int code = 0;
+    for (const struct srv_segment *segment = first_segment(journal, after); segment && !code;
+         segment = segment->next) {
+        char name[SRV_NAME_SIZE];
+        srv_segment_name(name, segment);
+        int file = io->open(io->self, name);
+        code = file < 0 ? file : io->sync(io->self, file);
+        if (file >= 0) io->close(io->self, file);
+        if (code) nn_fail(err, NN_E_STORE, "%s cannot be synced: %s", name, strerror(-code));
+    }
+    if (!code && (code = io->sync_directory(io->self)))
+        nn_fail(err, NN_E_STORE, "the directory cannot be synced: %s", strerror(-code));
+    return code ? NN_E_STORE : NN_OK;
+}
