@@ -236,7 +236,7 @@ static int recover(struct again *again) {
     if (!done) check_before(again, model);
     api_request_free(request);
     if (done || again->err->code || carry_out(again, name)) return (int)again->err->code;
-    drop_if_unstored(api, name);
+    if (strcmp(api_record_text(head, "kind"), "request") == 0) drop_if_unstored(api, name);
     if (again->replay.code) return NN_OK;
     return api_effects_recover(api, json_object_get(head, "keys"), again->seq,
                                api_record_integer(head, "time"), again->err);
@@ -256,6 +256,24 @@ int api_recover_record(struct api *api, uint64_t seq, const void *bytes, size_t 
 }
 
 /* --- the end ------------------------------------------------------------------------------------------ */
+
+/* One that nothing but its state was written down of, in vain. */
+static void find_unstored(const void *node, VISIT visit, void *closure) {
+    const struct api_model *model = *(struct api_model *const *)node;
+    if ((visit == postorder || visit == leaf) && model->policy.durability == API_DURABLE_NONE)
+        *(const char **)closure = model->name;
+}
+
+static void drop_unstored(struct api *api) {
+    for (;;) {
+        const char *name = NULL;
+        pthread_mutex_lock(&api->lock);
+        twalk_r(api->models, find_unstored, &name);
+        pthread_mutex_unlock(&api->lock);
+        if (!name) return;
+        drop_if_unstored(api, name);
+    }
+}
 
 struct ending {
     struct api *api;
@@ -277,6 +295,7 @@ static void end_one(const void *node, VISIT visit, void *closure) {
 
 int api_recover_end(struct api *api, bool clean, struct nn_error *err) {
     struct ending ending = {api, clean, false};
+    drop_unstored(api);
     pthread_mutex_lock(&api->lock);
     twalk_r(api->models, end_one, &ending);
     pthread_mutex_unlock(&api->lock);
