@@ -2,9 +2,11 @@
 #include "api.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "commit.h"
 #include "context.h"
 #include "cost.h"
 #include "effect.h"
@@ -90,12 +92,12 @@ size_t api_memory_in_use(const struct api *api) { return atomic_load(&((struct a
 
 /* --- a request ------------------------------------------------------------------------------------- */
 
-void api_finish(struct api_request *request, int code) {
+/* One request, without those that follow it. */
+static void answer(struct api_request *request, int code) {
     struct api *api = request->api;
     api_reply_fn *reply = request->reply;
     void *context = request->reply_context;
     struct api_response *response;
-    assert(code != API_LATER);
     if (code == NN_OK && !request->ready) code = api_answer_ready(request);
     if (code == NN_OK) {
         api_context_settle(request);
@@ -116,6 +118,56 @@ void api_finish(struct api_request *request, int code) {
         api_request_free(request);
     reply(context, response);
     atomic_fetch_sub(&api->in_flight, 1);
+}
+
+/* One that nobody is to read an answer of. */
+static void end_quietly(struct api_request *request, int code) {
+    api_reply_fn *reply = request->reply;
+    void *context = request->reply_context;
+    if (request->replay) request->replay->code = code;
+    if (request->replay && code) request->replay->err = request->err;
+    api_request_free(request);
+    reply(context, NULL);
+}
+
+void api_finish_now(struct api_request *request, int code) {
+    struct nn_error err = request->err;
+    for (struct api_request *next; request; request = next) {
+        next = request->followers;
+        if (code) request->err = err;
+        if (request->quiet)
+            end_quietly(request, code);
+        else
+            answer(request, code);
+    }
+}
+
+void api_finish(struct api_request *request, int code) {
+    assert(code != API_LATER);
+    if (!api_commit_over(request, &code)) return;
+    if (code == NN_OK && api_wait_for_checkpoint(request)) return;
+    api_finish_now(request, code);
+}
+
+static void reply_nobody(void *context, struct api_response *response) {
+    (void)context;
+    (void)response;
+}
+
+struct api_request *api_request_quiet(struct api *api, api_reply_fn *reply, void *context) {
+    struct api_request *request = calloc(1, sizeof *request);
+    if (!request) return NULL;
+    request->api = api;
+    request->quiet = true;
+    request->lr = NAN;
+    request->scale = 1;
+    request->max_staleness = -1;
+    request->reply = reply ? reply : reply_nobody;
+    request->reply_context = context;
+    request->arena = nn_arena_new();
+    if (request->arena) return request;
+    free(request);
+    return NULL;
 }
 
 static int check_members(struct api_request *request) {
@@ -152,10 +204,13 @@ static void serve(void *arg) {
     struct api_request *request = arg;
     int code = read_document(request);
     bool replayed = false;
+    if (code == NN_OK) code = api_read_wait(request);
     if (code == NN_OK) code = api_effect_begin(request, &replayed);
     if (code == NN_OK && !replayed) code = request->route->handler(request);
     if (code != API_LATER) api_finish(request, code);
 }
+
+void api_serve(struct api_request *request) { serve(request); }
 
 /* What a body may cost, before anybody has looked into it: its bytes are a batch of floats, and each takes
  * part in some thousands of products. */

@@ -9,11 +9,14 @@
 
 #include "json_read.h"
 #include "json_text.h"
+#include "model.h"
+#include "record.h"
 #include "service.h"
 
 #define MAX_KEY 128
 
 struct api_effect {
+    atomic_int refs;
     XXH128_hash_t body; /* of the first request, */
     XXH64_hash_t head;  /* and of its method, path and query */
     size_t reserved;
@@ -22,6 +25,10 @@ struct api_effect {
     char *location; /* or NULL */
 
     /* Guarded by the registry's lock. */
+    bool committed;  /* the change is about to be made, or made: */
+    char birth[17];  /* of the model, */
+    uint64_t change; /* which of its changes it is, */
+    uint64_t seq;    /* and of which record; 0: of none */
     bool done;
     int64_t expires_ms;
     struct api_effect *next; /* the one that expires after it */
@@ -32,8 +39,8 @@ static int by_key(const void *a, const void *b) {
     return strcmp(((const struct api_effect *)a)->key, ((const struct api_effect *)b)->key);
 }
 
-static void effect_free(struct api *api, struct api_effect *effect) {
-    if (!effect) return;
+static void effect_unref(struct api *api, struct api_effect *effect) {
+    if (!effect || atomic_fetch_sub(&effect->refs, 1) != 1) return;
     api_release(api, effect->reserved);
     free(effect->members);
     free(effect->location);
@@ -92,6 +99,7 @@ static struct api_effect *effect_new(struct api_request *request) {
     if (api_reserve(request, size)) return NULL;
     struct api_effect *effect = calloc(1, size);
     if (!effect) return nn_fail(&request->err, NN_E_NOMEM, "memory is out"), NULL;
+    atomic_init(&effect->refs, 1);
     api_reserve_move(request, size);
     effect->reserved = size;
     snprintf(effect->key, key_size, "%s\n%s", request->idempotency_key, token);
@@ -152,7 +160,7 @@ int api_effect_begin(struct api_request *request, bool *replayed) {
     }
     pthread_mutex_unlock(&api->lock);
     if (request->effect) return NN_OK;
-    effect_free(api, effect);
+    effect_unref(api, effect);
     *replayed = members != NULL;
     return members ? replay(request, members) : (int)request->err.code;
 }
@@ -189,7 +197,7 @@ void api_effect_end(struct api_request *request, bool succeeded) {
         api->n_effects--;
     }
     pthread_mutex_unlock(&api->lock);
-    if (!succeeded) effect_free(api, effect);
+    if (!succeeded) effect_unref(api, effect);
 }
 
 void api_effects_expire(struct api *api) {
@@ -199,7 +207,7 @@ void api_effects_expire(struct api *api) {
     pthread_mutex_unlock(&api->lock);
     for (struct api_effect *next; expired; expired = next) {
         next = expired->next;
-        effect_free(api, expired);
+        effect_unref(api, expired);
     }
 }
 
@@ -207,8 +215,185 @@ void api_effects_clear(struct api *api) {
     while (api->effects) {
         struct api_effect *effect = *(struct api_effect **)api->effects;
         tdelete(effect, &api->effects, by_key);
-        effect_free(api, effect);
+        effect_unref(api, effect);
     }
     api->first_effect = api->last_effect = NULL;
     api->n_effects = 0;
+}
+
+/* --- beyond the process ------------------------------------------------------------------------------- */
+
+void api_effects_commit(struct api_request *request, const struct api_model *model, uint64_t seq) {
+    struct api *api = request->api;
+    pthread_mutex_lock(&api->lock);
+    for (; request; request = request->followers) {
+        struct api_effect *effect = request->effect;
+        if (!effect) continue;
+        effect->committed = true;
+        effect->change = model->changes;
+        effect->seq = seq;
+        memcpy(effect->birth, model->birth, sizeof effect->birth);
+    }
+    pthread_mutex_unlock(&api->lock);
+}
+
+/* Of what does not change any more once it is noted. */
+static json_t *describe(const struct api_effect *effect) {
+    size_t size = strcspn(effect->key, "\n");
+    return json_pack("{s:s%, s:s, s:o, s:o, s:o, s:i, s:s, s:s*}", "key", effect->key, size, "token",
+                     effect->key + size + 1, "body", api_record_hex(effect->body.high64), "body2",
+                     api_record_hex(effect->body.low64), "head", api_record_hex(effect->head), "status",
+                     effect->status, "members", effect->members ? effect->members : "{}", "location",
+                     effect->location);
+}
+
+json_t *api_effects_json(const struct api_request *request) {
+    json_t *list = json_array();
+    for (; request; request = request->followers)
+        if (request->effect && json_array_append_new(list, describe(request->effect))) {
+            json_decref(list);
+            return NULL;
+        }
+    return list;
+}
+
+/* Remembers it as done; one that is there already stays. Whatever the budget says, for the promise was given. */
+static int remember(struct api *api, const json_t *json, uint64_t seq, int64_t expires_ms,
+                    struct nn_error *err) {
+    const char *key = api_record_text(json, "key"), *token = api_record_text(json, "token"),
+               *location = json_string_value(json_object_get(json, "location"));
+    size_t key_size = strlen(key) + 1 + strlen(token) + 1, size = sizeof(struct api_effect) + key_size;
+    struct api_effect *effect = calloc(1, size);
+    if (!effect) return nn_fail(err, NN_E_NOMEM, "memory is out");
+    atomic_init(&effect->refs, 1);
+    snprintf(effect->key, key_size, "%s\n%s", key, token);
+    effect->body.high64 = api_record_bits(json_object_get(json, "body"));
+    effect->body.low64 = api_record_bits(json_object_get(json, "body2"));
+    effect->head = api_record_bits(json_object_get(json, "head"));
+    effect->status = (int)api_record_integer(json, "status");
+    effect->members = strdup(api_record_text(json, "members"));
+    effect->location = location ? strdup(location) : NULL;
+    effect->change = (uint64_t)api_record_integer(json, "change");
+    effect->seq = seq;
+    snprintf(effect->birth, sizeof effect->birth, "%s", api_record_text(json, "birth"));
+    effect->committed = effect->done = true;
+    effect->expires_ms = expires_ms;
+    effect->reserved = size + strlen(api_record_text(json, "members")) + 1;
+    atomic_fetch_add(&api->memory, effect->reserved);
+    bool whole = effect->members && (effect->location || !location), added = false;
+    pthread_mutex_lock(&api->lock);
+    bool known = whole && tfind(effect, &api->effects, by_key);
+    if (whole && !known && tsearch(effect, &api->effects, by_key)) {
+        added = true;
+        api->n_effects++;
+        append(api, effect);
+    }
+    pthread_mutex_unlock(&api->lock);
+    if (added) return NN_OK;
+    effect_unref(api, effect);
+    return known ? NN_OK : nn_fail(err, NN_E_NOMEM, "memory is out");
+}
+
+/* When a key that began to be kept at that time of the calendar expires, by the clock of the process. */
+static int64_t expires(struct api *api, int64_t time_ms) {
+    int64_t age = api->env.wall_ms(api->env.self) - time_ms;
+    return api_now_ms(api) + api->settings.limits.key_ttl_ms - (age > 0 ? age : 0);
+}
+
+int api_effects_recover(struct api *api, const json_t *keys, uint64_t seq, int64_t time_ms,
+                        struct nn_error *err) {
+    size_t i;
+    json_t *key;
+    json_array_foreach((json_t *)keys, i, key) {
+        if (expires(api, time_ms) <= api_now_ms(api)) break;
+        if (remember(api, key, seq, expires(api, time_ms), err)) return (int)err->code;
+    }
+    return NN_OK;
+}
+
+struct collection {
+    struct api_effect **effects;
+    size_t n;
+};
+
+/* Those whose change is made, or about to be. */
+static void collect(const void *node, VISIT visit, void *closure) {
+    struct collection *all = closure;
+    struct api_effect *effect = *(struct api_effect *const *)node;
+    if ((visit != postorder && visit != leaf) || !effect->committed) return;
+    atomic_fetch_add(&effect->refs, 1);
+    all->effects[all->n++] = effect;
+}
+
+/* One a line. `now` is the calendar's, of `clock` by the process's. */
+static void save(struct api_text *text, const struct api_effect *effect, int64_t began_ms) {
+    json_t *json = describe(effect);
+    json_t *of = json_pack("{s:I, s:s, s:I, s:I}", "time", (json_int_t)began_ms, "birth", effect->birth,
+                           "change", (json_int_t)effect->change, "seq", (json_int_t)effect->seq);
+    if (json_object_update(json, of))
+        text->failed = true;
+    else
+        api_text_json(text, json);
+    api_text_puts(text, "\n");
+    json_decref(json);
+    json_decref(of);
+}
+
+int api_keys_save(struct api *api, void **bytes, size_t *size, struct nn_error *err) {
+    struct collection all = {0};
+    struct api_text text = {0};
+    int64_t now = api_now_ms(api), wall = api->env.wall_ms(api->env.self);
+    pthread_mutex_lock(&api->lock);
+    all.effects = calloc((size_t)api->n_effects + 1, sizeof *all.effects);
+    if (all.effects) twalk_r(api->effects, collect, &all);
+    pthread_mutex_unlock(&api->lock);
+    if (!all.effects) return nn_fail(err, NN_E_NOMEM, "memory is out");
+    api_text_puts(&text, "");
+    for (size_t i = 0; i < all.n; i++) {
+        struct api_effect *effect = all.effects[i];
+        pthread_mutex_lock(&api->lock);
+        int64_t left = effect->done ? effect->expires_ms - now : api->settings.limits.key_ttl_ms;
+        pthread_mutex_unlock(&api->lock);
+        save(&text, effect, wall + left - api->settings.limits.key_ttl_ms);
+        effect_unref(api, effect);
+    }
+    free(all.effects);
+    *bytes = text.data;
+    *size = text.size;
+    if (!text.failed) return NN_OK;
+    api_text_free(&text);
+    return nn_fail(err, NN_E_NOMEM, "memory is out");
+}
+
+/* Whether the change that a key stands for was recovered: its record was, or it is in its model's snapshot. */
+static bool is_recovered(struct api *api, const json_t *key, uint64_t last) {
+    uint64_t seq = (uint64_t)api_record_integer(key, "seq");
+    return seq ? seq <= last
+               : api_model_has_changes(api, api_record_text(key, "birth"),
+                                       (uint64_t)api_record_integer(key, "change"));
+}
+
+static int load(struct api *api, const char *line, size_t size, uint64_t last, struct nn_error *err) {
+    struct nn_arena *arena = nn_arena_new();
+    if (!arena) return nn_fail(err, NN_E_NOMEM, "memory is out");
+    struct nn_error why = {0};
+    json_t *key = api_json_read(line, size, arena, &why);
+    int64_t until = key ? expires(api, api_record_integer(key, "time")) : 0;
+    if (!key)
+        nn_fail(err, why.code == NN_E_NOMEM ? NN_E_NOMEM : NN_E_CORRUPT, "a key: %.200s", why.text);
+    else if (until > api_now_ms(api) && is_recovered(api, key, last))
+        remember(api, key, (uint64_t)api_record_integer(key, "seq"), until, err);
+    json_decref(key);
+    nn_arena_free(arena);
+    return (int)err->code;
+}
+
+int api_recover_keys(struct api *api, const void *bytes, size_t size, uint64_t last, struct nn_error *err) {
+    for (const char *at = bytes, *end = at + size; at < end;) {
+        const char *newline = memchr(at, '\n', (size_t)(end - at));
+        if (!newline) return nn_fail(err, NN_E_CORRUPT, "a key that is cut off");
+        if (load(api, at, (size_t)(newline - at), last, err)) return (int)err->code;
+        at = newline + 1;
+    }
+    return NN_OK;
 }

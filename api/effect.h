@@ -9,12 +9,21 @@
 #include "request.h"
 
 struct api_effect;
+struct api_model;
 
 /* Before a handler runs. `*replayed`: the answer is there already. NN_E_VALUE (not a key), NN_E_IN_FLIGHT,
  * NN_E_KEY_REUSED, NN_E_BUSY (the table is full), NN_E_NOMEM. */
 int api_effect_begin(struct api_request *request, bool *replayed);
 /* Before the change: writes down the answer's scalar members. NN_E_NOMEM, NN_E_BUSY. */
 int api_effect_note(struct api_request *request);
+/* In a turn, when the change is about to be made: which of the model's it is, and of which record (0: none), for this
+ * request and those that follow it. */
+void api_effects_commit(struct api_request *request, const struct api_model *model, uint64_t seq);
+/* What the keys of a request and of those that follow it stand for, as a record holds it; NULL when memory is out. */
+json_t *api_effects_json(const struct api_request *request);
+/* Remembers what a record of that number and time holds, unless it has expired by now. NN_E_NOMEM. */
+int api_effects_recover(struct api *api, const json_t *keys, uint64_t seq, int64_t time_ms,
+                        struct nn_error *err);
 /* At the end: keeps what was noted, or frees the key. */
 void api_effect_end(struct api_request *request, bool succeeded);
 /* Forgets those whose time is up. */

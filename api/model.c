@@ -43,11 +43,19 @@ void api_model_spec_unref(struct api_model_spec *spec) {
     free(spec);
 }
 
+void api_model_forget_past(struct api_model *model) {
+    for (int i = 0; i < API_REPLAY_VERSIONS; i++) {
+        nn_params_unref(model->past[i]);
+        model->past[i] = NULL;
+    }
+}
+
 void api_model_unref(struct api *api, struct api_model *model) {
     if (!model || atomic_fetch_sub(&model->refs, 1) != 1) return;
     for (int i = 0; i < model->n_blocks; i++) nn_params_unref(model->blocks[i]);
     nn_optimizer_free(model->optimizer);
     nn_grads_free(model->sum);
+    api_model_forget_past(model);
     nn_graph_unref(model->graph);
     api_model_spec_unref(model->spec);
     api_release(api, model->reserved);
@@ -77,58 +85,101 @@ static struct api_model_size measure(const struct nn_graph *graph) {
     return size;
 }
 
-/* Its numbers: the first version, drawn from the seed, and the optimizer's state. */
-static int fill(struct api_request *request, struct api_model *model, const struct api_spec *spec) {
+/* Its numbers: the first version, and the optimizer's state. */
+static int fill(struct api_request *request, struct api_model *model, const struct api_spec *spec,
+                bool draw) {
     struct nn_error *err = &request->err;
     if (!(model->blocks[0] = nn_params_new(model->graph, err))) return (int)err->code;
     model->n_blocks = 1;
     model->params = model->blocks[0];
-    nn_params_init(model->params, model->seed);
-    request->params = nn_params_ref(model->params);
+    if (draw) nn_params_init(model->params, model->seed);
     if (!spec->optimizer) return NN_OK;
     model->optimizer = nn_optimizer_new(model->graph, spec->optimizer, spec->optimizer_attrs, err);
     if (model->optimizer) return NN_OK;
     return api_point(request, "optimizer", err->member[0] ? err->member : NULL);
 }
 
-int api_model_new(struct api_request *request, const char *name, const struct api_spec *spec,
-                  const json_t *json) {
-    struct nn_error *err = &request->err;
-    uint64_t incarnation, seed;
+int api_model_draw_incarnation(struct api_request *request, struct api_model *model) {
+    uint64_t incarnation;
+    if (api_random(request, &incarnation)) return (int)request->err.code;
+    snprintf(model->incarnation, sizeof model->incarnation, "%016llx", (unsigned long long)incarnation);
+    return NN_OK;
+}
+
+/* What tells it from others, and how it is described. */
+static int identify(struct api_request *request, struct api_model *model, const struct api_spec *spec,
+                    const json_t *json, bool draw) {
+    uint64_t seed = 0;
+    if (draw && (api_model_draw_incarnation(request, model) || api_random(request, &seed)))
+        return (int)request->err.code;
+    memcpy(model->birth, model->incarnation, sizeof model->birth);
+    model->seed = spec->has_seed ? spec->seed : seed & (uint64_t)API_MAX_SEED;
+    model->spec = api_model_spec_new_take(json_deep_copy(json));
+    int failed =
+        !model->spec || json_object_set_new(model->spec->json, "seed", json_integer((json_int_t)model->seed));
+    if (!failed && request->api->env.store)
+        failed = json_object_set_new(model->spec->json, "durability",
+                                     json_string(api_durability_name(spec->policy.durability)));
+    return failed ? nn_fail(&request->err, NN_E_NOMEM, "memory is out") : NN_OK;
+}
+
+struct api_model *api_model_new(struct api_request *request, const char *name, const struct api_spec *spec,
+                                const json_t *json, bool draw) {
     size_t bytes = overhead(spec->graph) + nn_graph_param_bytes(spec->graph), optimizer_bytes = 0;
     if (spec->optimizer)
         optimizer_bytes = nn_optimizer_bytes(spec->graph, spec->optimizer, spec->optimizer_attrs);
-    if (api_reserve(request, bytes + optimizer_bytes)) return (int)err->code;
+    if (api_reserve(request, bytes + optimizer_bytes)) return NULL;
     struct api_model *model = calloc(1, sizeof *model);
-    if (!model) return nn_fail(err, NN_E_NOMEM, "memory is out");
-    request->model = model;
+    if (!model) return nn_fail(&request->err, NN_E_NOMEM, "memory is out"), NULL;
     atomic_init(&model->refs, 1);
     keep(request, model, bytes + optimizer_bytes);
     model->optimizer_bytes = optimizer_bytes;
+    model->durable_version = -1;
     model->policy = spec->policy;
     snprintf(model->name, sizeof model->name, "%s", name);
     model->graph = nn_graph_ref(spec->graph);
     model->size = measure(spec->graph);
-    if (api_random(request, &incarnation) || api_random(request, &seed)) return (int)err->code;
-    snprintf(model->incarnation, sizeof model->incarnation, "%016llx", (unsigned long long)incarnation);
-    model->seed = spec->has_seed ? spec->seed : seed & (uint64_t)API_MAX_SEED;
-    model->spec = api_model_spec_new_take(json_deep_copy(json));
-    if (!model->spec || json_object_set_new(model->spec->json, "seed", json_integer((json_int_t)model->seed)))
-        return nn_fail(err, NN_E_NOMEM, "memory is out");
-    return fill(request, model, spec);
+    if (identify(request, model, spec, json, draw) == NN_OK && fill(request, model, spec, draw) == NN_OK)
+        return model;
+    api_model_unref(request->api, model);
+    return NULL;
 }
 
-int api_model_register(struct api_request *request) {
+/* Behind those that wait for the model's turn; true: for the first, whose thread is to drain. With the lock held. */
+static bool enqueue(struct api_model *model, struct api_request *request) {
+    request->next = NULL;
+    if (model->first)
+        model->last->next = request;
+    else
+        model->first = request;
+    model->last = request;
+    if (model->draining) return false;
+    model->draining = true;
+    atomic_fetch_add(&model->refs, 1);
+    return true;
+}
+
+static void drain(struct api *api, struct api_model *model, bool brief);
+
+int api_model_register(struct api_request *request, int (*turn)(struct api_request *request)) {
     struct api *api = request->api;
     struct api_model *model = request->model;
+    bool brief = request->brief;
+    request->turn = turn;
     pthread_mutex_lock(&api->lock);
     bool taken = tfind(model, &api->models, by_name) != NULL;
-    bool full = api->n_models >= api->settings.limits.models;
+    bool full = api->n_models >= api->settings.limits.models && !request->quiet;
     bool listed = !taken && !full && tsearch(model, &api->models, by_name);
     api->n_models += listed;
-    if (listed) atomic_fetch_add(&model->refs, 1);
+    if (listed) {
+        atomic_fetch_add(&model->refs, 1);
+        enqueue(model, request);
+    }
     pthread_mutex_unlock(&api->lock);
-    if (listed) return NN_OK;
+    if (listed) {
+        drain(api, model, brief);
+        return API_LATER;
+    }
     if (taken) {
         nn_fail(&request->err, NN_E_EXISTS, "a model named \"%s\" exists", model->name);
         return api_point(request, "name", NULL);
@@ -138,11 +189,59 @@ int api_model_register(struct api_request *request) {
                    api->settings.limits.models);
 }
 
-/* The request's view of a model: a reference, and the current version. With the lock held. */
-static void hold(struct api_request *request, struct api_model *model) {
+/* With the lock held: no change of it is made any more. */
+static void kill_model(struct api_model *model, enum nn_code code) {
+    model->dead = code;
+    model->nudged = true; /* whoever drains finds out */
+}
+
+static void bury(struct api_request *request) {
+    const struct nn_error gone = {.code = NN_E_NOT_FOUND, .text = "the model was deleted meanwhile"};
+    api_contexts_drop(request->api, request->model);
+    api_end_waiting(request->api, request->model, UINT64_MAX, &gone);
+    api_model_unref(request->api, request->model);
+}
+
+void api_model_remove(struct api_request *request, enum nn_code code) {
+    struct api *api = request->api;
+    pthread_mutex_lock(&api->lock);
+    tdelete(request->model, &api->models, by_name);
+    api->n_models--;
+    kill_model(request->model, code);
+    pthread_mutex_unlock(&api->lock);
+    bury(request);
+}
+
+void api_model_replace(struct api_request *request, struct api_model *next) {
+    struct api *api = request->api;
+    pthread_mutex_lock(&api->lock);
+    *(struct api_model **)tfind(request->model, &api->models, by_name) = next;
+    atomic_fetch_add(&next->refs, 1);
+    kill_model(request->model, NN_E_STALE);
+    pthread_mutex_unlock(&api->lock);
+    bury(request);
+}
+
+/* The version that a request is to read: the current one, or, carried out again, the one that it had read. */
+static struct nn_params *version_for(const struct api_request *request, const struct api_model *model) {
+    const struct api_replay *replay = request->replay;
+    if (!replay || replay->read == UINT64_MAX || replay->read == nn_params_version(model->params))
+        return model->params;
+    for (int i = 0; i < API_REPLAY_VERSIONS; i++)
+        if (model->past[i] && nn_params_version(model->past[i]) == replay->read) return model->past[i];
+    return NULL;
+}
+
+/* The request's view of a model: a reference, and the version. With the lock held. */
+static int hold(struct api_request *request, struct api_model *model) {
+    struct nn_params *params = version_for(request, model);
+    if (!params)
+        return nn_fail(&request->err, NN_E_CORRUPT, "version %llu of \"%s\" is not there to be read",
+                       (unsigned long long)request->replay->read, model->name);
     atomic_fetch_add(&model->refs, 1);
     request->model = model;
-    request->params = nn_params_ref(model->params);
+    request->params = nn_params_ref(params);
+    return NN_OK;
 }
 
 /* A name to look up: `key` has the size of a model. */
@@ -159,7 +258,8 @@ int api_model_find(struct api_request *request, const char *name) {
     struct api_model *model = api_token_sees(request->token, name) ? lookup(api, name, &key) : NULL;
     if (model) hold(request, model);
     pthread_mutex_unlock(&api->lock);
-    return model ? NN_OK : nn_fail(&request->err, NN_E_NOT_FOUND, "no model is named \"%.100s\"", name);
+    return model ? (int)request->err.code
+                 : nn_fail(&request->err, NN_E_NOT_FOUND, "no model is named \"%.100s\"", name);
 }
 
 bool api_model_size(struct api *api, const char *name, struct api_model_size *size) {
@@ -171,25 +271,25 @@ bool api_model_size(struct api *api, const char *name, struct api_model_size *si
     return model != NULL;
 }
 
-int api_model_delete(struct api_request *request, const char *name) {
-    struct api *api = request->api;
-    struct api_model key = {0};
+struct search {
+    const char *birth;
+    uint64_t changes;
+    bool found;
+};
+
+static void search_one(const void *node, VISIT visit, void *closure) {
+    struct search *search = closure;
+    const struct api_model *model = *(struct api_model *const *)node;
+    if (visit != postorder && visit != leaf) return;
+    search->found |= strcmp(model->birth, search->birth) == 0 && model->changes >= search->changes;
+}
+
+bool api_model_has_changes(struct api *api, const char *birth, uint64_t changes) {
+    struct search search = {birth, changes, false};
     pthread_mutex_lock(&api->lock);
-    struct api_model *model = lookup(api, name, &key);
-    if (model != request->model) model = NULL; /* another's by now: the one that was meant is gone */
-    bool matches = !model || !api_check_match(request, nn_params_version(model->params));
-    if (model && matches) {
-        tdelete(model, &api->models, by_name);
-        api->n_models--;
-        model->dead = true;
-    }
+    twalk_r(api->models, search_one, &search);
     pthread_mutex_unlock(&api->lock);
-    if (!model) return nn_fail(&request->err, NN_E_NOT_FOUND, "no model is named \"%.100s\"", name);
-    if (!matches) return (int)request->err.code;
-    api_contexts_drop(api, model);
-    api_model_nudge(api, model);
-    api_model_unref(api, model);
-    return NN_OK;
+    return search.found;
 }
 
 struct listing {
@@ -229,7 +329,7 @@ void api_models_clear(struct api *api) {
 /* --- turns ------------------------------------------------------------------------------------------ */
 
 /* The next change, or NULL. False, which also ends the draining: there is nothing left to do. */
-static bool pop(struct api *api, struct api_model *model, struct api_request **request, bool *dead) {
+static bool pop(struct api *api, struct api_model *model, struct api_request **request, enum nn_code *dead) {
     pthread_mutex_lock(&api->lock);
     *request = model->first;
     *dead = model->dead;
@@ -241,8 +341,9 @@ static bool pop(struct api *api, struct api_model *model, struct api_request **r
     return more;
 }
 
-static void take_turn(struct api_request *request, bool dead) {
-    int code = dead ? nn_fail(&request->err, NN_E_NOT_FOUND, "the model was deleted meanwhile")
+static void take_turn(struct api_request *request, enum nn_code dead) {
+    int code = dead ? nn_fail(&request->err, dead, "the model was %s meanwhile",
+                              dead == NN_E_STALE ? "restored from a snapshot" : "deleted")
                     : api_check_match(request, nn_params_version(request->model->params));
     if (code == NN_OK) code = request->turn(request);
     if (code != API_LATER) api_finish(request, code);
@@ -254,8 +355,6 @@ static bool waits(struct api *api, const struct api_model *model) {
     pthread_mutex_unlock(&api->lock);
     return more;
 }
-
-static void drain(struct api *api, struct api_model *model, bool brief);
 
 struct drain_job {
     struct api *api;
@@ -282,7 +381,7 @@ static void drain_elsewhere(struct api *api, struct api_model *model) {
  * another. */
 static void drain(struct api *api, struct api_model *model, bool brief) {
     struct api_request *request;
-    bool dead;
+    enum nn_code dead;
     for (bool own = true; own || !brief || !waits(api, model); own = false) {
         if (!pop(api, model, &request, &dead)) {
             api_model_unref(api, model);
@@ -337,18 +436,8 @@ int api_model_turn(struct api_request *request, int (*turn)(struct api_request *
     struct api *api = request->api;
     struct api_model *model = request->model;
     request->turn = turn;
-    request->next = NULL;
     pthread_mutex_lock(&api->lock);
-    if (model->first)
-        model->last->next = request;
-    else
-        model->first = request;
-    model->last = request;
-    bool idle = !model->draining, brief = request->brief;
-    if (idle) {
-        model->draining = true;
-        atomic_fetch_add(&model->refs, 1);
-    }
+    bool brief = request->brief, idle = enqueue(model, request);
     pthread_mutex_unlock(&api->lock);
     if (idle) drain(api, model, brief);
     return API_LATER;
@@ -372,6 +461,8 @@ int api_model_next(struct api_request *request, struct nn_params **next) {
     uint64_t version = nn_params_version(request->model->params) + 1;
     if (!(*next = spare_block(request))) return (int)request->err.code;
     nn_params_set_version(*next, version);
+    request->makes = true;
+    request->made = version;
     return api_add(request, "applied_version", json_integer((json_int_t)version));
 }
 
@@ -401,8 +492,16 @@ static void trim_blocks(struct api *api, struct api_model *model) {
     }
 }
 
+/* While recovering: what follows may have read the version that now becomes an old one. */
+static void keep_past(struct api_model *model) {
+    nn_params_unref(model->past[API_REPLAY_VERSIONS - 1]);
+    memmove(model->past + 1, model->past, (API_REPLAY_VERSIONS - 1) * sizeof *model->past);
+    model->past[0] = nn_params_ref(model->params);
+}
+
 void api_model_publish(struct api_request *request, struct nn_params *next) {
     struct api_model *model = request->model;
+    if (atomic_load(&request->api->recovering)) keep_past(model);
     if (next == request->fresh) {
         request->fresh = NULL;
         keep(request, model, nn_graph_param_bytes(model->graph));
@@ -439,9 +538,47 @@ void api_model_set_optimizer_take(struct api_request *request, struct nn_optimiz
 struct api_model_state api_model_state(struct api_request *request) {
     struct api_model *model = request->model;
     pthread_mutex_lock(&request->api->lock);
-    struct api_model_state state = {model->spec, nn_params_version(model->params), model->steps,
-                                    model->contributions};
+    struct api_model_state state = {model->spec,
+                                    nn_params_version(model->params),
+                                    model->steps,
+                                    model->contributions,
+                                    model->durable_version,
+                                    model->policy.durability,
+                                    model->stopped,
+                                    model->stopped_at};
     atomic_fetch_add(&state.spec->refs, 1);
     pthread_mutex_unlock(&request->api->lock);
     return state;
+}
+
+int api_model_stop(struct api_request *request, int param) {
+    struct api_model *model = request->model;
+    pthread_mutex_lock(&request->api->lock);
+    model->stopped = true;
+    model->stopped_at = param;
+    pthread_mutex_unlock(&request->api->lock);
+    api_model_note(request);
+    return nn_fail(
+        &request->err, NN_E_NOT_FINITE,
+        "the step made \"%s\" infinite or NaN; the model is stopped at version %llu, with the optimizer "
+        "one step ahead: restore a snapshot, or set parameters",
+        nn_graph_param(model->graph, param)->name, (unsigned long long)nn_params_version(model->params));
+}
+
+int api_model_check_running(struct api_request *request) {
+    struct api_model *model = request->model;
+    pthread_mutex_lock(&request->api->lock);
+    bool stopped = model->stopped;
+    int param = model->stopped_at;
+    pthread_mutex_unlock(&request->api->lock);
+    if (!stopped) return NN_OK;
+    return nn_fail(&request->err, NN_E_STOPPED,
+                   "a step made \"%s\" infinite or NaN: restore a snapshot, or set parameters",
+                   nn_graph_param(model->graph, param)->name);
+}
+
+void api_model_run(struct api_request *request) {
+    pthread_mutex_lock(&request->api->lock);
+    request->model->stopped = false;
+    pthread_mutex_unlock(&request->api->lock);
 }

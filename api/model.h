@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 
+#include "commit.h"
 #include "request.h"
 #include "spec.h"
 #include "store.h"
@@ -43,6 +44,7 @@ struct api_model {
     char name[API_MAX_MODEL_NAME + 1];
     char incarnation[17];
     struct nn_graph *graph;
+    char birth[17]; /* its first incarnation */
     uint64_t seed;
     struct api_model_size size;
 
@@ -51,7 +53,11 @@ struct api_model {
     struct api_model_spec *spec;
     uint64_t steps, contributions;
     struct api_request *first, *last; /* the queue */
-    bool draining, dead;
+    bool draining;
+    enum nn_code dead; /* not NN_OK: it is out of the registry, and this is what its changes are told */
+    bool stopped;      /* a step led to numbers that are not finite, */
+    int stopped_at;    /* in this parameter: it takes no gradients until parameters are set, or restored */
+    int64_t durable_version;  /* that would survive a crash; -1: none */
     bool nudged;              /* whoever drains is to settle the round once more */
     struct api_round round;   /* changed in a turn alone, */
     struct api_policy policy; /* and so is this: either the lock or the turn is enough to read them */
@@ -68,25 +74,34 @@ struct api_model {
     uint64_t sum_count, sum_oldest; /* contributions, and the oldest version of them */
     struct nn_params *blocks[API_MAX_VERSIONS];
     int n_blocks;
-    size_t reserved, optimizer_bytes; /* of the budget; the optimizer's part of it */
+    size_t reserved, optimizer_bytes;            /* of the budget; the optimizer's part of it */
+    uint64_t changes;                            /* that it has had, since its birth */
+    uint64_t seq;                                /* of the last record of it */
+    uint64_t oldest_readable;                    /* a record may have read this version, or a later one */
+    struct nn_params *past[API_REPLAY_VERSIONS]; /* while recovering: the versions before the current one */
 };
 
 /* [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
 bool api_model_name_valid(const char *name);
 
-/* Makes a model of a specification's parts (the graph gets a reference), the request's alone: ->model and
- * ->params. `json` is copied. NN_E_VALUE, NN_E_BUSY, NN_E_TOO_LARGE, NN_E_NOMEM. */
-int api_model_new(struct api_request *request, const char *name, const struct api_spec *spec,
-                  const json_t *json);
-/* Registers it under its name. NN_E_EXISTS, NN_E_BUSY, NN_E_NOMEM. */
-int api_model_register(struct api_request *request);
+/* Makes a model of a specification's parts (the graph gets a reference), held once. `json` is copied. Its
+ * parameters are drawn from the seed, or, where `draw` is false, to be set. NULL: NN_E_VALUE, NN_E_BUSY,
+ * NN_E_TOO_LARGE, NN_E_NOMEM. */
+struct api_model *api_model_new(struct api_request *request, const char *name, const struct api_spec *spec,
+                                const json_t *json, bool draw);
+/* Registers request->model under its name, and queues the request as its first change: API_LATER, or NN_E_EXISTS,
+ * NN_E_BUSY, NN_E_NOMEM. */
+int api_model_register(struct api_request *request, int (*turn)(struct api_request *request));
 /* Finds a model and its current version: request->model and ->params. NN_E_NOT_FOUND. */
 int api_model_find(struct api_request *request, const char *name);
 /* False: there is no such model. */
 bool api_model_size(struct api *api, const char *name, struct api_model_size *size);
-/* Takes request->model out of the registry; changes that still wait get NN_E_NOT_FOUND, and so does this
- * one if it comes too late. NN_E_STALE. */
-int api_model_delete(struct api_request *request, const char *name);
+/* In a turn: takes request->model out of the registry; changes that still wait get `code`. */
+void api_model_remove(struct api_request *request, enum nn_code code);
+/* In a turn: puts `next` into its place. */
+void api_model_replace(struct api_request *request, struct api_model *next);
+/* Drawn anew, or while a request is carried out again, what was drawn then. */
+int api_model_draw_incarnation(struct api_request *request, struct api_model *model);
 /* Calls fn with every model's reference held, in the order of names; false stops. */
 int api_models_list(struct api_request *request, json_t *list);
 void api_model_unref(struct api *api, struct api_model *model);
@@ -106,6 +121,17 @@ void api_model_nudge(struct api *api, struct api_model *model);
 int api_model_next(struct api_request *request, struct nn_params **next);
 /* In a turn: makes `next` the current version, one higher. */
 void api_model_publish(struct api_request *request, struct nn_params *next);
+/* In a turn: a step led to numbers that are not finite in this parameter; no version is made of them, but the
+ * optimizer has taken it. Returns NN_E_NOT_FINITE. */
+int api_model_stop(struct api_request *request, int param);
+/* NN_E_STOPPED, if the model is. */
+int api_model_check_running(struct api_request *request);
+/* In a turn: it is stopped no more. */
+void api_model_run(struct api_request *request);
+/* Whether there is a model of this birth that has had so many changes. */
+bool api_model_has_changes(struct api *api, const char *birth, uint64_t changes);
+/* Lets go of the versions that are kept while recovering. */
+void api_model_forget_past(struct api_model *model);
 /* In a turn: tells readers what the optimizer and the accumulation buffer have come to. */
 void api_model_note(struct api_request *request);
 /* In a turn: replaces the optimizer (owned from here on, with `bytes` of the request's reservation) and the
@@ -121,6 +147,10 @@ void api_model_spec_unref(struct api_model_spec *spec);
 struct api_model_state {
     struct api_model_spec *spec;
     uint64_t version, steps, contributions;
+    int64_t durable_version;
+    enum api_durability durability;
+    bool stopped;
+    int stopped_at;
 };
 struct api_model_state api_model_state(struct api_request *request);
 

@@ -7,6 +7,7 @@
 
 #include "batch.h"
 #include "client.h"
+#include "commit.h"
 #include "context.h"
 #include "model.h"
 #include "service.h"
@@ -25,12 +26,15 @@ void api_request_free(struct api_request *request) {
     nn_backward_free(request->backward);
     nn_run_free(request->run);
     api_batch_unref(request->batch);
+    api_commit_fini(request);
     nn_grads_free(request->grads);
+    nn_grads_free(request->sum);
     nn_params_unref(request->params);
     nn_params_unref(request->fresh);
     api_context_unclaim(request);
     if (request->context) api_context_unref(request->api, request->context);
     if (request->model) api_model_unref(request->api, request->model);
+    if (request->restored) api_model_unref(request->api, request->restored);
     api_document_fini(&request->doc);
     json_decref(request->answer.members);
     free(request->answer.page);
@@ -46,8 +50,14 @@ void api_request_let_go(struct api_request *request) {
     nn_backward_free(request->backward);
     nn_run_free(request->run);
     nn_params_unref(request->params);
-    free(request->body);
     size_t kept = request->grads ? nn_graph_trainable_bytes(request->model->graph) : 0;
+    if (api_commit_keeps_body(request)) {
+        kept += request->size;
+    } else {
+        free(request->body);
+        request->body = NULL;
+        request->size = 0;
+    }
     if (request->reserved > kept) {
         api_release(request->api, request->reserved - kept);
         request->reserved = kept;
@@ -55,8 +65,6 @@ void api_request_let_go(struct api_request *request) {
     request->backward = NULL;
     request->run = NULL;
     request->params = NULL;
-    request->body = NULL;
-    request->size = 0;
     request->doc.n_tensors = 0;
 }
 
@@ -65,6 +73,11 @@ void api_request_let_go(struct api_request *request) {
 int api_reserve(struct api_request *request, size_t bytes) {
     struct api *api = request->api;
     size_t limit = api->settings.limits.memory, held = atomic_load(&api->memory);
+    if (atomic_load(&api->recovering)) { /* it was there before, and has to find room again */
+        atomic_fetch_add(&api->memory, bytes);
+        request->reserved += bytes;
+        return NN_OK;
+    }
     if (bytes > limit)
         return nn_fail(&request->err, NN_E_TOO_LARGE, "this takes %zu bytes, and the service has %zu for all",
                        bytes, limit);
@@ -218,8 +231,17 @@ int api_result_dtype(struct api_request *request, enum nn_dtype dtype, enum api_
 
 int api_random(struct api_request *request, uint64_t *bits) {
     struct api_env *env = &request->api->env;
+    const struct api_replay *replay = request->replay;
+    const int room = (int)(sizeof request->drawn / sizeof request->drawn[0]);
+    if (replay) {
+        if (request->n_drawn == replay->n_drawn)
+            return nn_fail(&request->err, NN_E_CORRUPT, "the record has too few random numbers");
+        *bits = replay->drawn[request->n_drawn++];
+        return NN_OK;
+    }
     if (!env->entropy(env->self, bits, sizeof *bits))
         return nn_fail(&request->err, NN_E_INTERNAL, "the source of entropy failed");
+    if (request->n_drawn < room) request->drawn[request->n_drawn++] = *bits;
     return NN_OK;
 }
 

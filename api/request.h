@@ -20,7 +20,17 @@ struct api_context;
 struct api_effect;
 struct api_client;
 struct api_batch;
+struct api_commit;
 struct api_request;
+
+/* Of a request that is carried out again: what it had found, and drawn. */
+struct api_replay {
+    uint64_t read; /* the version; UINT64_MAX: whichever is current */
+    uint64_t drawn[4];
+    int n_drawn;
+    int code;            /* with which it ended, */
+    struct nn_error err; /* and why */
+};
 
 struct api_route {
     const char *method, *path;
@@ -113,6 +123,22 @@ struct api_request {
     double tau;            /* of a blend */
     const char *worker;    /* who contributes to a round, in the document; NULL: nobody said */
     int64_t samples;       /* that the gradient is of */
+
+    /* To be durable: see commit.h. */
+    bool repeatable;   /* a pass from inputs: carried out again, it gives the same gradient */
+    bool wait;         /* the answer waits until the change is durable */
+    bool makes;        /* another version, */
+    uint64_t made;     /* this one */
+    uint64_t change;   /* which of the model's it is */
+    int raised;        /* the durability that it gives the model: enum api_durability */
+    uint64_t drawn[4]; /* random numbers */
+    int n_drawn;
+    struct api_model *restored;    /* that is to take the model's place */
+    struct nn_grads *sum;          /* of its round, where that is not `grads` */
+    struct api_commit *commit;     /* NULL: nothing is written down of it */
+    struct api_request *followers; /* that are answered with it: the rest of its round */
+    bool quiet;                    /* the service's own: nobody reads its answer */
+    struct api_replay *replay;     /* quiet, too; NULL: it is carried out for the first time */
 };
 
 /* Says where `err` is, unless that is said: "/member" or, with a name, "/member/name". Returns err.code. */
@@ -168,9 +194,15 @@ int api_answer_ready(struct api_request *request);
 void api_answer_drop(struct api_request *request);
 /* Lets go of the request of a response that shows nothing of it, though it may be long in sending. */
 void api_response_detach(struct api_response *response);
-/* Ends a request: encodes its answer, if that is not ready, or its error, and replies. A context that it
+/* Ends a request, as soon as its change is durable where it is to be: encodes its answer, if that is not ready, or its error, and replies. A context that it
  * claimed for itself is used up by success. */
 void api_finish(struct api_request *request, int code);
+/* The same, without waiting for anything. */
+void api_finish_now(struct api_request *request, int code);
+/* A request of the service's own, with `reply` called at its end, without a response. NULL: no memory. */
+struct api_request *api_request_quiet(struct api *api, api_reply_fn *reply, void *context);
+/* Carries out a request that was admitted. */
+void api_serve(struct api_request *request);
 
 /* Responses; NULL when memory is out, and the request is still the caller's. */
 struct api_response *api_encode(struct api_request *request);

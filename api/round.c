@@ -58,7 +58,7 @@ void api_round_fail(struct api *api, struct api_model *model, enum nn_code code,
 }
 
 /* The contributions' mean or sum, in their order: in the first one's gradient, or, where the answer shows
- * that, in a copy, which is the caller's. */
+ * that, in a copy. */
 static struct nn_grads *aggregate(struct api_request *first, const struct api_policy *policy,
                                   int64_t samples) {
     const struct nn_parallel *par = api_parallel(first->api);
@@ -105,18 +105,14 @@ static void apply_all(struct api *api, struct api_model *model) {
     struct api_request *first = take_all(api, model);
     int64_t samples = 0;
     for (struct api_request *r = first; r; r = r->next) samples += r->samples;
+    for (struct api_request *r = first; r; r = r->next) r->followers = r->next;
     struct nn_grads *sum = aggregate(first, &model->policy, samples);
+    if (sum != first->grads) first->sum = sum;
     unite_names(first);
     int code = sum ? prepare_answers(first, contributions, samples) : (int)first->err.code;
     if (code == NN_OK) code = api_turn_apply_alone(first, sum, contributions, samples);
-    if (sum != first->grads) nn_grads_free(sum);
     api_count_round(api, code);
-    struct nn_error err = first->err;
-    for (struct api_request *next; first; first = next) {
-        next = first->next;
-        first->err = err;
-        api_finish(first, code);
-    }
+    api_finish(first, code);
 }
 
 /* --- joining ---------------------------------------------------------------------------------------- */

@@ -14,7 +14,7 @@ struct api {
     struct api_metrics *metrics;
     atomic_size_t memory; /* reserved bytes */
     atomic_int in_flight;
-    atomic_bool draining;
+    atomic_bool draining, recovering;
 
     /* Guards `tokens`, the two trees, and of each model: params, the queue of changes, and `dead`. Held for a few
      * instructions only, and never with another lock. */
@@ -23,7 +23,8 @@ struct api {
     void *models, *contexts;   /* trees of tsearch(3), by name and by id */
     void *effects; /* likewise, by Idempotency-Key; those that are done form a queue, in which they expire */
     struct api_effect *first_effect, *last_effect;
-    void *clients; /* those with requests in flight, by address */
+    struct api_request *waiting; /* for a checkpoint */
+    void *clients;               /* those with requests in flight, by address */
     int n_models, n_contexts, n_effects;
 };
 

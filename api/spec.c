@@ -390,6 +390,27 @@ static int read_aggregation(const struct place *place, const json_t *object, str
     return NN_OK;
 }
 
+static const char *const durabilities[] = {
+    [API_DURABLE_NONE] = "none", [API_DURABLE_SNAPSHOT] = "snapshot", [API_DURABLE_JOURNAL] = "journal"};
+
+const char *api_durability_name(enum api_durability durability) { return durabilities[durability]; }
+
+/* With a store, a model is in its snapshots unless it is asked otherwise. */
+static int read_durability(const struct place *place, const json_t *json, struct api_policy *policy) {
+    const char *name = NULL;
+    bool stores = place->request->api->env.store != NULL;
+    policy->durability = stores ? API_DURABLE_SNAPSHOT : API_DURABLE_NONE;
+    if (get_string(place, json, "durability", &name)) return (int)place->request->err.code;
+    if (!name) return NN_OK;
+    for (int i = 0; i <= API_DURABLE_JOURNAL; i++) {
+        if (strcmp(name, durabilities[i]) != 0) continue;
+        policy->durability = (enum api_durability)i;
+        if (!i || stores) return NN_OK;
+        return wrong(place, "durability", "\"none\": the service was started without --data");
+    }
+    return wrong(place, "durability", "\"none\", \"snapshot\" or \"journal\"");
+}
+
 int api_spec_policy(struct api_request *request, const json_t *json, const char *prefix,
                     struct api_policy *policy) {
     struct place root = {.request = request};
@@ -402,6 +423,7 @@ int api_spec_policy(struct api_request *request, const json_t *json, const char 
     const json_t *coalesce = json_object_get(json, "coalesce");
     if (coalesce && !json_is_boolean(coalesce)) return wrong(&root, "coalesce", "true or false");
     policy->coalesce = json_is_true(coalesce);
+    if (read_durability(&root, json, policy)) return (int)request->err.code;
     const json_t *aggregation = json_object_get(json, "aggregation");
     root = within(&root, "aggregation");
     return aggregation ? read_aggregation(&root, aggregation, policy) : NN_OK;
@@ -423,9 +445,9 @@ int api_spec_read(struct api_request *request, const json_t *json, const char *p
     if (prefix) root = within(&root, prefix);
     const char *dtype = nn_dtype_name(NN_F32);
     *spec = (struct api_spec){0};
-    if (check_known(
-            &root, json,
-            "name seed dtype inputs layers outputs loss optimizer max_staleness aggregation coalesce"))
+    if (check_known(&root, json,
+                    "name seed dtype inputs layers outputs loss optimizer max_staleness aggregation coalesce "
+                    "durability"))
         return (int)err->code;
     if (read_seed(&root, json, spec) || get_string(&root, json, "dtype", &dtype)) return (int)err->code;
     bool is_double = strcmp(dtype, nn_dtype_name(NN_F64)) == 0;

@@ -4,6 +4,10 @@
 
 #include "request.h"
 
+/* What outlives the process: nothing; the model as of the last checkpoint; every change that was answered. */
+enum api_durability { API_DURABLE_NONE, API_DURABLE_SNAPSHOT, API_DURABLE_JOURNAL };
+const char *api_durability_name(enum api_durability durability);
+
 /* How a model takes its updates. */
 struct api_policy {
     int64_t max_staleness; /* of a gradient that is applied; -1: any */
@@ -12,6 +16,7 @@ struct api_policy {
     int64_t timeout_ms;    /* from the first contribution */
     bool sum;              /* their sum is applied, rather than their mean */
     bool coalesce;         /* eval forwards are computed together: see coalesce.h */
+    enum api_durability durability;
 };
 
 struct api_spec {

@@ -20,26 +20,31 @@ int api_check_optimizer(struct api_request *request) {
     struct api_model_state state = api_model_state(request);
     bool has = json_is_object(json_object_get(state.spec->json, "optimizer"));
     api_model_spec_unref(state.spec);
-    return has ? NN_OK : no_optimizer(request);
+    return has ? api_model_check_running(request) : no_optimizer(request);
 }
 
-/* A step of the optimizer to a version of its own, and the swap. */
-static int step(struct api_request *request, const struct nn_grads *grads, double scale) {
+/* A step of the optimizer to a version of its own, and the swap. `pushed`: by a gradient that is the request's, and not
+ * by what was accumulated. */
+static int step(struct api_request *request, struct nn_grads *grads, double scale, bool pushed) {
     struct api_model *model = request->model;
     struct nn_params *next;
     if (!model->optimizer) return no_optimizer(request);
-    if (api_model_next(request, &next) || api_answer_ready(request)) return (int)request->err.code;
+    if (api_model_check_running(request) || api_model_next(request, &next) ||
+        (pushed ? api_commit_gradient(request, grads, false) : api_commit(request)))
+        return (int)request->err.code;
     nn_optimizer_step_some(model->optimizer, request->only, model->params, grads, scale, request->lr, next,
                            api_parallel(request->api));
+    int bad = nn_params_first_nonfinite(next, api_parallel(request->api));
+    if (bad >= 0) return api_model_stop(request, bad);
     api_count_staleness(request);
     api_model_publish(request, next);
     return NN_OK;
 }
 
 int api_turn_apply(struct api_request *request) {
-    if (request->model->policy.sync) return api_round_join(request);
+    if (request->model->policy.sync && !request->replay) return api_round_join(request);
     if (api_check_staleness(request, request->seen)) return (int)request->err.code;
-    return step(request, request->grads, 1);
+    return step(request, request->grads, 1, true);
 }
 
 int api_add_round(struct api_request *request, int contributions, int64_t samples) {
@@ -47,13 +52,13 @@ int api_add_round(struct api_request *request, int contributions, int64_t sample
                    json_pack("{s:i, s:I}", "contributions", contributions, "samples", (json_int_t)samples));
 }
 
-int api_turn_apply_alone(struct api_request *request, const struct nn_grads *sum, int contributions,
+int api_turn_apply_alone(struct api_request *request, struct nn_grads *sum, int contributions,
                          int64_t samples) {
     if (nn_grads_first_nonfinite(sum, api_parallel(request->api)) >= 0)
         return nn_fail(&request->err, NN_E_NOT_FINITE,
                        "the round's gradient has overflowed; the model is unchanged");
     if (api_add_round(request, contributions, samples)) return (int)request->err.code;
-    return step(request, sum, 1);
+    return step(request, sum, 1, true);
 }
 
 static int make_sum(struct api_request *request) {
@@ -67,6 +72,16 @@ static int make_sum(struct api_request *request) {
     return NN_OK;
 }
 
+/* What was made for a change that does not come. */
+static void drop_sum(struct api_request *request) {
+    struct api_model *model = request->model;
+    size_t bytes = nn_graph_trainable_bytes(model->graph);
+    nn_grads_free(model->sum);
+    model->sum = NULL;
+    model->reserved -= bytes;
+    api_release(request->api, bytes);
+}
+
 int api_turn_accumulate(struct api_request *request) {
     struct api_model *model = request->model;
     double scale = model->sum_scale + request->scale;
@@ -76,10 +91,15 @@ int api_turn_accumulate(struct api_request *request) {
         return api_point(request, "accumulate", "scale");
     }
     if (api_check_staleness(request, request->seen)) return (int)request->err.code;
+    bool made = !model->sum;
     if (api_add(request, "accumulated",
                 json_pack("{s:I, s:f}", "contributions", (json_int_t)count, "scale", scale)) ||
-        api_answer_ready(request) || make_sum(request))
+        make_sum(request))
         return (int)request->err.code;
+    if (api_commit_gradient(request, request->grads, true)) {
+        if (made) drop_sum(request);
+        return (int)request->err.code;
+    }
     nn_grads_add(model->sum, request->grads, request->scale, api_parallel(request->api));
     if (!model->sum_count || request->seen < model->sum_oldest) model->sum_oldest = request->seen;
     model->sum_scale = scale;
@@ -108,13 +128,14 @@ int api_turn_step(struct api_request *request) {
     request->seen = model->sum_oldest;
     if (api_check_staleness(request, request->seen)) return (int)request->err.code;
     if (nn_grads_first_nonfinite(model->sum, api_parallel(request->api)) >= 0) {
+        if (api_commit(request)) return (int)request->err.code;
         api_clear_sum(request); /* it would never be finite again */
         return nn_fail(&request->err, NN_E_NOT_FINITE,
                        "the accumulated sum has overflowed; it is cleared, and the model unchanged");
     }
     if (api_add(request, "version", json_integer((json_int_t)nn_params_version(model->params))) ||
         api_add(request, "contributions", json_integer((json_int_t)count)) ||
-        step(request, model->sum, request->mean ? 1 / model->sum_scale : 1))
+        step(request, model->sum, request->mean ? 1 / model->sum_scale : 1, false))
         return (int)request->err.code;
     api_clear_sum(request);
     return NN_OK;
@@ -129,18 +150,22 @@ int api_turn_set_parameters(struct api_request *request) {
     struct nn_params *next;
     if (add_version(request) || api_model_next(request, &next)) return (int)request->err.code;
     if (request->partial) nn_params_copy(next, request->model->params);
-    if (api_bind_parameters(request, next, request->partial) || api_answer_ready(request))
+    if (api_bind_parameters(request, next, request->partial) || api_commit(request))
         return (int)request->err.code;
+    api_model_run(request);
     api_model_publish(request, next);
     return NN_OK;
 }
 
 int api_turn_blend(struct api_request *request) {
     struct nn_params *next;
-    if (add_version(request) || api_model_next(request, &next) || api_answer_ready(request))
-        return (int)request->err.code;
+    if (add_version(request) || api_model_next(request, &next)) return (int)request->err.code;
     nn_params_copy(next, request->model->params);
     nn_params_blend(next, request->params, request->tau, api_parallel(request->api));
+    nn_params_unref(request->params);
+    request->params = nn_params_ref(next); /* a record of it may be on its way */
+    if (api_commit_parameters(request, next)) return (int)request->err.code;
+    api_model_run(request);
     api_model_publish(request, next);
     return NN_OK;
 }

@@ -7,7 +7,7 @@
 /* request->grads, applied by the model's optimizer, or left with its round (API_LATER); request->lr NaN means its own learning rate. */
 int api_turn_apply(struct api_request *request);
 /* The same for a round's aggregate, in the name of one of its contributions. */
-int api_turn_apply_alone(struct api_request *request, const struct nn_grads *sum, int contributions,
+int api_turn_apply_alone(struct api_request *request, struct nn_grads *sum, int contributions,
                          int64_t samples);
 /* What an answer tells of its round. */
 int api_add_round(struct api_request *request, int contributions, int64_t samples);
@@ -34,7 +34,7 @@ int api_read_worker(struct api_request *request);
 /* request->grads as the map "gradients". */
 int api_add_gradients(struct api_request *request, enum api_dtype as);
 
-/* NN_E_NO_OPTIMIZER early, before any arithmetic. */
+/* NN_E_NO_OPTIMIZER or NN_E_STOPPED early, before any arithmetic. */
 int api_check_optimizer(struct api_request *request);
 
 #endif

@@ -339,6 +339,7 @@ int nn_params_alike(const struct nn_graph *graph, const struct nn_graph *other, 
 struct nn_graph *nn_params_graph(const struct nn_params *params);
 void *nn_params_data(struct nn_params *params, int param); /* elements of one parameter */
 const void *nn_params_view(const struct nn_params *params, int param);
+void *nn_params_block(struct nn_params *params); /* all of them, nn_graph_param_bytes */
 uint64_t nn_params_version(const struct nn_params *params);
 void nn_params_set_version(struct nn_params *params, uint64_t version);
 /* The index of the first parameter with a number that is not finite, or -1. */
@@ -357,6 +358,7 @@ void nn_grads_clear(struct nn_grads *grads);
 void nn_grads_copy(struct nn_grads *grads, const struct nn_grads *from);
 /* Elements of one trainable parameter's gradient. */
 void *nn_grads_data(struct nn_grads *grads, int param);
+void *nn_grads_block(struct nn_grads *grads); /* all of them, nn_graph_trainable_bytes */
 /* grads += scale * from */
 void nn_grads_add(struct nn_grads *grads, const struct nn_grads *from, double scale,
                   const struct nn_parallel *par);
@@ -467,7 +469,15 @@ void nn_optimizer_free(struct nn_optimizer *optimizer);
 /* What nn_optimizer_new would allocate. */
 size_t nn_optimizer_bytes(const struct nn_graph *graph, const struct nn_def *def,
                           const struct nn_attrs *attrs);
-/* Other hyper-parameters for the same definition; the state stays. NN_E_NOMEM leaves it unchanged. */
+/* Other hyper-parameters for the same definition; the state stays. In two steps, of which only the first may
+ * fail: NN_E_VALUE, NN_E_NOMEM. */
+struct nn_optimizer_change;
+struct nn_optimizer_change *nn_optimizer_change_new(const struct nn_optimizer *optimizer,
+                                                    const struct nn_attrs *attrs, struct nn_error *err);
+size_t nn_optimizer_change_bytes(const struct nn_optimizer_change *change); /* that the state grows by */
+void nn_optimizer_change_free(struct nn_optimizer_change *change);
+void nn_optimizer_configure_take(struct nn_optimizer *optimizer, struct nn_optimizer_change *change);
+/* Both at once; an error leaves it unchanged. */
 int nn_optimizer_configure(struct nn_optimizer *optimizer, const struct nn_attrs *attrs,
                            struct nn_error *err);
 const struct nn_def *nn_optimizer_definition(const struct nn_optimizer *optimizer);
@@ -490,6 +500,9 @@ const char *nn_optimizer_slot_name(const struct nn_optimizer *optimizer, int slo
 void *nn_optimizer_slot(struct nn_optimizer *optimizer, int slot, int param);
 uint64_t nn_optimizer_steps(const struct nn_optimizer *optimizer);
 void nn_optimizer_set_steps(struct nn_optimizer *optimizer, uint64_t steps);
+/* Whether a slot awaits its first step, as all do at 0 steps, and one does that new hyper-parameters brought. */
+bool nn_optimizer_slot_fresh(const struct nn_optimizer *optimizer, int slot);
+void nn_optimizer_set_slot_fresh(struct nn_optimizer *optimizer, int slot, bool fresh);
 
 /* --- BLAS -------------------------------------------------------------------------------------------- */
 
@@ -497,6 +510,8 @@ void nn_optimizer_set_steps(struct nn_optimizer *optimizer, uint64_t steps);
 void nn_blas_init(void);
 /* Version and kernel in use, as the library names them; a static string. */
 const char *nn_blas_name(void);
+/* The instructions that core's own loops use here: "avx2", or "base"; a static string. */
+const char *nn_loops_name(void);
 /* Products of many shapes against a naive one, float and double. NN_E_INTERNAL with the shape. */
 int nn_blas_check(struct nn_error *err);
 /* The nn_run_options.tile at which a row's bits depend on that row alone, in a graph without NN_COUPLES_ROWS:

@@ -69,6 +69,45 @@ void nn_optimizer_free(struct nn_optimizer *optimizer) {
     free(optimizer);
 }
 
+/* --- hyper-parameters -------------------------------------------------------------------------- */
+
+struct nn_optimizer_change {
+    struct nn_arena *arena;
+    const union nn_attr_value *attrs;
+    unsigned char *added[NN_MAX_SLOTS]; /* that they use, and those before did not */
+    size_t bytes;
+};
+
+struct nn_optimizer_change *nn_optimizer_change_new(const struct nn_optimizer *optimizer,
+                                                    const struct nn_attrs *attrs, struct nn_error *err) {
+    const struct nn_optimizer_op *op = optimizer->op;
+    if (nn_attrs_require(attrs, err)) return NULL;
+    if (op->check_attrs && op->check_attrs(nn_attrs_values(attrs), err)) return NULL;
+    struct nn_optimizer_change *change = calloc(1, sizeof *change);
+    if (!change || !(change->arena = nn_arena_new()) ||
+        !(change->attrs = nn_attrs_copy(attrs, change->arena)))
+        goto no_memory;
+    for (int i = 0; i < NN_MAX_SLOTS; i++) {
+        if (!uses_slot(op, change->attrs, i) || optimizer->slot[i]) continue;
+        if (!(change->added[i] = nn_block_zeros(optimizer->graph->trainable_bytes))) goto no_memory;
+        change->bytes += optimizer->graph->trainable_bytes;
+    }
+    return change;
+no_memory:
+    nn_optimizer_change_free(change);
+    nn_fail(err, NN_E_NOMEM, "no memory for the optimizer's state");
+    return NULL;
+}
+
+size_t nn_optimizer_change_bytes(const struct nn_optimizer_change *change) { return change->bytes; }
+
+void nn_optimizer_change_free(struct nn_optimizer_change *change) {
+    if (!change) return;
+    for (int i = 0; i < NN_MAX_SLOTS; i++) nn_block_free(change->added[i]);
+    nn_arena_free(change->arena);
+    free(change);
+}
+
 static void fill_slot(struct nn_optimizer *optimizer, int slot) {
     const struct nn_optimizer_op *op = optimizer->op;
     double value = op->start ? op->start(optimizer->attrs, slot) : 0;
@@ -78,32 +117,24 @@ static void fill_slot(struct nn_optimizer *optimizer, int slot) {
     optimizer->fresh[slot] = true;
 }
 
-int nn_optimizer_configure(struct nn_optimizer *optimizer, const struct nn_attrs *attrs,
-                           struct nn_error *err) {
-    const struct nn_optimizer_op *op = optimizer->op;
-    unsigned char *added[NN_MAX_SLOTS] = {0};
-    if (nn_attrs_require(attrs, err)) return (int)err->code;
-    if (op->check_attrs && op->check_attrs(nn_attrs_values(attrs), err)) return (int)err->code;
-    struct nn_arena *arena = nn_arena_new();
-    const union nn_attr_value *values = arena ? nn_attrs_copy(attrs, arena) : NULL;
-    if (!values) goto no_memory;
-    for (int i = 0; i < NN_MAX_SLOTS; i++)
-        if (uses_slot(op, values, i) && !optimizer->slot[i] &&
-            !(added[i] = nn_block_zeros(optimizer->graph->trainable_bytes)))
-            goto no_memory;
+void nn_optimizer_configure_take(struct nn_optimizer *optimizer, struct nn_optimizer_change *change) {
     nn_arena_free(optimizer->arena);
-    optimizer->arena = arena;
-    optimizer->attrs = values;
+    optimizer->arena = change->arena;
+    optimizer->attrs = change->attrs;
     for (int i = 0; i < NN_MAX_SLOTS; i++) {
-        if (!added[i]) continue;
-        optimizer->slot[i] = added[i];
+        if (!change->added[i]) continue;
+        optimizer->slot[i] = change->added[i];
         fill_slot(optimizer, i);
     }
+    free(change);
+}
+
+int nn_optimizer_configure(struct nn_optimizer *optimizer, const struct nn_attrs *attrs,
+                           struct nn_error *err) {
+    struct nn_optimizer_change *change = nn_optimizer_change_new(optimizer, attrs, err);
+    if (!change) return (int)err->code;
+    nn_optimizer_configure_take(optimizer, change);
     return NN_OK;
-no_memory:
-    for (int i = 0; i < NN_MAX_SLOTS; i++) nn_block_free(added[i]);
-    nn_arena_free(arena);
-    return nn_fail(err, NN_E_NOMEM, "no memory for the optimizer's state");
 }
 
 const struct nn_def *nn_optimizer_definition(const struct nn_optimizer *optimizer) { return optimizer->def; }
@@ -230,4 +261,12 @@ uint64_t nn_optimizer_steps(const struct nn_optimizer *optimizer) { return optim
 void nn_optimizer_set_steps(struct nn_optimizer *optimizer, uint64_t steps) {
     optimizer->steps = steps;
     for (int i = 0; i < NN_MAX_SLOTS; i++) optimizer->fresh[i] = steps == 0;
+}
+
+bool nn_optimizer_slot_fresh(const struct nn_optimizer *optimizer, int slot) {
+    return optimizer->fresh[used_slot(optimizer, slot)];
+}
+
+void nn_optimizer_set_slot_fresh(struct nn_optimizer *optimizer, int slot, bool fresh) {
+    optimizer->fresh[used_slot(optimizer, slot)] = fresh;
 }

@@ -62,6 +62,8 @@ const void *nn_params_view(const struct nn_params *params, int param) {
     return params->data + nn_graph_param(params->graph, param)->offset;
 }
 
+void *nn_params_block(struct nn_params *params) { return params->data; }
+
 uint64_t nn_params_version(const struct nn_params *params) { return params->version; }
 void nn_params_set_version(struct nn_params *params, uint64_t version) { params->version = version; }
 
@@ -212,6 +214,11 @@ void *nn_grads_data(struct nn_grads *grads, int param) {
     assert(nn_graph_param(grads->graph, param)->trainable);
     settle(grads);
     return grads->data + grads->graph->params[param].offset;
+}
+
+void *nn_grads_block(struct nn_grads *grads) {
+    settle(grads);
+    return grads->data;
 }
 
 void nn_grads_add(struct nn_grads *grads, const struct nn_grads *from, double scale,

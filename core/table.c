@@ -27,6 +27,8 @@ enum { ISAS = NN_ISA_BASE + 1 };
 enum nn_isa nn_isa_here(void) { return NN_ISA_BASE; }
 #endif
 
+const char *nn_loops_name(void) { return nn_isa_here() == NN_ISA_BASE ? "base" : "avx2"; }
+
 #define NN_ROW(name) DECLARE(nn_op, nn_op_##name)
 #include "ops.def"
 #undef NN_ROW

@@ -91,6 +91,7 @@ static int use_inputs(struct api_request *request, struct wish *wish) {
         return wrong(request, wish->apply ? "apply" : "accumulate",
                      "left out: nothing is kept of this model");
     if (wish->apply && api_check_optimizer(request)) return (int)request->err.code;
+    request->repeatable = request->model != NULL;
     if (api_pass_options(request, NN_TRAIN, &options)) return (int)request->err.code;
     options.tape = true;
     if (api_pass_run(request, &options, &bytes)) return (int)request->err.code;

@@ -131,7 +131,7 @@ static int turn_delete(struct api_request *request) {
     struct api_model *model = request->model;
     if (api_add(request, "model", json_string(model->name)) ||
         api_add(request, "incarnation", json_string(model->incarnation)) ||
-        api_add(request, "cleared", json_integer((json_int_t)model->sum_count)) || api_answer_ready(request))
+        api_add(request, "cleared", json_integer((json_int_t)model->sum_count)) || api_commit(request))
         return (int)request->err.code;
     api_clear_sum(request);
     return NN_OK;

@@ -3,10 +3,12 @@
 #include <string.h>
 
 #include "../coalesce.h"
+#include "../commit.h"
 #include "../condition.h"
 #include "../model.h"
 #include "../round.h"
 #include "../service.h"
+#include "../snapshot.h"
 
 /* NULL where memory was out, now or before: a NULL among the arguments is passed on. */
 static json_t *append(json_t *list, json_t *item) {
@@ -70,6 +72,24 @@ static int add_moment(struct api_request *request, const struct api_policy *poli
     return api_add(request, "coalescing", coalescing) || failed;
 }
 
+#define SHOWN_SNAPSHOTS 100
+
+/* How durable it is, and what it could be restored to. Nothing where there is no store. */
+static int add_stored(struct api_request *request, const struct api_model_state *state) {
+    const struct api_store *store = request->api->env.store;
+    struct api_stored stored[SHOWN_SNAPSHOTS];
+    bool none = state->durability == API_DURABLE_NONE || state->durable_version < 0;
+    if (!store) return NN_OK;
+    size_t n = store->list(store->self, request->model->name, stored, SHOWN_SNAPSHOTS);
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++)
+        list = append(list, json_pack("{s:I, s:I}", "version", (json_int_t)stored[i].version, "time_ms",
+                                      (json_int_t)stored[i].time_ms));
+    int failed =
+        api_add(request, "durable_version", none ? json_null() : json_integer(state->durable_version));
+    return api_add(request, "snapshots", list) || failed;
+}
+
 /* Everything that there is to know of request->model in this state. A `policy` of NULL is its own. */
 static int describe_state(struct api_request *request, struct api_model_state state,
                           const struct api_policy *policy) {
@@ -86,7 +106,11 @@ static int describe_state(struct api_request *request, struct api_model_state st
     failed |= api_add(request, "parameters", parameters_json(model->graph));
     failed |= api_add(request, "steps", json_integer((json_int_t)state.steps));
     failed |= api_add(request, "accumulated", json_integer((json_int_t)state.contributions));
+    failed |= api_add(request, "stopped",
+                      state.stopped ? json_string(nn_graph_param(model->graph, state.stopped_at)->name)
+                                    : json_null());
     failed |= add_moment(request, policy);
+    failed |= add_stored(request, &state);
     failed |= api_add(request, "specification", json_deep_copy(state.spec->json));
     return failed ? (int)request->err.code : NN_OK;
 }
@@ -105,6 +129,12 @@ int api_get_models(struct api_request *request) {
         return (int)request->err.code;
     }
     return api_add(request, "models", list);
+}
+
+/* It is in the registry by now, so that nobody else takes its name while this is written down. */
+static int turn_create(struct api_request *request) {
+    if (api_commit(request)) api_model_remove(request, NN_E_NOT_FOUND);
+    return (int)request->err.code;
 }
 
 int api_post_models(struct api_request *request) {
@@ -126,13 +156,14 @@ int api_post_models(struct api_request *request) {
     if (api_token_may_create(request, name)) return api_point(request, "name", NULL);
     if (api_spec_read(request, request->doc.members, NULL, &spec)) return (int)request->err.code;
     if (api_coalesce_check(request, spec.graph, &spec.policy) == NN_OK)
-        api_model_new(request, name, &spec, request->doc.members);
+        request->model = api_model_new(request, name, &spec, request->doc.members, true);
     api_spec_fini(&spec);
     if (request->err.code) return (int)request->err.code;
+    request->if_match = NULL; /* there is no version yet */
     request->answer.status = 201;
     snprintf(request->answer.location, sizeof request->answer.location, "/models/%s", name);
-    if (describe(request) || api_answer_ready(request)) return (int)request->err.code;
-    return api_model_register(request);
+    if (describe(request)) return (int)request->err.code;
+    return api_model_register(request, turn_create);
 }
 
 int api_get_model(struct api_request *request) {
@@ -140,11 +171,17 @@ int api_get_model(struct api_request *request) {
     return describe(request);
 }
 
+static int turn_delete(struct api_request *request) {
+    if (api_commit(request)) return (int)request->err.code;
+    api_model_remove(request, NN_E_NOT_FOUND);
+    return NN_OK;
+}
+
 int api_delete_model(struct api_request *request) {
     if (api_query_check(request, "") || api_model_find(request, request->name) ||
-        api_add(request, "deleted", json_string(request->name)) || api_answer_ready(request))
+        api_add(request, "deleted", json_string(request->name)))
         return (int)request->err.code;
-    return api_model_delete(request, request->name);
+    return api_model_turn(request, turn_delete);
 }
 
 /* --- changing hyper-parameters ----------------------------------------------------------------------- */
@@ -166,87 +203,90 @@ static json_t *merge_patch(const json_t *target, const json_t *patch) {
     return merged;
 }
 
-/* The old optimizer configured anew. What it holds may grow by as much as a new one would take. */
-static int configure(struct api_request *request, const struct nn_attrs *attrs, size_t *bytes) {
-    struct nn_optimizer *optimizer = request->model->optimizer;
-    int before = nn_optimizer_slot_count(optimizer);
-    if (api_reserve(request, *bytes) || nn_optimizer_configure(optimizer, attrs, &request->err))
-        return (int)request->err.code;
-    *bytes = (size_t)(nn_optimizer_slot_count(optimizer) - before) *
-             nn_graph_trainable_bytes(request->model->graph);
-    return NN_OK;
-}
+/* What a patch leads to, made ready before anything is changed. */
+struct patch {
+    struct api_model_spec *spec;
+    struct api_policy policy;
+    bool keeps;                         /* the model's optimizer, */
+    struct nn_optimizer_change *change; /* with other hyper-parameters; */
+    struct nn_optimizer *optimizer;     /* or else it gets this one, perhaps none */
+    size_t bytes;                       /* that the optimizer takes, or takes more */
+};
 
-static int make(struct api_request *request, const struct nn_def *def, const struct nn_attrs *attrs,
-                size_t bytes, struct nn_optimizer **out) {
-    if (api_reserve(request, bytes)) return (int)request->err.code;
-    *out = nn_optimizer_new(request->model->graph, def, attrs, &request->err);
-    return (int)request->err.code;
-}
-
-/* Whether the model is to keep its optimizer, with other hyper-parameters. */
-static bool is_same(const struct api_model *model, const struct nn_def *def) {
-    return def && model->optimizer && nn_optimizer_definition(model->optimizer) == def;
-}
-
-/* The answer as it will be, with that specification. */
-static int describe_patched(struct api_request *request, struct api_model_spec *spec,
-                            const struct api_policy *policy, bool same) {
-    struct api_model_state state = api_model_state(request);
-    api_model_spec_unref(state.spec);
-    state.spec = spec;
-    if (!same) state.steps = 0;
-    return describe_state(request, state, policy) ? (int)request->err.code : api_answer_ready(request);
-}
-
-/* The optimizer that a specification asks for: none, the old one configured anew, or another. */
-static int set_optimizer(struct api_request *request, struct api_model_spec *spec,
-                         const struct api_policy *policy) {
+/* The optimizer that the specification asks for: none, the old one configured anew, or another. */
+static int make_optimizer(struct api_request *request, struct patch *patch) {
     struct api_model *model = request->model;
     struct nn_error *err = &request->err;
-    struct nn_optimizer *optimizer = NULL;
-    const json_t *json = json_object_get(spec->json, "optimizer");
+    const json_t *json = json_object_get(patch->spec->json, "optimizer");
     const struct nn_def *def = NULL;
     const struct nn_attrs *attrs = NULL;
-    size_t bytes = 0;
-    if (json && !json_is_null(json) && api_spec_optimizer(request, json, NULL, &def, &attrs))
-        return (int)err->code;
-    bool same = is_same(model, def);
-    if (describe_patched(request, spec, policy, same)) return (int)err->code;
-    if (def) bytes = nn_optimizer_bytes(model->graph, def, attrs);
-    if (same) {
-        optimizer = model->optimizer;
-        configure(request, attrs, &bytes);
-    } else if (def) {
-        make(request, def, attrs, bytes, &optimizer);
+    if (!json || json_is_null(json)) return NN_OK;
+    if (api_spec_optimizer(request, json, NULL, &def, &attrs)) return (int)err->code;
+    patch->bytes = nn_optimizer_bytes(model->graph, def, attrs);
+    if (api_reserve(request, patch->bytes)) return (int)err->code;
+    patch->keeps = model->optimizer && nn_optimizer_definition(model->optimizer) == def;
+    if (!patch->keeps) {
+        patch->optimizer = nn_optimizer_new(model->graph, def, attrs, err);
+    } else if ((patch->change = nn_optimizer_change_new(model->optimizer, attrs, err))) {
+        patch->bytes = nn_optimizer_change_bytes(patch->change);
     }
-    if (err->code) return api_point(request, "optimizer", err->member[0] ? err->member : NULL);
-    atomic_fetch_add(&spec->refs, 1);
-    api_model_set_optimizer_take(request, optimizer, bytes, spec);
-    return NN_OK;
+    return err->code ? api_point(request, "optimizer", err->member[0] ? err->member : NULL) : NN_OK;
+}
+
+/* The answer as it will be. */
+static int describe_patched(struct api_request *request, const struct patch *patch) {
+    struct api_model_state state = api_model_state(request);
+    api_model_spec_unref(state.spec);
+    state.spec = patch->spec;
+    state.durability = patch->policy.durability;
+    if (!patch->keeps) state.steps = 0;
+    return describe_state(request, state, &patch->policy);
+}
+
+/* What was not written down so far is, before what follows it. */
+static int raise_durability(struct api_request *request, const struct patch *patch) {
+    struct api_model *model = request->model;
+    if (request->quiet || patch->policy.durability <= model->policy.durability) return NN_OK;
+    request->raised = (int)patch->policy.durability;
+    struct api_snapshot *state = api_snapshot_make(request, model);
+    return state ? api_append_state_take(request, state) : (int)request->err.code;
 }
 
 /* Who waits in a round was promised another one. */
 static void set_policy(struct api_request *request, const struct api_policy *policy) {
+    static const struct nn_error never = {.code = NN_E_STORE, .text = "the model is stored no more"};
     struct api_model *model = request->model;
     if (json_object_get(request->doc.members, "aggregation"))
         api_round_fail(request->api, model, NN_E_ROUND_FAILED,
                        "the model's aggregation was changed meanwhile");
     pthread_mutex_lock(&request->api->lock);
     model->policy = *policy;
+    if (policy->durability == API_DURABLE_NONE) model->durable_version = -1;
     pthread_mutex_unlock(&request->api->lock);
+    if (policy->durability == API_DURABLE_NONE) api_end_waiting(request->api, model, UINT64_MAX, &never);
+}
+
+static void adopt(struct api_request *request, struct patch *patch) {
+    struct nn_optimizer *optimizer = patch->keeps ? request->model->optimizer : patch->optimizer;
+    if (patch->keeps) nn_optimizer_configure_take(optimizer, patch->change);
+    api_model_set_optimizer_take(request, optimizer, patch->bytes, patch->spec);
+    set_policy(request, &patch->policy);
 }
 
 static int turn_patch(struct api_request *request) {
-    json_t *patched = merge_patch(request->model->spec->json, request->doc.members);
-    struct api_model_spec *spec = api_model_spec_new_take(patched);
-    if (!spec) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
-    struct api_policy policy;
-    if (api_spec_policy(request, spec->json, NULL, &policy) == NN_OK &&
-        api_coalesce_check(request, request->model->graph, &policy) == NN_OK &&
-        set_optimizer(request, spec, &policy) == NN_OK)
-        set_policy(request, &policy);
-    api_model_spec_unref(spec);
+    struct patch patch = {0};
+    patch.spec = api_model_spec_new_take(merge_patch(request->model->spec->json, request->doc.members));
+    if (!patch.spec) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    if (api_spec_policy(request, patch.spec->json, NULL, &patch.policy) == NN_OK &&
+        api_coalesce_check(request, request->model->graph, &patch.policy) == NN_OK &&
+        make_optimizer(request, &patch) == NN_OK && describe_patched(request, &patch) == NN_OK &&
+        raise_durability(request, &patch) == NN_OK && api_commit(request) == NN_OK) {
+        adopt(request, &patch);
+        return NN_OK;
+    }
+    nn_optimizer_change_free(patch.change);
+    nn_optimizer_free(patch.optimizer);
+    api_model_spec_unref(patch.spec);
     return (int)request->err.code;
 }
 

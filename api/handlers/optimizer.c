@@ -131,7 +131,7 @@ static int turn_put(struct api_request *request) {
     if (api_add(request, "model", json_string(model->name)) ||
         api_add(request, "incarnation", json_string(model->incarnation)) ||
         api_add(request, "version", json_integer((json_int_t)nn_params_version(model->params))) ||
-        api_add(request, "steps", json_integer((json_int_t)steps)) || api_answer_ready(request))
+        api_add(request, "steps", json_integer((json_int_t)steps)) || api_commit(request))
         return (int)request->err.code;
     for (const struct change *c = changes.first; c; c = c->next) memcpy(c->to, c->from, c->size);
     nn_optimizer_set_steps(model->optimizer, (uint64_t)steps);

@@ -62,13 +62,16 @@ int api_get_parameters(struct api_request *request) {
 /* --- set -------------------------------------------------------------------------------------------- */
 
 int api_put_parameters(struct api_request *request) {
-    const char *partial;
-    if (api_query_check(request, "partial") || api_query(request, "partial", &partial) ||
-        api_model_find(request, request->name))
+    const char *partial, *wait;
+    if (api_query_check(request, "partial wait") || api_query(request, "partial", &partial) ||
+        api_query(request, "wait", &wait) || api_model_find(request, request->name))
         return (int)request->err.code;
     request->partial = partial && strcmp(partial, "true") == 0;
     if (partial && !request->partial && strcmp(partial, "false") != 0)
         return nn_fail(&request->err, NN_E_VALUE, "?partial= is true or false");
+    if (wait && strcmp(wait, "durable") != 0)
+        return nn_fail(&request->err, NN_E_VALUE, "?wait= is durable, or left out");
+    request->wait |= wait != NULL;
     if (!api_document_has(&request->doc, "parameters")) {
         nn_fail(&request->err, NN_E_VALUE, "\"parameters\" must be given");
         return api_point(request, "parameters", NULL);

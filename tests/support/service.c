@@ -64,9 +64,17 @@ static void *work(void *self) {
 
 /* --- its life -------------------------------------------------------------------------------------- */
 
+static int64_t wall_ms(void *self) { return INT64_C(1700000000000) + now_ms(self); }
+
 void test_service_start(struct test_service *service, const struct api_settings *settings, int workers) {
+    test_service_start_stored(service, settings, workers, NULL);
+}
+
+void test_service_start_stored(struct test_service *service, const struct api_settings *settings, int workers,
+                               const struct api_store *store) {
     struct api_settings defaults = {.limits = api_default_limits, .version = "0.0.0-test", .tile = {4, 4}};
-    struct api_env env = {.self = service, .now_ms = now_ms, .entropy = entropy};
+    struct api_env env = {
+        .self = service, .now_ms = now_ms, .entropy = entropy, .wall_ms = wall_ms, .store = store};
     struct nn_error err = {0};
     memset(service, 0, sizeof *service);
     if (workers) env.execute = execute;

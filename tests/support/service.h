@@ -34,6 +34,9 @@ struct test_service {
 
 /* With api_default_limits where `settings` is NULL. Fails the test when it cannot. */
 void test_service_start(struct test_service *service, const struct api_settings *settings, int workers);
+/* The same, with a store. */
+void test_service_start_stored(struct test_service *service, const struct api_settings *settings, int workers,
+                               const struct api_store *store);
 /* All requests answered, all responses freed. */
 void test_service_stop(struct test_service *service);
 

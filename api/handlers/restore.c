@@ -1,0 +1,55 @@
+/* restore.c - POST /models/{m}/restore: the model as it was at a snapshot, its optimizer and its buffer included. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "../round.h"
+#include "../service.h"
+#include "../snapshot.h"
+
+/* In place of the one whose turn it is; under an incarnation of its own, as versions have been seen that come
+ * again. How it is stored stays as it was. */
+static int turn_restore(struct api_request *request) {
+    struct api_model *old = request->model, *model = request->restored;
+    if (strcmp(old->birth, model->birth) != 0)
+        return nn_fail(&request->err, NN_E_STALE, "the snapshot is of a model that had the name before");
+    const char *durability = api_durability_name(old->policy.durability);
+    model->policy.durability = old->policy.durability;
+    model->changes = old->changes;
+    request->makes = true;
+    request->made = nn_params_version(model->params);
+    if (json_object_set_new(model->spec->json, "durability", json_string(durability)))
+        return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    if (api_model_draw_incarnation(request, model) || api_add(request, "model", json_string(model->name)) ||
+        api_add(request, "incarnation", json_string(model->incarnation)) ||
+        api_add(request, "version", json_integer((json_int_t)request->made)))
+        return (int)request->err.code;
+    model->changes++;
+    struct api_snapshot *state = api_snapshot_make(request, model);
+    model->changes--;
+    if (!state || api_commit_state_take(request, model, state)) return (int)request->err.code;
+    api_round_fail(request->api, old, NN_E_STALE, "the model was restored while the round waited");
+    api_model_replace(request, model);
+    return NN_OK;
+}
+
+int api_post_restore(struct api_request *request) {
+    const struct api_store *store = request->api->env.store;
+    int64_t version = -1;
+    void *bytes = NULL;
+    size_t size = 0;
+    if (api_query_check(request, "") || api_get_integer(request, "version", 0, API_MAX_SEED, &version) ||
+        api_model_find(request, request->name))
+        return (int)request->err.code;
+    if (!store)
+        return nn_fail(&request->err, NN_E_NOT_FOUND,
+                       "there are no snapshots: the service was started "
+                       "without --data");
+    if (store->read(store->self, request->name, version, &bytes, &size, &request->err))
+        return (int)request->err.code;
+    if (api_reserve(request, size) == NN_OK) request->restored = api_snapshot_read(request, bytes, size);
+    free(bytes);
+    if (!request->restored) return (int)request->err.code;
+    nn_params_unref(request->params); /* it is not read */
+    request->params = NULL;
+    return api_model_turn(request, turn_restore);
+}

@@ -1,0 +1,304 @@
+/* recover.c - the service as it was: models out of snapshots, and the records behind them carried out again. */
+#include <math.h>
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "effect.h"
+#include "model.h"
+#include "record.h"
+#include "service.h"
+#include "snapshot.h"
+#include "update.h"
+
+void api_recover_begin(struct api *api) { atomic_store(&api->recovering, true); }
+
+static int no_memory(struct nn_error *err) { return nn_fail(err, NN_E_NOMEM, "memory is out"); }
+
+/* --- models ------------------------------------------------------------------------------------------- */
+
+static int turn_nothing(struct api_request *request) {
+    (void)request;
+    return NN_OK;
+}
+
+/* Lists a model, which is the caller's reference still. Consumes the request. */
+static int list_take(struct api_request *request, struct api_model *model, struct nn_error *err) {
+    request->model = model;
+    atomic_fetch_add(&model->refs, 1);
+    if (api_model_register(request, turn_nothing) == API_LATER) return NN_OK;
+    nn_fail(err, NN_E_CORRUPT, "%.200s", request->err.text);
+    api_request_free(request);
+    return (int)err->code;
+}
+
+int api_recover_model(struct api *api, const void *bytes, size_t size, uint64_t seq, struct nn_error *err) {
+    struct api_request *request = api_request_quiet(api, NULL, NULL);
+    if (!request) return no_memory(err);
+    struct api_model *model = api_snapshot_read(request, bytes, size);
+    if (!model) {
+        *err = request->err;
+        api_request_free(request);
+        return (int)err->code;
+    }
+    model->seq = seq;
+    list_take(request, model, err);
+    api_model_unref(api, model);
+    return (int)err->code;
+}
+
+/* --- records ------------------------------------------------------------------------------------------ */
+
+/* A request that stands for a record, and the model that it concerns, if it is there. */
+struct again {
+    struct api *api;
+    const struct api_record *record;
+    uint64_t seq;
+    struct api_request *request; /* until it is carried out */
+    struct api_replay replay;
+    struct nn_error *err;
+};
+
+static int corrupt(struct again *again, const char *what) {
+    return nn_fail(again->err, NN_E_CORRUPT, "record %llu, %s of \"%.64s\": %s",
+                   (unsigned long long)again->seq, api_record_text(again->record->head, "kind"),
+                   api_record_text(again->record->head, "model"), what);
+}
+
+static const struct api_route *find_route(const char *method, const char *path) {
+    for (int i = 0; i < API_ROUTES; i++)
+        if (strcmp(api_routes[i].method, method) == 0 && strcmp(api_routes[i].path, path) == 0)
+            return &api_routes[i];
+    return NULL;
+}
+
+static int again_request(struct again *again) {
+    struct api_request *request = again->request;
+    const json_t *head = again->record->head, *read = json_object_get(head, "read"),
+                 *drawn = json_object_get(head, "drawn"), *query = json_object_get(head, "query");
+    request->route = find_route(api_record_text(head, "method"), api_record_text(head, "path"));
+    if (!request->route) return corrupt(again, "there is no such call");
+    snprintf(request->name, sizeof request->name, "%s", api_record_text(head, "name"));
+    if (query && !(request->query = strdup(api_record_text(head, "query")))) return no_memory(again->err);
+    request->in = strcmp(api_record_text(head, "encoding"), "json") == 0 ? API_JSON : API_SAFETENSORS;
+    if (read) again->replay.read = (uint64_t)json_integer_value(read);
+    for (size_t i = 0; i < json_array_size(drawn) && i < 4; i++)
+        again->replay.drawn[again->replay.n_drawn++] = api_record_bits(json_array_get(drawn, i));
+    request->size = again->record->size;
+    if (request->size && !(request->body = malloc(request->size))) return no_memory(again->err);
+    if (request->size) memcpy(request->body, again->record->data, request->size);
+    again->request = NULL;
+    api_serve(request);
+    return NN_OK;
+}
+
+/* The model, held by the request. */
+static int find_model(struct again *again) {
+    if (api_model_find(again->request, api_record_text(again->record->head, "model")) == NN_OK) return NN_OK;
+    return corrupt(again, "there is no such model");
+}
+
+static int read_only(struct again *again) {
+    struct api_request *request = again->request;
+    int n = nn_graph_param_count(request->model->graph);
+    const char *digits = json_string_value(json_object_get(again->record->head, "only"));
+    if (!digits) return NN_OK;
+    if (strlen(digits) != (size_t)n) return corrupt(again, "it is of other parameters");
+    if (!(request->only = nn_arena_alloc(request->arena, (size_t)n, sizeof *request->only)))
+        return no_memory(again->err);
+    for (int i = 0; i < n; i++) request->only[i] = digits[i] == '1';
+    return NN_OK;
+}
+
+static int again_gradient(struct again *again) {
+    struct api_request *request = again->request;
+    const json_t *head = again->record->head, *lr = json_object_get(head, "lr");
+    if (find_model(again) || read_only(again)) return (int)again->err->code;
+    struct nn_graph *graph = request->model->graph;
+    if (again->record->size != nn_graph_trainable_bytes(graph)) return corrupt(again, "it has another size");
+    if (!(request->grads = nn_grads_new_unset(graph, again->err))) return (int)again->err->code;
+    memcpy(nn_grads_block(request->grads), again->record->data, again->record->size);
+    request->seen = (uint64_t)api_record_integer(head, "seen");
+    request->scale = api_record_real(head, "scale");
+    if (lr) request->lr = json_number_value(lr);
+    again->request = NULL;
+    api_model_turn(request, api_record_flag(head, "accumulate") ? api_turn_accumulate : api_turn_apply);
+    return NN_OK;
+}
+
+/* The block that stands in request->body becomes the model's next version. */
+static int turn_parameters(struct api_request *request) {
+    struct nn_params *next;
+    if (api_model_next(request, &next) || api_commit(request)) return (int)request->err.code;
+    memcpy(nn_params_block(next), request->body, request->size);
+    api_model_run(request);
+    api_model_publish(request, next);
+    return NN_OK;
+}
+
+static int again_parameters(struct again *again) {
+    struct api_request *request = again->request;
+    if (find_model(again)) return (int)again->err->code;
+    if (again->record->size != nn_graph_param_bytes(request->model->graph))
+        return corrupt(again, "it has another size");
+    if (!(request->body = malloc(again->record->size))) return no_memory(again->err);
+    request->size = again->record->size;
+    memcpy(request->body, again->record->data, request->size);
+    again->request = NULL;
+    api_model_turn(request, turn_parameters);
+    return NN_OK;
+}
+
+static int again_state(struct again *again) {
+    struct api_request *request = again->request;
+    struct api_model *model = api_snapshot_read(request, again->record->data, again->record->size);
+    if (!model) {
+        again->replay.err = request->err;
+        return corrupt(again, request->err.text);
+    }
+    if (api_model_find(request, model->name) == NN_OK) {
+        api_model_replace(request, model);
+    } else {
+        request->err = (struct nn_error){0};
+        again->request = NULL;
+        list_take(request, model, again->err);
+    }
+    api_model_unref(again->api, model);
+    return (int)again->err->code;
+}
+
+static const struct {
+    const char *kind;
+    int (*carry_out)(struct again *again);
+} kinds[] = {{"request", again_request},
+             {"gradient", again_gradient},
+             {"parameters", again_parameters},
+             {"state", again_state}};
+
+/* A look at a model between two records: NULL if it is not there. The reference is the request's. */
+static struct api_model *look(struct api *api, const char *name, struct api_request **request) {
+    if (!(*request = api_request_quiet(api, NULL, NULL)) || api_model_find(*request, name)) return NULL;
+    return (*request)->model;
+}
+
+/* What the model has to be like before. */
+static int check_before(struct again *again, const struct api_model *model) {
+    const json_t *hash = json_object_get(again->record->head, "hash");
+    if (!hash || !model) return NN_OK;
+    uint64_t now = XXH3_64bits(nn_params_block(model->params), nn_graph_param_bytes(model->graph));
+    return now == api_record_bits(hash) ? NN_OK : corrupt(again, "what came before it led to other numbers");
+}
+
+/* And after it. A step that leads to numbers that are not finite does so again. */
+static int check_after(struct again *again, struct api_model *model) {
+    uint64_t version = (uint64_t)api_record_integer(again->record->head, "version");
+    if (again->replay.code && again->replay.code != NN_E_NOT_FINITE)
+        return corrupt(again, again->replay.err.text);
+    if (!model) return NN_OK; /* it was deleted */
+    model->seq = again->seq;
+    if (again->replay.code || nn_params_version(model->params) == version) return NN_OK;
+    return corrupt(again, "it led to another version");
+}
+
+/* A model that is stored no more has nothing to do here. */
+static void drop_if_unstored(struct api *api, const char *name) {
+    struct api_request *request;
+    struct api_model *model = look(api, name, &request);
+    if (model && model->policy.durability == API_DURABLE_NONE) api_model_remove(request, NN_E_NOT_FOUND);
+    api_request_free(request);
+}
+
+static int carry_out(struct again *again, const char *name) {
+    size_t i = 0, n = sizeof kinds / sizeof kinds[0];
+    while (i < n && strcmp(kinds[i].kind, api_record_text(again->record->head, "kind")) != 0) i++;
+    if (i == n) return corrupt(again, "a kind that is not known");
+    if (!(again->request = api_request_quiet(again->api, NULL, NULL))) return no_memory(again->err);
+    again->replay.read = UINT64_MAX;
+    again->request->replay = &again->replay;
+    kinds[i].carry_out(again);
+    api_request_free(again->request);
+    if (again->err->code) return (int)again->err->code;
+    struct api_request *request;
+    struct api_model *model = look(again->api, name, &request);
+    check_after(again, model);
+    api_request_free(request);
+    return (int)again->err->code;
+}
+
+static int recover(struct again *again) {
+    struct api *api = again->api;
+    const json_t *head = again->record->head;
+    const char *name = api_record_text(head, "model");
+    struct api_request *request;
+    const struct api_model *model = look(api, name, &request);
+    bool done = model && again->seq <= model->seq;
+    if (!done) check_before(again, model);
+    api_request_free(request);
+    if (done || again->err->code || carry_out(again, name)) return (int)again->err->code;
+    if (strcmp(api_record_text(head, "kind"), "request") == 0) drop_if_unstored(api, name);
+    if (again->replay.code) return NN_OK;
+    return api_effects_recover(api, json_object_get(head, "keys"), again->seq,
+                               api_record_integer(head, "time"), again->err);
+}
+
+int api_recover_record(struct api *api, uint64_t seq, const void *bytes, size_t size, struct nn_error *err) {
+    struct api_record record;
+    struct nn_arena *arena = nn_arena_new();
+    if (!arena) return no_memory(err);
+    struct again again = {.api = api, .record = &record, .seq = seq, .err = err};
+    if (api_record_read(bytes, size, arena, &record, err) == NN_OK) {
+        recover(&again);
+        api_record_fini(&record);
+    }
+    nn_arena_free(arena);
+    return (int)err->code;
+}
+
+/* --- the end ------------------------------------------------------------------------------------------ */
+
+/* One that nothing but its state was written down of, in vain. */
+static void find_unstored(const void *node, VISIT visit, void *closure) {
+    const struct api_model *model = *(struct api_model *const *)node;
+    if ((visit == postorder || visit == leaf) && model->policy.durability == API_DURABLE_NONE)
+        *(const char **)closure = model->name;
+}
+
+static void drop_unstored(struct api *api) {
+    for (;;) {
+        const char *name = NULL;
+        pthread_mutex_lock(&api->lock);
+        twalk_r(api->models, find_unstored, &name);
+        pthread_mutex_unlock(&api->lock);
+        if (!name) return;
+        drop_if_unstored(api, name);
+    }
+}
+
+struct ending {
+    struct api *api;
+    bool clean, failed;
+};
+
+static void end_one(const void *node, VISIT visit, void *closure) {
+    struct ending *ending = closure;
+    struct api_model *model = *(struct api_model *const *)node;
+    const struct api_env *env = &ending->api->env;
+    uint64_t bits;
+    if (visit != postorder && visit != leaf) return;
+    api_model_forget_past(model);
+    model->durable_version = (int64_t)nn_params_version(model->params);
+    if (ending->clean) return;
+    ending->failed |= !env->entropy(env->self, &bits, sizeof bits);
+    snprintf(model->incarnation, sizeof model->incarnation, "%016llx", (unsigned long long)bits);
+}
+
+int api_recover_end(struct api *api, bool clean, struct nn_error *err) {
+    struct ending ending = {api, clean, false};
+    drop_unstored(api);
+    pthread_mutex_lock(&api->lock);
+    twalk_r(api->models, end_one, &ending);
+    pthread_mutex_unlock(&api->lock);
+    atomic_store(&api->recovering, false);
+    return ending.failed ? nn_fail(err, NN_E_INTERNAL, "the source of entropy failed") : NN_OK;
+}
