@@ -333,7 +333,8 @@ static void print_name(FILE *out, const struct row *row) {
 void srv_settings_help(FILE *out) {
     fputs(
         "gradd: a service that holds neural networks, and computes and applies their gradients over HTTP.\n\n"
-        "usage: gradd [--SETTING VALUE]... | --help | --version\n\n"
+        "usage: gradd [--SETTING VALUE]... | verify DIR | --help | --version\n\n"
+        "gradd verify DIR looks at what --data DIR has stored, and changes nothing.\n\n"
         "Each setting is a flag (--io-threads 4), an environment variable (GRADD_IO_THREADS=4) or a line\n"
         "of the file that --config names (io-threads = 4); the first of these that speaks of it counts.\n"
         "Bytes may be given with K, M, G or T behind the number, seconds with m or h.\n\n",

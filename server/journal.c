@@ -112,7 +112,9 @@ uint64_t srv_journal_first(const struct srv_journal *journal) {
     return journal->oldest ? journal->oldest->first : 0;
 }
 
-int srv_journal_begin(struct srv_journal *journal, uint64_t last, struct nn_error *err) {
+int srv_journal_begin(struct srv_journal *journal, uint64_t last, bool read_only, struct nn_error *err) {
+    journal->last = journal->durable = last;
+    if (read_only) return NN_OK;
     struct srv_segment **at = &journal->oldest;
     while (*at && (*at)->first <= last) at = &(*at)->next;
     int code = 0;
@@ -123,9 +125,7 @@ int srv_journal_begin(struct srv_journal *journal, uint64_t last, struct nn_erro
         free(segment);
     }
     if (!code) code = journal->io->sync_directory(journal->io->self);
-    if (code) return nn_fail(err, NN_E_STORE, "the journal cannot be begun: %s", strerror(-code));
-    journal->last = journal->durable = last;
-    return NN_OK;
+    return code ? nn_fail(err, NN_E_STORE, "the journal cannot be begun: %s", strerror(-code)) : NN_OK;
 }
 
 /* Makes the file that the next record goes to, with room for it. The mutex is held. */

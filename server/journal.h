@@ -60,8 +60,8 @@ int srv_journal_settle(struct srv_journal *journal, uint64_t after, struct nn_er
 /* The number of the first record of the oldest file; 0: there are no files. */
 uint64_t srv_journal_first(const struct srv_journal *journal);
 /* The next record's number is last + 1. Files that would begin behind it, which hold nothing that counts, are
- * removed. NN_E_STORE. */
-int srv_journal_begin(struct srv_journal *journal, uint64_t last, struct nn_error *err);
+ * removed; unless `read_only`: then nothing may be appended. NN_E_STORE. */
+int srv_journal_begin(struct srv_journal *journal, uint64_t last, bool read_only, struct nn_error *err);
 
 /* --- appending; from any thread -------------------------------------------------------------------------- */
 

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -12,85 +11,18 @@
 #include "../api/api.h"
 #include "allocator.h"
 #include "config.h"
+#include "data.h"
 #include "http.h"
 #include "listen.h"
 #include "pool.h"
 #include "tls.h"
 #include "tokens.h"
+#include "world.h"
 
 #define TICK_NS 50000000
-#define VERSION "0.1.0"
 
 /* Exit statuses: what is wrong with the settings is told from what is wrong with the machine. */
 enum { SERVED = 0, FAILED = 1, MISUSED = 2 };
-
-/* --- what the API sees of the world -------------------------------------------------------------- */
-
-static int64_t now_ns(void *self) {
-    (void)self;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-}
-
-static int64_t now_ms(void *self) { return now_ns(self) / 1000000; }
-
-static bool entropy(void *self, void *buffer, size_t size) {
-    (void)self;
-    for (char *at = buffer; size > 0;) {
-        ssize_t got = getrandom(at, size, 0);
-        if (got < 0) return false;
-        at += got;
-        size -= (size_t)got;
-    }
-    return true;
-}
-
-static bool execute(void *self, void (*job)(void *arg), void *arg, uint64_t cost) {
-    return srv_pool_execute(self, job, arg, cost);
-}
-
-static bool execute_after(void *self, int64_t delay_us, void (*job)(void *arg), void *arg, uint64_t cost) {
-    return srv_pool_execute_after(self, delay_us, job, arg, cost);
-}
-
-static void load(void *self, struct api_load *load) { srv_pool_load(self, load); }
-
-static struct api *new_api(const struct srv_settings *settings, struct srv_pool *pool, struct nn_error *err) {
-    struct api_settings api = {
-        .limits = api_default_limits,
-        .token = settings->token,
-        .version = VERSION,
-        .tile = {nn_blas_tile(NN_F32), nn_blas_tile(NN_F64)},
-    };
-    api.limits.memory = (size_t)settings->memory;
-    api.limits.body = (size_t)settings->max_body;
-    api.limits.models = (int)settings->max_models;
-    api.limits.contexts = (int)settings->max_contexts;
-    api.limits.layers = (int)settings->max_layers;
-    api.limits.rank = (int)settings->max_rank;
-    api.limits.name = (int)settings->max_name;
-    api.limits.tensors = (int)settings->max_tensors;
-    api.limits.json_depth = (int)settings->max_json_depth;
-    api.limits.json_values = (int)settings->max_json_values;
-    api.limits.client_requests = (int)settings->client_requests;
-    api.limits.keys = (int)settings->max_keys;
-    api.limits.key_ttl_ms = settings->key_ttl * 1000;
-    api.limits.batch_max = (int)settings->batch_max;
-    api.limits.batch_window_us = settings->batch_window_us;
-    api.limits.context_ttl_ms = settings->context_ttl * 1000;
-    struct api_env env = {
-        .self = pool,
-        .now_ms = now_ms,
-        .now_ns = now_ns,
-        .entropy = entropy,
-        .execute = execute,
-        .execute_after = execute_after,
-        .parallel = {.run = srv_pool_parallel, .pool = pool},
-        .load = load,
-    };
-    return api_new(&api, &env, err);
-}
 
 /* --- a daemon's life ----------------------------------------------------------------------------- */
 
@@ -123,16 +55,16 @@ static void handle_signals(void) {
 /* Until a signal comes; meanwhile the API does what is due. `token_file` may be NULL. */
 static void wait_for_stop(struct api *api, const char *token_file) {
     struct timespec until;
-    int64_t trimmed = now_ms(NULL);
+    int64_t trimmed = srv_now_ms();
     do {
         api_tick(api);
         if (to_reload) {
             to_reload = 0;
             if (token_file) srv_tokens_reload(api, token_file);
         }
-        if (now_ms(NULL) - trimmed >= SRV_TRIM_MS) {
+        if (srv_now_ms() - trimmed >= SRV_TRIM_MS) {
             srv_allocator_trim();
-            trimmed = now_ms(NULL);
+            trimmed = srv_now_ms();
         }
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_nsec += TICK_NS;
@@ -151,10 +83,10 @@ static void raise_file_limit(void) {
 /* Whether all requests in flight came to their end: within the time, and before a second signal. */
 static bool drain(struct api *api, struct srv_http *http, int64_t seconds) {
     static const struct timespec tick = {.tv_nsec = 10000000};
-    int64_t deadline = now_ms(NULL) + seconds * 1000;
+    int64_t deadline = srv_now_ms() + seconds * 1000;
     srv_http_drain(http);
     while (!srv_http_finished(http)) {
-        if (now_ms(NULL) >= deadline || sem_trywait(&stops) == 0) return false;
+        if (srv_now_ms() >= deadline || sem_trywait(&stops) == 0) return false;
         api_tick(api);
         nanosleep(&tick, NULL);
     }
@@ -178,7 +110,9 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
     struct api *api = NULL;
     struct srv_http *http = NULL;
     struct srv_tls tls = {0};
+    struct srv_data data = {0};
     if (code) goto out;
+    if (srv_data_open(&data, settings, err)) goto out;
     if (srv_tls_load(&tls, settings->tls_cert, settings->tls_key, settings->tls_client_ca, err)) goto out;
 
     listener = srv_listener_new(settings->listen, settings->token || settings->token_file,
@@ -186,7 +120,7 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
     if (!listener) goto out;
     pool = srv_pool_new((int)settings->compute_threads, (size_t)settings->queue, err);
     if (!pool) goto out;
-    api = new_api(settings, pool, err);
+    api = srv_world_api(settings, pool, srv_data_api(&data), err);
     if (!api || (settings->token_file && srv_tokens_load(api, settings->token_file, err))) goto out;
     struct srv_http_options options = {
         .io_threads = (unsigned)settings->io_threads,
@@ -197,8 +131,10 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
         .tls = tls,
     };
     if (srv_guard_check(&options.guard, err)) goto out;
+    /* Probes are answered while models are recovered, and all else waits for them. */
+    if (data.store) api_recover_begin(api);
     http = srv_http_new(api, listener, &options, err);
-    if (!http) goto out;
+    if (!http || srv_data_recover(&data, api, err)) goto out;
     tell_address(srv_listener_url(listener), tls.cert != NULL);
 
     wait_for_stop(api, settings->token_file);
@@ -208,17 +144,38 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
         fputs("gradd: stopped with requests in flight\n", stderr);
         _exit(SERVED);
     }
+    srv_data_finish(&data, err);
 
 out:
     srv_pool_free(pool);
     srv_http_free(http);
     api_free(api);
+    srv_data_close(&data);
     srv_listener_free(listener);
     srv_tls_fini(&tls);
     return (int)err->code;
 }
 
+static bool is_machines_fault(int code) {
+    return code == NN_E_INTERNAL || code == NN_E_NOMEM || code == NN_E_BUSY || code == NN_E_STORE ||
+           code == NN_E_CORRUPT;
+}
+
+/* gradd verify DIR */
+static int verify(int argc, char *const *argv) {
+    struct nn_error err = {0};
+    if (argc != 3) {
+        fputs("usage: gradd verify DIR\n", stderr);
+        return MISUSED;
+    }
+    nn_blas_init();
+    bool good = srv_data_verify(argv[2], stdout, &err);
+    if (err.code) fprintf(stderr, "gradd: %s\n", err.text);
+    return good ? SERVED : FAILED;
+}
+
 int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "verify") == 0) return verify(argc, argv);
     struct srv_settings settings;
     struct nn_error err = {0};
     enum srv_wish wish;
@@ -226,11 +183,11 @@ int main(int argc, char **argv) {
     if (!code && wish == SRV_HELP)
         srv_settings_help(stdout);
     else if (!code && wish == SRV_VERSION)
-        printf("gradd %s\n%s\n", VERSION, nn_blas_name());
+        printf("gradd %s\n%s\n", SRV_VERSION_TEXT, nn_blas_name());
     else if (!code)
         code = serve(&settings, &err);
     srv_settings_fini(&settings);
     if (!code) return SERVED;
     fprintf(stderr, "gradd: %s\n", err.text);
-    return code == NN_E_INTERNAL || code == NN_E_NOMEM || code == NN_E_BUSY ? FAILED : MISUSED;
+    return is_machines_fault(code) ? FAILED : MISUSED;
 }

@@ -1,13 +1,16 @@
 /* store.h - the directory in which models outlive the process: a journal, snapshots, checkpoints.
  *
- *   journal-SEQ             records from number SEQ on; preallocated, one being written at a time
- *   snapshot-MODEL-SEQ      a safetensors file: one model after record SEQ
- *   keys-SEQ                Idempotency-Keys
- *   checkpoint-SEQ          text: which of these make up the whole as of record SEQ, with their checksums
+ *   journal-SEQ             records from number SEQ on; preallocated, one being written at a time (frame.h)
+ *   snapshot-MODEL-N        a safetensors file: one model, taken for checkpoint N
+ *   keys-N                  Idempotency-Keys
+ *   checkpoint-N            text: which of these make up the whole, with their checksums (checkpoint.h)
+ *   clean-N                 empty: nothing has happened since checkpoint N
  *
- * Every file but a journal is written beside (under a name that ends with ~), synced, renamed, and then the
- * directory is synced; none is ever written again. A checkpoint that is there is whole. The two newest are kept, and
- * the journal from the older one's record on; so one file that went bad loses nothing. */
+ * Checkpoints are counted, for two of them may be as of the same record: models that do not journal their changes
+ * differ all the same. Every file but a journal is written beside (under a name that ends with ~), synced, renamed,
+ * and then the directory is synced; none is ever written again. A checkpoint that is there is whole. The two newest
+ * are kept, and the journal from the older one's record on; so one file that went bad loses nothing. clean-N is there
+ * from a clean stop to the next start. */
 #ifndef SRV_STORE_H
 #define SRV_STORE_H
 
@@ -36,6 +39,8 @@ const struct api_store *srv_store_api(const struct srv_store *store);
 /* Brings the service to where it was. What is damaged is named in `err`: NN_E_CORRUPT. `read_only`: nothing on the
  * disk is changed, and nothing may be appended after it (gradd verify). */
 int srv_store_recover(struct srv_store *store, struct api *api, bool read_only, struct nn_error *err);
+/* Whether recovery has found anything that is not what was written; a torn end is what a crash leaves. */
+bool srv_store_damaged(const struct srv_store *store);
 /* Writes what was appended and syncs it, once; false: nothing was waiting. For a store without threads. */
 bool srv_store_commit(struct srv_store *store);
 /* A checkpoint, here and now. */

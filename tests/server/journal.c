@@ -190,7 +190,7 @@ static struct srv_journal *written(struct place *place) {
     struct nn_error err = {0};
     place_init(place);
     struct srv_journal *journal = open_journal(place, "here");
-    assert_int_equal(srv_journal_begin(journal, 0, &err), NN_OK);
+    assert_int_equal(srv_journal_begin(journal, 0, false, &err), NN_OK);
     write_records(journal, RECORDS);
     srv_journal_free(journal);
     return open_journal(place, "here");
@@ -217,7 +217,7 @@ static void what_was_committed_comes_back(void **state) {
     }
     /* The next process goes on in a file of its own. */
     assert_int_equal(srv_journal_settle(journal, 0, &err), NN_OK);
-    assert_int_equal(srv_journal_begin(journal, found.last, &err), NN_OK);
+    assert_int_equal(srv_journal_begin(journal, found.last, false, &err), NN_OK);
     write_records(journal, RECORDS);
     srv_journal_free(journal);
     journal = open_journal(&place, "here");
@@ -240,7 +240,7 @@ static void many_files_follow_one_another(void **state) {
     struct srv_journal_found found;
     place_init(&place);
     struct srv_journal *journal = open_journal(&place, "there");
-    assert_int_equal(srv_journal_begin(journal, 0, &err), NN_OK);
+    assert_int_equal(srv_journal_begin(journal, 0, false, &err), NN_OK);
     write_records(journal, 200);
     struct api_store_status status = {0};
     srv_journal_status(journal, &status);
@@ -271,7 +271,7 @@ static void a_large_record_has_a_file_of_its_size(void **state) {
     struct told told = {0};
     place_init(&place);
     struct srv_journal *journal = open_journal(&place, "here");
-    assert_int_equal(srv_journal_begin(journal, 0, &err), NN_OK);
+    assert_int_equal(srv_journal_begin(journal, 0, false, &err), NN_OK);
     const size_t size = (size_t)3 * SEGMENT + 1;
     unsigned char *bytes = calloc(size, 1);
     struct api_segment parts[600];
@@ -313,7 +313,7 @@ static void every_prefix_is_a_torn_end(void **state) {
             assert_true(cut < SRV_JOURNAL_HEADER ? whole == 0 : used_bytes(whole) <= cut);
             assert_true(cut < SRV_JOURNAL_HEADER || whole == RECORDS || used_bytes(whole + 1) > cut);
 
-            assert_int_equal(srv_journal_begin(journal, whole, &err), NN_OK);
+            assert_int_equal(srv_journal_begin(journal, whole, false, &err), NN_OK);
             write_records(journal, 3);
             srv_journal_free(journal);
             journal = open_journal(&place, "here");
@@ -410,7 +410,7 @@ static void the_inside_of_a_record_is_no_frame(void **state) {
     struct srv_journal_found found;
     place_init(&place);
     struct srv_journal *journal = open_journal(&place, "here");
-    assert_int_equal(srv_journal_begin(journal, 0, &err), NN_OK);
+    assert_int_equal(srv_journal_begin(journal, 0, false, &err), NN_OK);
     struct srv_frame frame = {.seq = 99, .durable = 98};
     srv_frame_seal(&frame, 0);
     uint64_t seq;
@@ -437,7 +437,7 @@ static void a_full_disk_refuses_and_recovers(void **state) {
     struct srv_journal_found found;
     place_init(&place);
     struct srv_journal *journal = open_journal(&place, "here");
-    assert_int_equal(srv_journal_begin(journal, 0, &err), NN_OK);
+    assert_int_equal(srv_journal_begin(journal, 0, false, &err), NN_OK);
     write_records(journal, 3);
     place.fail_reserve = ENOSPC;
     uint64_t n = 0;
@@ -477,7 +477,7 @@ static void a_failed_disk_ends_it(void **state) {
         struct srv_journal_options options = {SEGMENT, "here", note_failure, &failure};
         struct srv_journal *journal = srv_journal_new(&place.io, &options, &err);
         assert_non_null(journal);
-        assert_int_equal(srv_journal_begin(journal, 0, &err), NN_OK);
+        assert_int_equal(srv_journal_begin(journal, 0, false, &err), NN_OK);
         write_records(journal, 3);
         *(which ? &place.fail_write : &place.fail_sync) = EIO;
         assert_int_equal(append(journal, &told, &err), NN_OK);
@@ -540,7 +540,7 @@ static void threads_append_beside_one_another(void **state) {
     static struct burst burst;
     place_init(&place);
     burst = (struct burst){.journal = open_journal(&place, "here"), .mutex = PTHREAD_MUTEX_INITIALIZER};
-    assert_int_equal(srv_journal_begin(burst.journal, 0, &err), NN_OK);
+    assert_int_equal(srv_journal_begin(burst.journal, 0, false, &err), NN_OK);
     assert_int_equal(srv_journal_start(burst.journal, &err), NN_OK);
     pthread_t threads[4];
     for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&threads[i], NULL, append_some, &burst), 0);

@@ -1,0 +1,149 @@
+/* data.c - see data.h. */
+#include "data.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "world.h"
+
+#define SEGMENT_BYTES (UINT64_C(64) << 20)
+#define ATTEMPTS      3 /* to verify a directory that somebody may be writing to */
+
+static void log_line(const char *line) { fprintf(stderr, "gradd: %s\n", line); }
+
+/* --- the daemon's ------------------------------------------------------------------------------------------ */
+
+int srv_data_open(struct srv_data *data, const struct srv_settings *settings, struct nn_error *err) {
+    *data = (struct srv_data){0};
+    if (!settings->data) return NN_OK;
+    struct srv_store_options options = {
+        .segment_bytes = SEGMENT_BYTES,
+        .checkpoint_bytes = (uint64_t)settings->journal_size,
+        .checkpoint_ms = settings->checkpoint_interval * 1000,
+        .snapshots = (int)settings->snapshots,
+        .other_numbers = settings->replay_other == 1,
+        .accept_loss = settings->accept_loss == 1,
+        .threads = true,
+        .now_ms = srv_wall_ms,
+        .log = log_line,
+    };
+    data->directory = srv_directory_open(settings->data, 0, err);
+    if (data->directory) data->store = srv_store_new(srv_directory_io(data->directory), &options, err);
+    return (int)err->code;
+}
+
+const struct api_store *srv_data_api(const struct srv_data *data) {
+    return data->store ? srv_store_api(data->store) : NULL;
+}
+
+int srv_data_recover(struct srv_data *data, struct api *api, struct nn_error *err) {
+    return data->store ? srv_store_recover(data->store, api, false, err) : NN_OK;
+}
+
+int srv_data_finish(struct srv_data *data, struct nn_error *err) {
+    return data->store ? srv_store_finish(data->store, err) : NN_OK;
+}
+
+void srv_data_close(struct srv_data *data) {
+    srv_store_free(data->store);
+    srv_directory_close(data->directory);
+    *data = (struct srv_data){0};
+}
+
+/* --- gradd verify ------------------------------------------------------------------------------------------ */
+
+struct names {
+    char (*names)[API_MAX_MODEL_NAME + 1];
+    size_t n, room;
+};
+
+static void note_name(void *arg, const char *name) {
+    struct names *names = arg;
+    if (names->n == names->room) {
+        size_t room = names->room ? 2 * names->room : 16;
+        void *more = reallocarray(names->names, room, sizeof *names->names);
+        if (!more) return; /* it is told that fewer are there than were recovered */
+        names->names = more;
+        names->room = room;
+    }
+    snprintf(names->names[names->n++], sizeof *names->names, "%s", name);
+}
+
+static int by_name(const void *a, const void *b) { return strcmp(a, b); }
+
+static int print_models(struct api *api, FILE *out, struct nn_error *err) {
+    struct names names = {0};
+    int code = api_models_stored(api, note_name, &names, err);
+    if (!code && names.n) qsort(names.names, names.n, sizeof *names.names, by_name);
+    for (size_t i = 0; i < names.n && !code; i++) {
+        struct api_snapshot *snapshot = api_snapshot_take(api, names.names[i], NULL, 0, err);
+        code = (int)err->code;
+        if (snapshot)
+            fprintf(out, "%s: version %llu, as of record %llu\n", snapshot->model,
+                    (unsigned long long)snapshot->version, (unsigned long long)snapshot->seq);
+        api_snapshot_free(snapshot);
+    }
+    free(names.names);
+    return code;
+}
+
+/* What a store says goes where verify prints; there is one verify a process. */
+static FILE *verify_out;
+static void print_line(const char *line) { fprintf(verify_out, "%s\n", line); }
+
+/* Limits that were chosen for a daemon are none here. */
+static struct api *open_service(const struct api_store *store, struct nn_error *err) {
+    static char *const nothing[] = {NULL};
+    struct srv_settings settings;
+    enum srv_wish wish;
+    struct api *api = NULL;
+    if (srv_settings_load(&settings, 1, nothing, nothing, &wish, err) == NN_OK) {
+        settings.memory = INT64_MAX / 4;
+        settings.max_models = settings.max_keys = 10000000;
+        api = srv_world_api(&settings, NULL, store, err);
+    }
+    srv_settings_fini(&settings);
+    return api;
+}
+
+static bool verify_once(const struct srv_io *io, FILE *out, struct nn_error *err) {
+    struct srv_store_options options = {
+        .segment_bytes = SEGMENT_BYTES,
+        .checkpoint_bytes = UINT64_MAX,
+        .snapshots = 1,
+        .accept_loss = true, /* so that all of the damage is found */
+        .now_ms = srv_wall_ms,
+        .log = print_line,
+    };
+    verify_out = out;
+    struct srv_store *store = srv_store_new(io, &options, err);
+    struct api *api = store ? open_service(srv_store_api(store), err) : NULL;
+    bool good = false;
+    if (api && srv_store_recover(store, api, true, err) == NN_OK && print_models(api, out, err) == NN_OK)
+        good = !srv_store_damaged(store);
+    api_free(api);
+    srv_store_free(store);
+    return good;
+}
+
+bool srv_data_verify(const char *path, FILE *out, struct nn_error *err) {
+    struct srv_directory *directory = srv_directory_open(path, 1, err);
+    bool good = false;
+    /* A daemon that is at it removes files that were about to be read: what looks bad is looked at again. */
+    for (int attempt = 1; directory && !good && attempt <= ATTEMPTS; attempt++) {
+        char *text = NULL;
+        size_t size = 0;
+        FILE *told = open_memstream(&text, &size);
+        if (!told) {
+            nn_fail(err, NN_E_NOMEM, "no memory to verify %s", path);
+            break;
+        }
+        *err = (struct nn_error){0};
+        good = verify_once(srv_directory_io(directory), told, err);
+        fclose(told);
+        if (good || attempt == ATTEMPTS) fputs(text, out);
+        free(text);
+    }
+    srv_directory_close(directory);
+    return good;
+}

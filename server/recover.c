@@ -1,0 +1,284 @@
+/* recover.c - bringing the service to where it was: the newest checkpoint that is whole, of each model its newest good
+ * snapshot, and the records of the journal behind them. See store.h for the files.
+ *
+ * What is damaged is told of, one line each. An older snapshot, or an older checkpoint, is as good where the journal
+ * reaches back to it, and it does for the two newest checkpoints. Where something is lost nevertheless, the start is
+ * refused, unless options.accept_loss; then a checkpoint follows at once, so that the next start sees none of it. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store_inside.h"
+
+struct recovery {
+    struct srv_store *store;
+    struct api *api;
+    struct nn_error *err;
+    struct srv_checkpoint *whole[2]; /* newest first */
+    uint64_t highest, clean;         /* numbers of names that were seen */
+    uint64_t durable;                /* records up to this one are known to have been */
+    uint64_t after;                  /* the first record that is needed comes behind it */
+    bool worse;                      /* something is not as it was, or older than it was */
+    bool lost;                       /* and something is gone, which is accepted */
+    struct srv_journal_found found;
+    void *keys;
+    size_t keys_size;
+};
+
+/* Something is gone: the start is refused, unless that is accepted. */
+static int lose(struct recovery *recovery, const struct nn_error *what) {
+    srv_store_say(recovery->store, "%s", what->text);
+    recovery->worse = recovery->lost = true;
+    if (recovery->store->options.accept_loss) return NN_OK;
+    return nn_fail(recovery->err, NN_E_CORRUPT, "%s", what->text);
+}
+
+/* --- checkpoints ------------------------------------------------------------------------------------------ */
+
+static void note_name(void *arg, const char *name) {
+    static const char *const numbered[] = {"checkpoint-", "keys-", "snapshot-"};
+    struct recovery *recovery = arg;
+    for (size_t i = 0; i < sizeof numbered / sizeof numbered[0]; i++) {
+        uint64_t number = srv_name_number(name, numbered[i]);
+        if (number > recovery->highest) recovery->highest = number;
+    }
+    uint64_t number = srv_name_number(name, "clean-");
+    if (number > recovery->clean) recovery->clean = number;
+}
+
+struct search {
+    uint64_t below, number;
+};
+
+static void note_next(void *arg, const char *name) {
+    struct search *search = arg;
+    uint64_t number = srv_name_number(name, "checkpoint-");
+    if (number < search->below && number > search->number) search->number = number;
+}
+
+static int read_checkpoint(struct recovery *recovery, uint64_t number, struct srv_checkpoint **checkpoint,
+                           struct nn_error *err) {
+    char name[SRV_FILE_NAME];
+    void *text = NULL;
+    size_t size;
+    srv_checkpoint_name(name, number);
+    int code = srv_file_read(recovery->store->io, name, NULL, &text, &size, err);
+    if (code) return code;
+    *checkpoint = srv_checkpoint_parse(text, size, number, err);
+    free(text);
+    return (int)err->code;
+}
+
+/* The two newest that are whole. */
+static int find_checkpoints(struct recovery *recovery) {
+    const struct srv_io *io = recovery->store->io;
+    struct nn_error damage = {0};
+    int n = 0, code = io->list(io->self, note_name, recovery);
+    struct search search = {.below = UINT64_MAX};
+    while (!code && n < 2) {
+        struct nn_error why = {0};
+        search.number = 0;
+        if ((code = io->list(io->self, note_next, &search)) || search.number == 0) break;
+        search.below = search.number;
+        if (read_checkpoint(recovery, search.number, &recovery->whole[n], &why) == NN_OK) {
+            if (recovery->whole[n]->last > recovery->durable) recovery->durable = recovery->whole[n]->last;
+            n++;
+            continue;
+        }
+        if (why.code == NN_E_NOMEM) return nn_fail(recovery->err, NN_E_NOMEM, "%s", why.text);
+        srv_store_say(recovery->store, "%s", why.text);
+        nn_fail(&damage, why.code, "%s", why.text);
+        if (n == 0) recovery->worse = true;
+    }
+    if (code)
+        return nn_fail(recovery->err, NN_E_STORE, "the directory cannot be listed: %s", strerror(-code));
+    /* Nothing to go on from, and to go on without would be to throw the snapshots away. */
+    if (n == 0 && damage.code) return nn_fail(recovery->err, NN_E_CORRUPT, "%s", damage.text);
+    return NN_OK;
+}
+
+/* Of the whole ones the first whose keys are good as well: without them a change could be made twice. */
+static int choose_checkpoint(struct recovery *recovery) {
+    struct srv_store *store = recovery->store;
+    struct nn_error damage = {0};
+    int chosen = 0;
+    for (; chosen < 2 && recovery->whole[chosen]; chosen++) {
+        const struct srv_checkpoint *checkpoint = recovery->whole[chosen];
+        char name[SRV_FILE_NAME];
+        struct nn_error why = {0};
+        if (checkpoint->keys_number == 0) break;
+        srv_keys_name(name, checkpoint->keys_number);
+        if (!srv_file_read(store->io, name, &checkpoint->keys, &recovery->keys, &recovery->keys_size, &why))
+            break;
+        if (why.code == NN_E_NOMEM) return nn_fail(recovery->err, NN_E_NOMEM, "%s", why.text);
+        srv_store_say(store, "%s", why.text);
+        nn_fail(&damage, why.code, "%s", why.text);
+        recovery->worse = true;
+    }
+    if (chosen > 0 && (chosen == 2 || !recovery->whole[chosen])) {
+        if (lose(recovery, &damage)) return NN_E_CORRUPT;
+        chosen = 0;
+    }
+    store->newest = recovery->whole[chosen];
+    store->older = chosen == 0 ? recovery->whole[1] : NULL;
+    recovery->whole[chosen] = NULL;
+    if (chosen == 0) recovery->whole[1] = NULL;
+    recovery->after = store->newest ? store->newest->begin : 0;
+    return NN_OK;
+}
+
+/* --- models ----------------------------------------------------------------------------------------------- */
+
+static int load_snapshot(struct recovery *recovery, const struct srv_stored_model *model, int i, uint64_t seq,
+                         struct nn_error *err) {
+    const struct srv_stored *stored = &model->snapshots[i];
+    char name[SRV_FILE_NAME];
+    void *bytes = NULL;
+    size_t size = 0;
+    struct nn_error why = {0};
+    srv_snapshot_name(name, model->name, stored->number);
+    int code = srv_file_read(recovery->store->io, name, &stored->sum, &bytes, &size, err);
+    if (!code && (code = api_recover_model(recovery->api, bytes, size, seq, &why)))
+        nn_fail(err, why.code, "%s: %s", name, why.text);
+    free(bytes);
+    return code;
+}
+
+/* Whether all records behind `seq` can be there. */
+static bool reaches_back(const struct recovery *recovery, uint64_t seq) {
+    uint64_t first = srv_journal_first(recovery->store->journal);
+    return seq >= recovery->durable || (first > 0 && first <= seq + 1);
+}
+
+static int load_model(struct recovery *recovery, const struct srv_stored_model *model) {
+    struct nn_error damage = {0};
+    for (int i = 0; i < model->n; i++) {
+        uint64_t seq = model->snapshots[i].seq;
+        struct nn_error why = {0};
+        bool whole = i == 0 || reaches_back(recovery, seq);
+        if (!whole) {
+            /* Then it stays as it was there: the records that are left do not follow. */
+            if (lose(recovery, &damage)) return NN_E_CORRUPT;
+            seq = UINT64_MAX;
+        }
+        if (load_snapshot(recovery, model, i, seq, &why) == NN_OK) {
+            if (seq < recovery->after) recovery->after = seq;
+            if (i > 0)
+                srv_store_say(recovery->store,
+                              "model \"%s\" comes from an older snapshot, of version %" PRIu64, model->name,
+                              model->snapshots[i].told.version);
+            return NN_OK;
+        }
+        if (why.code == NN_E_NOMEM) return nn_fail(recovery->err, NN_E_NOMEM, "%s", why.text);
+        if (i + 1 < model->n) srv_store_say(recovery->store, "%s", why.text);
+        nn_fail(&damage, NN_E_CORRUPT, "%s", why.text);
+        recovery->worse = true;
+    }
+    return lose(recovery, &damage);
+}
+
+/* --- records ---------------------------------------------------------------------------------------------- */
+
+#define HISTORY_ENDS (-1)
+
+static int replay_record(void *arg, const struct srv_record *record, struct nn_error *err) {
+    struct recovery *recovery = arg;
+    struct srv_store *store = recovery->store;
+    struct nn_error why = {0};
+    if (strcmp(record->fingerprint, store->fingerprint) != 0 && !store->options.other_numbers) {
+        nn_fail(&why, NN_E_CORRUPT,
+                "%s: records from %" PRIu64
+                " on were written by another build or on another machine, and may not "
+                "lead to the same numbers here (--replay-other yes replays them)",
+                record->file, record->seq);
+        return lose(recovery, &why) ? (int)recovery->err->code : HISTORY_ENDS;
+    }
+    int code = api_recover_record(recovery->api, record->seq, record->bytes, record->size, &why);
+    if (!code) return NN_OK;
+    if (code != NN_E_CORRUPT) {
+        *err = why;
+        return code;
+    }
+    char *what = api_record_describe(record->bytes, record->size);
+    struct nn_error where = {0};
+    nn_fail(&where, NN_E_CORRUPT, "%s at byte %" PRIu64 ", record %" PRIu64 " (%s): %s", record->file,
+            record->offset, record->seq, what ? what : "", why.text);
+    free(what);
+    /* Of this model no later one will follow either, and each says so; others go on. */
+    return lose(recovery, &where);
+}
+
+static int replay(struct recovery *recovery) {
+    struct srv_store *store = recovery->store;
+    struct nn_error why = {0};
+    int code = srv_journal_read(store->journal, recovery->after, recovery->durable, replay_record, recovery,
+                                &recovery->found, &why);
+    if (code == NN_OK || code == HISTORY_ENDS) return NN_OK;
+    if (recovery->err->code) return (int)recovery->err->code;
+    if (code == NN_E_CORRUPT) return lose(recovery, &why);
+    *recovery->err = why;
+    return code;
+}
+
+/* --- the whole -------------------------------------------------------------------------------------------- */
+
+static int load_all(struct recovery *recovery) {
+    struct srv_store *store = recovery->store;
+    int code;
+    if ((code = find_checkpoints(recovery)) || (code = choose_checkpoint(recovery))) return code;
+    store->number = recovery->highest;
+    for (size_t i = 0; store->newest && i < store->newest->n_models; i++)
+        if ((code = load_model(recovery, &store->newest->models[i]))) return code;
+    return replay(recovery);
+}
+
+/* The last number that must not be given out again. */
+static uint64_t last_number(const struct recovery *recovery) {
+    uint64_t last = recovery->lost ? recovery->found.highest : recovery->found.last;
+    return last > recovery->durable ? last : recovery->durable;
+}
+
+static void tell(const struct recovery *recovery, bool clean) {
+    const struct srv_store *store = recovery->store;
+    if (!store->newest && recovery->found.records == 0) return;
+    char checkpoint[64] = "no checkpoint";
+    if (store->newest) snprintf(checkpoint, sizeof checkpoint, "checkpoint %" PRIu64, store->newest->number);
+    srv_store_say(
+        store, "recovered %zu models from %s and %" PRIu64 " records behind it%s%s",
+        store->newest ? store->newest->n_models : 0, checkpoint, recovery->found.records,
+        clean ? ", after a clean stop" : "",
+        recovery->found.torn ? "; the journal's end was torn, which loses nothing that was confirmed" : "");
+}
+
+/* What was read is made sure of, and what nobody needs is removed; then changes may come. */
+static int open_for_changes(struct recovery *recovery) {
+    struct srv_store *store = recovery->store;
+    struct nn_error *err = recovery->err;
+    int code = srv_journal_settle(store->journal, recovery->after, err);
+    if (!code) code = srv_journal_begin(store->journal, last_number(recovery), false, err);
+    if (!code && recovery->lost) code = srv_store_take(store, true, err);
+    /* The mark of a clean stop goes too, before there is anything that it would deny. */
+    if (!code) code = srv_store_tidy(store, err);
+    if (!code && store->options.threads) code = srv_store_start(store, recovery->found.records > 0, err);
+    return code;
+}
+
+int srv_store_recover(struct srv_store *store, struct api *api, bool read_only, struct nn_error *err) {
+    struct recovery recovery = {.store = store, .api = api, .err = err};
+    store->api = api;
+    api_recover_begin(api);
+    int code = load_all(&recovery);
+    if (!code && recovery.keys)
+        code = api_recover_keys(api, recovery.keys, recovery.keys_size, last_number(&recovery), err);
+    bool clean = !recovery.worse && recovery.found.records == 0 && !recovery.found.torn &&
+                 (store->newest ? recovery.clean == store->newest->number : recovery.highest == 0);
+    if (!code) code = api_recover_end(api, clean, err);
+    if (!code) tell(&recovery, clean);
+    store->damaged = recovery.worse;
+    if (!code && read_only) code = srv_journal_begin(store->journal, last_number(&recovery), true, err);
+    if (!code && !read_only) code = open_for_changes(&recovery);
+    free(recovery.keys);
+    for (int i = 0; i < 2; i++) srv_checkpoint_free(recovery.whole[i]);
+    return code;
+}

@@ -1,0 +1,18 @@
+/* world.h - what the API sees of the world: clocks, entropy, the compute threads. */
+#ifndef SRV_WORLD_H
+#define SRV_WORLD_H
+
+#include "config.h"
+#include "pool.h"
+
+#define SRV_VERSION_TEXT "0.1.0"
+
+int64_t srv_now_ms(void);  /* monotonic */
+int64_t srv_wall_ms(void); /* since 1970 */
+
+/* A service with these settings. `pool` NULL: all of it runs on its callers' threads; `store` NULL: nothing outlives
+ * the process. Both outlive it. */
+struct api *srv_world_api(const struct srv_settings *settings, struct srv_pool *pool,
+                          const struct api_store *store, struct nn_error *err);
+
+#endif
