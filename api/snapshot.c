@@ -13,7 +13,6 @@
 struct owned_snapshot {
     struct api_snapshot snapshot;
     struct api *api;
-    char incarnation[17];
     struct nn_params *params; /* a reference */
     struct nn_arena *arena;   /* names, segments, lists */
     void *copy;               /* of the optimizer's state and the buffer */
@@ -46,7 +45,7 @@ static struct owned_snapshot *snapshot_new(struct api_request *request, const st
     owned->api = request->api;
     memcpy(owned->snapshot.model, model->name, sizeof owned->snapshot.model);
     memcpy(owned->snapshot.birth, model->birth, sizeof owned->snapshot.birth);
-    memcpy(owned->incarnation, model->incarnation, sizeof owned->incarnation);
+    memcpy(owned->snapshot.incarnation, model->incarnation, sizeof owned->snapshot.incarnation);
     owned->snapshot.changes = model->changes;
     owned->snapshot.version = nn_params_version(model->params);
     owned->snapshot.time_ms = env->wall_ms(env->self);
@@ -289,7 +288,7 @@ void api_snapshot_durable(struct api *api, const struct api_snapshot *snapshot) 
         return;
     }
     struct api_model *model = request->model;
-    if (strcmp(model->incarnation, ((const struct owned_snapshot *)snapshot)->incarnation) == 0) {
+    if (strcmp(model->incarnation, snapshot->incarnation) == 0) {
         pthread_mutex_lock(&api->lock);
         bool stored = model->policy.durability != API_DURABLE_NONE;
         if (stored && (int64_t)snapshot->version > model->durable_version)

@@ -67,6 +67,7 @@ int api_models_stored(struct api *api, void (*each)(void *arg, const char *name)
 struct api_snapshot {
     char model[API_MAX_MODEL_NAME + 1];
     char birth[17];   /* tells it from others that have the name before or after it */
+    char incarnation[17];
     uint64_t seq;     /* all records up to this one that concern the model are in it, and none behind */
     uint64_t changes; /* that the model has had */
     uint64_t version;
@@ -84,7 +85,8 @@ void api_snapshot_free(struct api_snapshot *snapshot);
 /* The Idempotency-Keys that are remembered, malloc'ed; to be saved after the snapshots were taken, and before they
  * are durable together. NN_E_NOMEM. */
 int api_keys_save(struct api *api, void **bytes, size_t *size, struct nn_error *err);
-/* The checkpoint that this snapshot is of is durable; who waited for that is answered. */
+/* The checkpoint that this snapshot is of is durable; who waited for that is answered. It may be a copy, without the
+ * bytes. */
 void api_snapshot_durable(struct api *api, const struct api_snapshot *snapshot);
 /* The store has failed, or a checkpoint that somebody wanted has: those who wait for one get `err`. */
 void api_checkpoint_failed(struct api *api, const struct nn_error *err);

@@ -86,10 +86,10 @@ static int find_checkpoints(struct recovery *recovery) {
             n++;
             continue;
         }
-        if (why.code == NN_E_NOMEM) return nn_fail(recovery->err, NN_E_NOMEM, "%s", why.text);
+        if (why.code != NN_E_CORRUPT) return nn_fail(recovery->err, why.code, "%s", why.text);
         srv_store_say(recovery->store, "%s", why.text);
         nn_fail(&damage, why.code, "%s", why.text);
-        if (n == 0) recovery->worse = true;
+        recovery->worse = true;
     }
     if (code)
         return nn_fail(recovery->err, NN_E_STORE, "the directory cannot be listed: %s", strerror(-code));
@@ -111,7 +111,7 @@ static int choose_checkpoint(struct recovery *recovery) {
         srv_keys_name(name, checkpoint->keys_number);
         if (!srv_file_read(store->io, name, &checkpoint->keys, &recovery->keys, &recovery->keys_size, &why))
             break;
-        if (why.code == NN_E_NOMEM) return nn_fail(recovery->err, NN_E_NOMEM, "%s", why.text);
+        if (why.code != NN_E_CORRUPT) return nn_fail(recovery->err, why.code, "%s", why.text);
         srv_store_say(store, "%s", why.text);
         nn_fail(&damage, why.code, "%s", why.text);
         recovery->worse = true;
@@ -170,7 +170,7 @@ static int load_model(struct recovery *recovery, const struct srv_stored_model *
                               model->snapshots[i].told.version);
             return NN_OK;
         }
-        if (why.code == NN_E_NOMEM) return nn_fail(recovery->err, NN_E_NOMEM, "%s", why.text);
+        if (why.code != NN_E_CORRUPT) return nn_fail(recovery->err, why.code, "%s", why.text);
         if (i + 1 < model->n) srv_store_say(recovery->store, "%s", why.text);
         nn_fail(&damage, NN_E_CORRUPT, "%s", why.text);
         recovery->worse = true;
@@ -242,13 +242,11 @@ static uint64_t last_number(const struct recovery *recovery) {
 static void tell(const struct recovery *recovery, bool clean) {
     const struct srv_store *store = recovery->store;
     if (!store->newest && recovery->found.records == 0) return;
-    char checkpoint[64] = "no checkpoint";
-    if (store->newest) snprintf(checkpoint, sizeof checkpoint, "checkpoint %" PRIu64, store->newest->number);
     srv_store_say(
-        store, "recovered %zu models from %s and %" PRIu64 " records behind it%s%s",
-        store->newest ? store->newest->n_models : 0, checkpoint, recovery->found.records,
-        clean ? ", after a clean stop" : "",
-        recovery->found.torn ? "; the journal's end was torn, which loses nothing that was confirmed" : "");
+        store, "recovered from checkpoint %" PRIu64 ": models: %zu, records behind it: %" PRIu64 "%s%s",
+        store->newest ? store->newest->number : 0, store->newest ? store->newest->n_models : 0,
+        recovery->found.records, clean ? "; the stop was clean" : "",
+        recovery->found.torn ? "; the journal's end is torn, which nobody was told was stored" : "");
 }
 
 /* What was read is made sure of, and what nobody needs is removed; then changes may come. */
@@ -276,6 +274,7 @@ int srv_store_recover(struct srv_store *store, struct api *api, bool read_only, 
     if (!code) code = api_recover_end(api, clean, err);
     if (!code) tell(&recovery, clean);
     store->damaged = recovery.worse;
+    store->known = clean;
     if (!code && read_only) code = srv_journal_begin(store->journal, last_number(&recovery), true, err);
     if (!code && !read_only) code = open_for_changes(&recovery);
     free(recovery.keys);

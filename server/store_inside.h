@@ -22,7 +22,8 @@ struct srv_store {
 
     pthread_mutex_t taking; /* held by who takes a checkpoint */
     uint64_t number;        /* the highest of a checkpoint that was tried */
-    bool own;               /* whether this process has taken one */
+    /* Whether the newest snapshots show models of their incarnation now, and so may do if nothing has changed. */
+    bool known;
 
     pthread_mutex_t mutex; /* guards all below */
     /* The two newest that are durable; either may be NULL. They are changed by who holds `taking` too. */

@@ -74,8 +74,7 @@ static int skip_model(struct taking *taking, struct srv_stored_model *model,
 static int take_model(struct taking *taking, struct srv_stored_model *model, struct nn_error *err) {
     struct srv_store *store = taking->store;
     const struct srv_stored_model *old = srv_checkpoint_find(taking->before, model->name);
-    /* What an earlier process took is not asked about: its counting of changes was another. */
-    bool known = old && store->own;
+    bool known = old && store->known;
     struct nn_error why = {0};
     struct api_snapshot *snapshot =
         api_snapshot_take(store->api, model->name, known ? old->snapshots[0].birth : NULL,
@@ -161,7 +160,7 @@ static void publish(struct taking *taking) {
     pthread_mutex_unlock(&store->mutex);
     taking->next = NULL;
     srv_checkpoint_free(gone);
-    store->own = true;
+    store->known = true;
 }
 
 /* What a checkpoint must not promise without: the records that its snapshots have are durable too. */
