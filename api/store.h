@@ -66,7 +66,7 @@ int api_models_stored(struct api *api, void (*each)(void *arg, const char *name)
 /* One model as it was at an instant at which it was nobody's turn to change it. */
 struct api_snapshot {
     char model[API_MAX_MODEL_NAME + 1];
-    char birth[17];   /* tells it from others that have the name before or after it */
+    char birth[17]; /* tells it from others that have the name before or after it */
     char incarnation[17];
     uint64_t seq;     /* all records up to this one that concern the model are in it, and none behind */
     uint64_t changes; /* that the model has had */

@@ -121,8 +121,8 @@ static bool verify_once(const struct srv_io *io, FILE *out, struct nn_error *err
     bool good = false;
     if (api && srv_store_recover(store, api, true, err) == NN_OK && print_models(api, out, err) == NN_OK)
         good = !srv_store_damaged(store);
-    api_free(api);
     srv_store_free(store);
+    api_free(api);
     return good;
 }
 

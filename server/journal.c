@@ -315,7 +315,7 @@ static int write_entries(struct srv_journal *journal, struct srv_entry *entries,
     struct batch batch = {.journal = journal};
     int code = NN_OK;
     for (struct srv_entry *entry = entries; entry && !code; entry = entry->next) {
-        if (entry->segment != batch.segment) {
+        if (!batch.segment || entry->segment != batch.segment) {
             if ((code = write_batch(&batch, err)) || (code = begin_segment(journal, entry->segment, err)))
                 break;
             batch.segment = entry->segment;
@@ -327,7 +327,7 @@ static int write_entries(struct srv_journal *journal, struct srv_entry *entries,
 
     const struct srv_segment *synced = NULL;
     for (const struct srv_entry *entry = entries; entry && !code; entry = entry->next) {
-        if (entry->segment == synced) continue;
+        if (synced && entry->segment == synced) continue;
         synced = entry->segment;
         int failed = journal->io->sync(journal->io->self, synced->file);
         if (failed) code = fail_write(err, synced, "synced", failed);

@@ -149,8 +149,8 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
 out:
     srv_pool_free(pool);
     srv_http_free(http);
+    srv_data_close(&data); /* which may be at a checkpoint still */
     api_free(api);
-    srv_data_close(&data);
     srv_listener_free(listener);
     srv_tls_fini(&tls);
     return (int)err->code;

@@ -47,7 +47,7 @@ static int write_snapshot(struct taking *taking, struct srv_stored_model *model,
         .told = {snapshot->version, snapshot->time_ms},
     };
     snprintf(stored.birth, sizeof stored.birth, "%s", snapshot->birth);
-    if (snapshot->unchanged) {
+    if (snapshot->unchanged && old) {
         stored = old->snapshots[0];
         stored.seq = snapshot->seq;
     } else {

@@ -287,7 +287,7 @@ static void a_large_record_has_a_file_of_its_size(void **state) {
     struct stat status;
     path_of(&place, 1, path);
     assert_int_equal(stat(path, &status), 0);
-    assert_true((size_t)status.st_size >= size && status.st_size < 4 * SEGMENT);
+    assert_true((size_t)status.st_size >= size && (size_t)status.st_size < (size_t)4 * SEGMENT);
     path_of(&place, 2, path);
     assert_int_equal(stat(path, &status), 0);
     place_fini(&place);
