@@ -261,6 +261,7 @@ static int fail_write(struct nn_error *err, const struct srv_segment *segment, c
 static int write_batch(struct batch *batch, struct nn_error *err) {
     const struct srv_io *io = batch->journal->io;
     if (batch->n == 0) return NN_OK;
+    assert(batch->segment);
     int code = io->write(io->self, batch->segment->file, batch->parts, batch->n, batch->offset);
     if (code) return fail_write(err, batch->segment, "written", code);
     batch->offset += batch->size;
