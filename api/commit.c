@@ -330,11 +330,10 @@ int api_append_state_take(struct api_request *request, struct api_snapshot *stat
     }
     loose->segments[0] = (struct api_segment){loose->head, size};
     memcpy(loose->segments + 1, state->segments, state->n_segments * sizeof *state->segments);
-    if (store->append(store->self, loose->segments, state->n_segments + 1, loose_free, loose, &model->seq,
-                      err) == NN_OK)
-        return NN_OK;
-    loose_free(loose, false);
-    return (int)err->code;
+    int code = store->append(store->self, loose->segments, state->n_segments + 1, loose_free, loose,
+                             &model->seq, err);
+    if (code) loose_free(loose, false);
+    return code; /* cppcheck-suppress memleak ; it is the store's now, which calls loose_free */
 }
 
 /* --- before a turn ------------------------------------------------------------------------------------ */

@@ -42,9 +42,8 @@ struct api_model_size {
 struct api_model {
     atomic_int refs;
     char name[API_MAX_MODEL_NAME + 1];
-    char incarnation[17];
+    char incarnation[17], birth[17]; /* birth: its first incarnation */
     struct nn_graph *graph;
-    char birth[17]; /* its first incarnation */
     uint64_t seed;
     struct api_model_size size;
 

@@ -125,19 +125,18 @@ struct api_request {
     int64_t samples;       /* that the gradient is of */
 
     /* To be durable: see commit.h. */
-    bool repeatable;   /* a pass from inputs: carried out again, it gives the same gradient */
-    bool wait;         /* the answer waits until the change is durable */
-    bool makes;        /* another version, */
-    uint64_t made;     /* this one */
-    uint64_t change;   /* which of the model's it is */
-    int raised;        /* the durability that it gives the model: enum api_durability */
-    uint64_t drawn[4]; /* random numbers */
-    int n_drawn;
+    bool repeatable;               /* a pass from inputs: carried out again, it gives the same gradient */
+    bool wait;                     /* the answer waits until the change is durable */
+    bool quiet;                    /* the service's own: nobody reads its answer */
+    bool makes;                    /* another version: `made` */
+    int raised;                    /* the durability that it gives the model: enum api_durability */
+    uint64_t made, change;         /* and which of the model's changes it is */
+    uint64_t drawn[4];             /* random numbers */
+    int n_drawn;                   /* of them */
     struct api_model *restored;    /* that is to take the model's place */
     struct nn_grads *sum;          /* of its round, where that is not `grads` */
     struct api_commit *commit;     /* NULL: nothing is written down of it */
     struct api_request *followers; /* that are answered with it: the rest of its round */
-    bool quiet;                    /* the service's own: nobody reads its answer */
     struct api_replay *replay;     /* quiet, too; NULL: it is carried out for the first time */
 };
 

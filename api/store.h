@@ -79,8 +79,8 @@ struct api_snapshot {
 /* Waits for the model's turn. `birth` and `changes` are those of the last snapshot that was taken of it, or NULL
  * and 0. NULL: NN_E_NOT_FOUND (it is gone, or stored no more), NN_E_BUSY (no room in the memory budget now),
  * NN_E_NOMEM. */
-struct api_snapshot *api_snapshot_take(struct api *api, const char *model, const char *birth,
-                                       uint64_t changes, struct nn_error *err);
+struct api_snapshot *api_snapshot_take(struct api *api, const char *name, const char *birth, uint64_t changes,
+                                       struct nn_error *err);
 void api_snapshot_free(struct api_snapshot *snapshot);
 /* The Idempotency-Keys that are remembered, malloc'ed; to be saved after the snapshots were taken, and before they
  * are durable together. NN_E_NOMEM. */

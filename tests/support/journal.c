@@ -110,7 +110,7 @@ static void save(void *arg, const char *name) {
     struct api_snapshot *snapshot = api_snapshot_take(checkpoint->api, name, newest ? newest->birth : NULL,
                                                       newest ? newest->changes : 0, &err);
     assert_non_null(snapshot);
-    if (snapshot->unchanged) {
+    if (newest && snapshot->unchanged) {
         newest->seq = snapshot->seq;
     } else {
         struct test_saved *saved = &journal->saved[journal->n_saved++];
