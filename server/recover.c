@@ -269,8 +269,10 @@ int srv_store_recover(struct srv_store *store, struct api *api, bool read_only, 
     int code = load_all(&recovery);
     if (!code && recovery.keys)
         code = api_recover_keys(api, recovery.keys, recovery.keys_size, last_number(&recovery), err);
-    bool clean = !recovery.worse && recovery.found.records == 0 && !recovery.found.torn &&
-                 (store->newest ? recovery.clean == store->newest->number : recovery.highest == 0);
+    /* A torn end may be older than a clean stop: its file is kept as long as those before it. */
+    bool clean = !recovery.worse && recovery.found.records == 0 &&
+                 (store->newest ? recovery.clean == store->newest->number
+                                : recovery.highest == 0 && !recovery.found.torn);
     if (!code) code = api_recover_end(api, clean, err);
     if (!code) tell(&recovery, clean);
     store->damaged = recovery.worse;
