@@ -11,6 +11,7 @@ static bool is_token(const char *name) {
 }
 
 void srv_head_add(struct srv_head *head, const char *name, const char *value) {
+    head->size += strlen(name) + strlen(value) + strlen(": \r\n");
     if (!is_token(name)) head->bad_name = true;
     if (strcasecmp(name, "Host") == 0) head->hosts++;
     if (strcasecmp(name, "Origin") == 0) head->origins++;

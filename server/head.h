@@ -6,10 +6,12 @@
 #define SRV_HEAD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /* What the headers come to; begins as zeros. */
 struct srv_head {
     int hosts, lengths, codings, origins;
+    size_t size;        /* of all lines, as they are written without needless blanks */
     bool chunked;       /* the last coding is */
     bool bad_name;      /* a header's name is not a token */
     bool continues;     /* Expect: 100-continue */

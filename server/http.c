@@ -61,14 +61,22 @@ static void count_out(struct srv_http *http, bool answering) {
     pthread_mutex_unlock(&http->mutex);
 }
 
-static int64_t now_ms(void) {
+int64_t srv_exchange_now_ms(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
 }
 
-static void note_activity(struct srv_http *http) {
-    atomic_store_explicit(&http->last_read_ms, now_ms(), memory_order_relaxed);
+static int64_t note_activity(struct srv_http *http) {
+    int64_t now = srv_exchange_now_ms();
+    atomic_store_explicit(&http->last_read_ms, now, memory_order_relaxed);
+    return now;
+}
+
+bool srv_exchange_allow(struct srv_exchange *x, int64_t since_ms, uint64_t bytes, bool answered) {
+    const struct srv_http_options *options = &x->http->options;
+    int64_t earned_ms = (int64_t)((double)bytes * 1000 / (double)options->body_rate);
+    return srv_watched_set(x->watched, since_ms + options->body_timeout_ms + earned_ms, answered);
 }
 
 static void drop_body(struct srv_exchange *x) {
@@ -90,13 +98,17 @@ static void *begin(void *self, const char *target, struct MHD_Connection *connec
     struct srv_http *http = self;
     struct srv_exchange *x = calloc(1, sizeof *x);
     char *copy = strdup(target ? target : ""); /* a request line may have none */
-    if (!x || !copy || !srv_exchange_count_in(http, 1, 0)) {
+    struct srv_watched *watched =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    int64_t now = note_activity(http);
+    if (!x || !copy || !watched || !srv_watched_hasten(watched, now + http->options.header_timeout_ms) ||
+        !srv_exchange_count_in(http, 1, 0)) {
         free(x);
         free(copy);
         return NULL;
     }
-    note_activity(http);
     x->http = http;
+    x->watched = watched;
     x->connection = connection;
     x->raw_target = copy;
     x->id = atomic_fetch_add(&http->next_id, 1);
@@ -108,15 +120,16 @@ static void *begin(void *self, const char *target, struct MHD_Connection *connec
 static void log_exchange(const struct srv_exchange *x, bool whole) {
     char peer[SRV_PEER_NAME];
     struct timespec now;
+    bool too_slow = x->stage < WAITING && srv_watched_is_overdue(x->watched);
     srv_peer_name(srv_exchange_address(x->connection), peer);
     clock_gettime(CLOCK_MONOTONIC, &now);
     int64_t us = (now.tv_sec - x->began_monotonic.tv_sec) * INT64_C(1000000) +
                  (now.tv_nsec - x->began_monotonic.tv_nsec) / 1000;
-    int status = x->status;
+    int status = too_slow ? nn_code_info(NN_E_TIMEOUT)->status : x->status;
     const union MHD_ConnectionInfo *queued;
     if (!status && (queued = MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_HTTP_STATUS)))
         status = (int)queued->http_status; /* libmicrohttpd refused by itself, and `handle` never knew */
-    else if (!whole)
+    else if (!whole && !too_slow)
         status = 0;
     srv_log_write(&(struct srv_log_entry){
         .time = x->began,
@@ -142,6 +155,9 @@ static void completed(void *self, struct MHD_Connection *connection, void **cont
     *context = NULL;
     if (http->options.log) log_exchange(x, how == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     count_out(http, x->stage >= WAITING);
+    srv_watched_set(x->watched,
+                    srv_exchange_now_ms() + http->options.idle_timeout_ms + http->options.header_timeout_ms,
+                    false);
     exchange_free(x);
 }
 
@@ -179,6 +195,8 @@ static bool look_again_if_peer_left(const struct srv_exchange *x) {
 
 /* What comes behind a head that was admitted, or refused by the API. */
 static enum MHD_Result begin_body(struct srv_exchange *x) {
+    x->body_began_ms = srv_exchange_now_ms();
+    if (!srv_exchange_allow(x, x->body_began_ms, 0, false)) return MHD_NO;
     if (x->request && x->length > 0) {
         x->capacity = (size_t)x->length;
         x->body = malloc(x->capacity);
@@ -216,6 +234,7 @@ static bool discard(struct srv_exchange *x, size_t size) {
 static bool take_body(struct srv_exchange *x, const char *data, size_t size) {
     note_activity(x->http);
     x->bytes_in += size;
+    if (!srv_exchange_allow(x, x->body_began_ms, x->bytes_in, false)) return false;
     if (x->request && !api_request_room(x->request, x->size + size)) refuse_body(x);
     if (x->request && size > x->capacity - x->size && !grow(x, x->size + size)) give_up_for_memory(x);
     if (!x->request) return discard(x, size);
@@ -238,7 +257,8 @@ static void reply(void *self, struct api_response *response) {
 }
 
 static enum MHD_Result submit(struct srv_exchange *x) {
-    if (!srv_exchange_count_in(x->http, -1, 1)) return MHD_NO;
+    if (!srv_watched_set(x->watched, SRV_NO_DEADLINE, false) || !srv_exchange_count_in(x->http, -1, 1))
+        return MHD_NO;
     struct api_request *request = x->request;
     void *body = x->body;
     if (x->size == 0) {
@@ -284,12 +304,16 @@ static void accepted(void *self, int fd, const struct sockaddr *address, socklen
 
 static void connection_changed(void *self, struct MHD_Connection *connection, void **context,
                                enum MHD_ConnectionNotificationCode what) {
-    (void)connection, (void)context;
     struct srv_http *http = self;
-    if (what == MHD_CONNECTION_NOTIFY_STARTED)
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+        *context = srv_watch_add(&http->watch, fd, srv_exchange_now_ms() + http->options.header_timeout_ms);
+        if (!*context) shutdown(fd, SHUT_RDWR);
         srv_listener_opened(http->listener);
-    else
+    } else {
+        srv_watch_remove(&http->watch, *context);
         srv_listener_closed(http->listener);
+    }
 }
 
 static struct MHD_Daemon *start_daemon(struct srv_http *http) {
@@ -306,15 +330,16 @@ static struct MHD_Daemon *start_daemon(struct srv_http *http) {
     if (!options->tls.cert) tls[0].option = MHD_OPTION_END;
     return MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC |
                                 MHD_USE_NO_LISTEN_SOCKET | (options->tls.cert ? MHD_USE_TLS : 0),
-                            0, NULL, NULL, handle, http,                            //
-                            MHD_OPTION_URI_LOG_CALLBACK, begin, http,               //
-                            MHD_OPTION_NOTIFY_COMPLETED, completed, http,           //
-                            MHD_OPTION_NOTIFY_CONNECTION, connection_changed, http, //
-                            MHD_OPTION_THREAD_POOL_SIZE, options->io_threads,       //
-                            MHD_OPTION_CONNECTION_LIMIT, limit,                     //
-                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY,  //
-                            MHD_OPTION_CONNECTION_TIMEOUT, options->idle_timeout,   //
-                            MHD_OPTION_ARRAY, tls,                                  //
+                            0, NULL, NULL, handle, http,                                                //
+                            MHD_OPTION_URI_LOG_CALLBACK, begin, http,                                   //
+                            MHD_OPTION_NOTIFY_COMPLETED, completed, http,                               //
+                            MHD_OPTION_NOTIFY_CONNECTION, connection_changed, http,                     //
+                            MHD_OPTION_THREAD_POOL_SIZE, options->io_threads,                           //
+                            MHD_OPTION_CONNECTION_LIMIT, limit,                                         //
+                            MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)options->address_connections, //
+                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY,                      //
+                            MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)(options->idle_timeout_ms / 1000), //
+                            MHD_OPTION_ARRAY, tls,                                                      //
                             MHD_OPTION_END);
 }
 
@@ -330,6 +355,9 @@ struct srv_http *srv_http_new(struct api *api, struct srv_listener *listener,
     http->listener = listener;
     http->options = *options;
     pthread_mutex_init(&http->mutex, NULL);
+    srv_http_last_word(http->last_word, sizeof http->last_word, NN_E_TIMEOUT,
+                       "The head or the body of the request took too long.");
+    srv_watch_init(&http->watch, options->tls.cert ? NULL : http->last_word);
     if (getrandom(&first_id, sizeof first_id, 0) < 0) first_id = 0;
     atomic_init(&http->next_id, first_id);
     http->daemon = start_daemon(http);
@@ -341,6 +369,8 @@ struct srv_http *srv_http_new(struct api *api, struct srv_listener *listener,
     return NULL;
 }
 
+void srv_http_tick(struct srv_http *http) { srv_watch_sweep(&http->watch, srv_exchange_now_ms()); }
+
 void srv_http_drain(struct srv_http *http) {
     atomic_store(&http->draining, true);
     srv_listener_stop(http->listener);
@@ -348,7 +378,7 @@ void srv_http_drain(struct srv_http *http) {
 }
 
 bool srv_http_finished(struct srv_http *http) {
-    int64_t silence = now_ms() - atomic_load_explicit(&http->last_read_ms, memory_order_relaxed);
+    int64_t silence = srv_exchange_now_ms() - atomic_load_explicit(&http->last_read_ms, memory_order_relaxed);
     pthread_mutex_lock(&http->mutex);
     int64_t enough = http->reading ? LONGEST_SILENCE_MS : SETTLING_MS;
     http->closed = http->answering == 0 && silence >= enough;
@@ -361,6 +391,7 @@ void srv_http_free(struct srv_http *http) {
     if (!http) return;
     srv_listener_stop(http->listener);
     if (http->daemon) MHD_stop_daemon(http->daemon);
+    srv_watch_fini(&http->watch);
     pthread_mutex_destroy(&http->mutex);
     free(http);
 }

@@ -13,8 +13,10 @@ struct srv_http;
 
 struct srv_http_options {
     unsigned io_threads;
-    int connections;
-    unsigned idle_timeout; /* seconds */
+    int connections, address_connections; /* at a time: all, and of one address */
+    int64_t header_timeout_ms, body_timeout_ms, idle_timeout_ms;
+    int64_t body_rate; /* bytes a second by which a body, or an answer, earns more time */
+    size_t max_head;
     bool log;
     struct srv_guard guard; /* what this and the next point to lives as long as the daemon */
     struct srv_tls tls;
@@ -23,6 +25,9 @@ struct srv_http_options {
 /* Serves `api` on `listener`; both are borrowed. NN_E_INTERNAL, NN_E_NOMEM. */
 struct srv_http *srv_http_new(struct api *api, struct srv_listener *listener,
                               const struct srv_http_options *options, struct nn_error *err);
+
+/* To be called some ten times a second: ends the connections of peers that take too long. */
+void srv_http_tick(struct srv_http *http);
 
 /* A graceful stop has four steps. Stops accepting connections, and has those that are open close behind
  * their next answer; */

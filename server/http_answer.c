@@ -28,14 +28,28 @@ static struct MHD_Response *wrap_take(struct api_response *response) {
     return wrapped;
 }
 
-/* A problem document of our own, for what the API cannot answer. `detail` needs no escapes. */
+/* A problem document of our own, for what the API cannot answer. `detail` needs no escapes. Its length. */
+static int write_problem(char *text, size_t room, enum nn_code code, const char *detail) {
+    const struct nn_code_info *info = nn_code_info(code);
+    return snprintf(text, room,
+                    "{\"type\":\"" API_PROBLEM_TYPE
+                    "%s\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"}\n",
+                    info->slug, info->title, info->status, detail);
+}
+
+void srv_http_last_word(char *text, size_t room, enum nn_code code, const char *detail) {
+    char document[400];
+    int length = write_problem(document, sizeof document, code, detail);
+    snprintf(text, room,
+             "HTTP/1.1 %d \r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n"
+             "Connection: close\r\n\r\n%s",
+             nn_code_info(code)->status, length, document);
+}
+
 static struct MHD_Response *problem(enum nn_code code, const char *detail, int *status, uint64_t *size) {
     const struct nn_code_info *info = nn_code_info(code);
     char text[512];
-    int length =
-        snprintf(text, sizeof text,
-                 "{\"type\":\"" API_PROBLEM_TYPE "%s\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"}\n",
-                 info->slug, info->title, info->status, detail);
+    int length = write_problem(text, sizeof text, code, detail);
     *status = info->status;
     *size = (uint64_t)length;
     struct MHD_Response *response =
@@ -63,7 +77,8 @@ static void add_origin(const struct srv_exchange *x, struct MHD_Response *respon
 
 enum MHD_Result srv_exchange_queue_take(struct srv_exchange *x, struct MHD_Response *response) {
     if (!response) return MHD_NO;
-    if (x->stage < WAITING && !srv_exchange_count_in(x->http, -1, 1)) {
+    if (!srv_exchange_allow(x, srv_exchange_now_ms(), x->bytes_out, true) ||
+        (x->stage < WAITING && !srv_exchange_count_in(x->http, -1, 1))) {
         MHD_destroy_response(response);
         return MHD_NO;
     }

@@ -11,12 +11,15 @@
 #include "http.h"
 #include "target.h"
 #include "trace.h"
+#include "watch.h"
 
 struct srv_http {
     struct api *api;
     struct srv_listener *listener;
     struct srv_http_options options;
     struct MHD_Daemon *daemon;
+    struct srv_watch watch;
+    char last_word[512]; /* of it */
     atomic_uint_fast64_t next_id;
     atomic_bool draining;
     atomic_int_fast64_t last_read_ms; /* when a piece of any request came */
@@ -28,6 +31,7 @@ struct srv_http {
 struct srv_exchange {
     struct srv_http *http;
     struct MHD_Connection *connection;
+    struct srv_watched *watched; /* the connection's */
     enum { HEAD, LOOKING, BODY, WAITING, DONE } stage;
 
     char *raw_target; /* owned; `target` points into it */
@@ -41,6 +45,7 @@ struct srv_exchange {
     char *body;
     size_t size, capacity;
     uint64_t discarded;
+    int64_t body_began_ms;
 
     uint64_t id;
     struct srv_trace trace;
@@ -53,6 +58,11 @@ struct srv_exchange {
 /* Counts one more exchange as being read, or one of those as being answered. False: too late, the daemon
  * is about to be stopped. */
 bool srv_exchange_count_in(struct srv_http *http, int reading, int answering);
+
+/* Gives the peer the time that a body or an answer of so many bytes may take since then; `answered` as in watch.h.
+ * False: it has had too long, and its connection is being ended. */
+bool srv_exchange_allow(struct srv_exchange *x, int64_t since_ms, uint64_t bytes, bool answered);
+int64_t srv_exchange_now_ms(void); /* monotonic */
 
 /* A header's value, or NULL. */
 const char *srv_exchange_header(const struct srv_exchange *x, const char *name);
@@ -67,5 +77,8 @@ enum MHD_Result srv_exchange_answer(struct srv_exchange *x);
 /* With a problem document of our own. */
 enum MHD_Result srv_exchange_refuse(struct srv_exchange *x, enum nn_code code, const char *detail);
 enum MHD_Result srv_exchange_queue_take(struct srv_exchange *x, struct MHD_Response *response);
+
+/* A whole answer with a problem document, as it is sent to whom libmicrohttpd cannot answer. */
+void srv_http_last_word(char *text, size_t room, enum nn_code code, const char *detail);
 
 #endif

@@ -68,13 +68,17 @@ static bool is_from_known_client(const struct srv_exchange *x) {
 }
 
 enum MHD_Result srv_exchange_read_head(struct srv_exchange *x, const char *method, const char *version) {
-    struct srv_head head = {0};
+    struct srv_head head = {.size =
+                                strlen(method) + strlen(x->raw_target) + strlen(version) + strlen("  \r\n")};
     snprintf(x->method, sizeof x->method, "%s", method);
     MHD_get_connection_values(x->connection, MHD_HEADER_KIND, add_header, &head);
     if (head.traces == 1) srv_trace_parse(head.traceparent, &x->trace);
     if (!is_from_known_client(x))
         return srv_exchange_refuse(x, NN_E_FORBIDDEN,
                                    "This service takes clients with a certificate that it trusts.");
+    if (head.size > x->http->options.max_head)
+        return srv_exchange_refuse(x, NN_E_HEAD,
+                                   "The head of the request is longer than this service takes.");
     const char *fault = srv_head_fault(&head, x->method, version);
     if (fault) return srv_exchange_refuse(x, NN_E_MALFORMED, fault);
     fault = srv_guard_fault(&x->http->options.guard, srv_exchange_header(x, "Host"),

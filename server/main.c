@@ -53,11 +53,12 @@ static void handle_signals(void) {
 }
 
 /* Until a signal comes; meanwhile the API does what is due. `token_file` may be NULL. */
-static void wait_for_stop(struct api *api, const char *token_file) {
+static void wait_for_stop(struct api *api, struct srv_http *http, const char *token_file) {
     struct timespec until;
     int64_t trimmed = srv_now_ms();
     do {
         api_tick(api);
+        srv_http_tick(http);
         if (to_reload) {
             to_reload = 0;
             if (token_file) srv_tokens_reload(api, token_file);
@@ -88,6 +89,7 @@ static bool drain(struct api *api, struct srv_http *http, int64_t seconds) {
     while (!srv_http_finished(http)) {
         if (srv_now_ms() >= deadline || sem_trywait(&stops) == 0) return false;
         api_tick(api);
+        srv_http_tick(http);
         nanosleep(&tick, NULL);
     }
     return true;
@@ -125,7 +127,12 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
     struct srv_http_options options = {
         .io_threads = (unsigned)settings->io_threads,
         .connections = (int)settings->connections,
-        .idle_timeout = (unsigned)settings->idle_timeout,
+        .address_connections = (int)settings->address_connections,
+        .header_timeout_ms = settings->header_timeout * 1000,
+        .body_timeout_ms = settings->body_timeout * 1000,
+        .idle_timeout_ms = settings->idle_timeout * 1000,
+        .body_rate = settings->body_rate,
+        .max_head = (size_t)settings->max_head,
         .log = settings->log == SRV_LOG_REQUESTS,
         .guard = {settings->listen, settings->allowed_hosts, settings->allowed_origins},
         .tls = tls,
@@ -137,7 +144,7 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
     if (!http || srv_data_recover(&data, api, err)) goto out;
     tell_address(srv_listener_url(listener), tls.cert != NULL);
 
-    wait_for_stop(api, settings->token_file);
+    wait_for_stop(api, http, settings->token_file);
     api_set_draining(api, true);
     if (!drain(api, http, settings->drain_timeout)) {
         /* Jobs cannot be broken off, so what is still in flight ends with the process. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -172,6 +173,76 @@ static void contexts(void **state) {
     service_stop();
 }
 
+/* Sends a GET whose head has `size` bytes; the answer. */
+static void get_with_head(size_t size, char answer[4096]) {
+    static const char begin[] = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: ";
+    char *head = service_keep(malloc(size));
+    memset(head, 'a', size);
+    memcpy(head, begin, sizeof begin - 1);
+    memcpy(head + size - 4, "\r\n\r\n", 4);
+    int fd = raw_connect(service.port);
+    assert_int_not_equal(fd, -1);
+    assert_true(raw_send(fd, head, size));
+    raw_receive(fd, answer, 4096);
+    close(fd);
+}
+
+static void heads(void **state) {
+    (void)state;
+    static const size_t limits[] = {1024, 16384, 32768};
+    static const char *const told[] = {"1K", "16K", "32K"};
+    for (size_t i = 0; i < 3; i++) {
+        char answer[4096];
+        service_start(FLAGS("--max-head", told[i]), NULL);
+        get_with_head(limits[i] - 2, answer); /* the empty line is not counted */
+        assert_int_equal(raw_status(answer), 200);
+        get_with_head(limits[i] + 3, answer);
+        assert_int_equal(raw_status(answer), 431);
+        assert_non_null(strstr(answer, "urn:gradd:problem:head-too-large"));
+        service_is_alive();
+        service_stop();
+    }
+}
+
+static bool is_served(int fd) {
+    char answer[4096];
+    return raw_send_text(fd, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n") &&
+           recv(fd, answer, sizeof answer, 0) > 0;
+}
+
+/* One address has its own limit, and others are served beside it. */
+static void addresses(void **state) {
+    (void)state;
+    enum { LIMIT = 3 };
+    int fds[LIMIT];
+    service_start(FLAGS("--address-connections", "3", "--connections", "100"), NULL);
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < LIMIT; i++) {
+            fds[i] = raw_connect_from("127.0.0.2", 0, service.port);
+            for (int tries = 0; !is_served(fds[i]);
+                 tries++) { /* those of the last round end a moment later */
+                close(fds[i]);
+                assert_in_range(tries, 0, 2000);
+                test_pause();
+                fds[i] = raw_connect_from("127.0.0.2", 0, service.port);
+            }
+        }
+        int beyond = raw_connect_from("127.0.0.2", 0, service.port);
+        assert_int_not_equal(beyond, -1);
+        assert_false(is_served(beyond));
+        close(beyond);
+        int other = raw_connect_from("127.0.0.3", 0, service.port);
+        assert_true(is_served(other));
+        close(other);
+        for (int i = 0; i < LIMIT; i++) {
+            assert_true(is_served(fds[i]));
+            close(fds[i]);
+        }
+    }
+    service_is_alive();
+    service_stop();
+}
+
 /* The flags reach what they limit; tests/api/cases/limits.json has each limit, and one beyond. */
 static void documents(void **state) {
     (void)state;
@@ -200,7 +271,8 @@ int main(void) {
         service_test(bodies),    service_test(lengths),
         service_test(memory),    service_test(memory_of_contexts),
         service_test(models),    service_test(contexts),
-        service_test(documents),
+        service_test(documents), service_test(heads),
+        service_test(addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -62,6 +62,10 @@ static void defaults_come_from_the_table(void **state) {
     assert_true(l.settings.memory > 1 << 20);
     assert_int_equal(l.settings.max_body, 256 << 20);
     assert_int_equal(l.settings.context_ttl, 600);
+    assert_int_equal(l.settings.max_rank, NN_MAX_RANK);
+    assert_int_equal(l.settings.max_name, NN_MAX_NAME);
+    assert_int_equal(l.settings.max_json_depth, API_JSON_DEPTH);
+    assert_int_equal(l.settings.max_head, 16384);
     assert_int_equal(l.settings.log, SRV_LOG_REQUESTS);
     srv_settings_fini(&l.settings);
 }

@@ -61,7 +61,14 @@ static struct service start(const char *address, int connections) {
     assert_non_null(service.api);
     service.listener = srv_listener_new(address, false, 0600, &err);
     assert_string_equal(err.text, "");
-    struct srv_http_options options = {.io_threads = 2, .connections = connections, .idle_timeout = 60};
+    struct srv_http_options options = {.io_threads = 2,
+                                       .connections = connections,
+                                       .address_connections = 1000,
+                                       .header_timeout_ms = 60000,
+                                       .body_timeout_ms = 60000,
+                                       .idle_timeout_ms = 60000,
+                                       .body_rate = 1024,
+                                       .max_head = 16384};
     service.http = srv_http_new(service.api, service.listener, &options, &err);
     assert_non_null(service.http);
     return service;

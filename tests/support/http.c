@@ -158,7 +158,10 @@ const char *http_header(const struct http_answer *answer, const char *name, char
 
 /* --- bare sockets ----------------------------------------------------------------------------------- */
 
-int raw_connect(int port) {
+int raw_connect(int port) { return raw_connect_from(NULL, 0, port); }
+
+int raw_connect_from(const char *address, int receive, int port) {
+    struct sockaddr_in from = {.sin_family = AF_INET};
     struct sockaddr_in to = {
         .sin_family = AF_INET, .sin_port = htons((in_port_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct timeval patience = {.tv_sec = SOCKET_PATIENCE_S};
@@ -166,7 +169,10 @@ int raw_connect(int port) {
     if (fd < 0) return -1;
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    if (connect(fd, (struct sockaddr *)&to, sizeof to) == 0) return fd;
+    if (receive) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive, sizeof receive);
+    bool bound = !address || (inet_pton(AF_INET, address, &from.sin_addr) == 1 &&
+                              bind(fd, (struct sockaddr *)&from, sizeof from) == 0);
+    if (bound && connect(fd, (struct sockaddr *)&to, sizeof to) == 0) return fd;
     close(fd);
     return -1;
 }

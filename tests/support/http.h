@@ -36,6 +36,9 @@ const char *http_header(const struct http_answer *answer, const char *name, char
 
 /* A TCP connection to loopback, -1 if refused; it gives up on a silent peer after 30 seconds. */
 int raw_connect(int port);
+/* The same from another address of loopback: "127.0.0.2". NULL: from whichever. `receive` bytes of buffer for what the
+ * daemon sends; 0: the system's choice. */
+int raw_connect_from(const char *address, int receive, int port);
 bool raw_send(int fd, const void *data, size_t size);
 bool raw_send_text(int fd, const char *text);
 /* Reads until the peer closes or `room` is full, ends `text` with a zero. Its length. */
