@@ -28,10 +28,10 @@ struct recovery {
 
 /* Something is gone: the start is refused, unless that is accepted. */
 static int lose(struct recovery *recovery, const struct nn_error *what) {
-    srv_store_say(recovery->store, "%s", what->text);
     recovery->worse = recovery->lost = true;
-    if (recovery->store->options.accept_loss) return NN_OK;
-    return nn_fail(recovery->err, NN_E_CORRUPT, "%s", what->text);
+    if (!recovery->store->options.accept_loss) return nn_fail(recovery->err, NN_E_CORRUPT, "%s", what->text);
+    srv_store_say(recovery->store, "lost: %s", what->text);
+    return NN_OK;
 }
 
 /* --- checkpoints ------------------------------------------------------------------------------------------ */
@@ -151,6 +151,17 @@ static bool reaches_back(const struct recovery *recovery, uint64_t seq) {
     return seq >= recovery->durable || (first > 0 && first <= seq + 1);
 }
 
+/* A model that the older checkpoint does not have was made since, and the journal goes back to there: so it has all
+ * of the model's life. */
+static bool come_from_journal(struct recovery *recovery, const struct srv_stored_model *model) {
+    const struct srv_checkpoint *older = recovery->store->older;
+    uint64_t since = older ? older->begin : 0;
+    if (srv_checkpoint_find(older, model->name) || !reaches_back(recovery, since)) return false;
+    if (since < recovery->after) recovery->after = since;
+    srv_store_say(recovery->store, "model \"%s\" comes from the journal alone", model->name);
+    return true;
+}
+
 static int load_model(struct recovery *recovery, const struct srv_stored_model *model) {
     struct nn_error damage = {0};
     for (int i = 0; i < model->n; i++) {
@@ -171,11 +182,11 @@ static int load_model(struct recovery *recovery, const struct srv_stored_model *
             return NN_OK;
         }
         if (why.code != NN_E_CORRUPT) return nn_fail(recovery->err, why.code, "%s", why.text);
-        if (i + 1 < model->n) srv_store_say(recovery->store, "%s", why.text);
+        srv_store_say(recovery->store, "%s", why.text);
         nn_fail(&damage, NN_E_CORRUPT, "%s", why.text);
         recovery->worse = true;
     }
-    return lose(recovery, &damage);
+    return come_from_journal(recovery, model) ? NN_OK : lose(recovery, &damage);
 }
 
 /* --- records ---------------------------------------------------------------------------------------------- */

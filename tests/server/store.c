@@ -399,6 +399,30 @@ static void a_model_without_a_good_snapshot_is_refused(void **state) {
     test_disk_free(disk);
 }
 
+/* A model that is new has all of its life in the journal still. */
+static void a_new_model_comes_from_the_journal(void **state) {
+    (void)state;
+    struct numbers m, n, young;
+    struct test_disk *disk = a_life(&m, &n);
+    struct process process;
+    char name[128];
+    start(&process, disk);
+    create(&process, "young", "journal");
+    steps(&process, "young", 3);
+    checkpoint(&process);
+    steps(&process, "young", 3);
+    look(&process, "young", &young);
+    stop(&process);
+    newest_file(disk, "snapshot-young-", 0, name);
+    spoil(disk, name);
+    start(&process, disk);
+    assert_same(&process, "young", &young);
+    assert_same(&process, "m", &m);
+    assert_non_null(strstr(said, name));
+    stop(&process);
+    test_disk_free(disk);
+}
+
 static void without_a_checkpoint_nothing_is_thrown_away(void **state) {
     (void)state;
     struct numbers m, n;
@@ -679,6 +703,7 @@ int main(void) {
         cmocka_unit_test(what_nobody_needs_is_removed),
         cmocka_unit_test(a_damaged_file_is_named_and_made_good),
         cmocka_unit_test(a_model_without_a_good_snapshot_is_refused),
+        cmocka_unit_test(a_new_model_comes_from_the_journal),
         cmocka_unit_test(without_a_checkpoint_nothing_is_thrown_away),
         cmocka_unit_test(a_damaged_record_is_refused),
         cmocka_unit_test(other_numbers_are_not_replayed_unasked),

@@ -1,0 +1,184 @@
+/* The daemon with a directory: models that outlive it, who else may have it, and `gradd verify`. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "../support/e2e.h"
+
+#define FLAGS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static char parent[] = "/tmp/gradd-data-XXXXXX";
+static char data[64]; /* a folder that the daemon makes */
+
+static int setup(void **state) {
+    (void)state;
+    memcpy(parent + sizeof parent - 7, "XXXXXX", 6);
+    if (!mkdtemp(parent)) return -1;
+    snprintf(data, sizeof data, "%s/data", parent);
+    return 0;
+}
+
+static int teardown(void **state) {
+    service_forget(state);
+    DIR *folder = opendir(data);
+    const struct dirent *entry;
+    while (folder && (entry = readdir(folder))) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/%s", data, entry->d_name);
+        if (*entry->d_name != '.') unlink(path);
+    }
+    if (folder) closedir(folder);
+    rmdir(data);
+    return rmdir(parent);
+}
+
+static void start(void) { service_start(FLAGS("--data", data, "--checkpoint-interval", "1h"), NULL); }
+
+static void kill_it(void) {
+    test_daemon_signal(&service, SIGKILL);
+    assert_int_equal(test_daemon_wait(&service), 128 + SIGKILL);
+    service_stop();
+}
+
+static void create(void) {
+    ask(201, "POST", "/models",
+        "{'name': 'm', 'durability': 'journal', 'inputs': {'x': {'shape': [2]}},"
+        " 'layers': [{'op': 'linear', 'out_features': 1}], 'loss': {'op': 'mse'}, 'optimizer': {'op': 'sgd', "
+        "'lr': 0.1}}");
+}
+
+static void steps(int n) {
+    for (int i = 0; i < n; i++)
+        ask(200, "POST", "/backward",
+            "{'model': 'm', 'apply': true, 'inputs': {'x': [[1, 2]]}, 'targets': {'y': [[3]]}}");
+}
+
+static void spoil(const char *name, off_t at) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", data, name);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    char byte;
+    assert_int_equal(pread(fd, &byte, 1, at), 1);
+    byte ^= 4;
+    assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+    close(fd);
+}
+
+/* What outlives the daemon that told it. */
+static json_t *parameters(void) { return json_deep_copy(ask(200, "GET", "/models/m/parameters", NULL)); }
+
+static void models_come_back(void **state) {
+    (void)state;
+    start();
+    create();
+    steps(3);
+    json_t *before = parameters();
+    service_stop();
+    start();
+    json_t *after = parameters();
+    same_json(after, before); /* the incarnation too */
+    steps(2);
+    json_t *later = parameters();
+    kill_it();
+    start();
+    json_t *last = parameters();
+    same_json(at(last, "parameters"), at(later, "parameters"));
+    assert_int_equal(integer_at(last, "version"), 5);
+    assert_string_not_equal(text_at(last, "incarnation"), text_at(later, "incarnation"));
+    json_decref(before);
+    json_decref(after);
+    json_decref(later);
+    json_decref(last);
+    struct stat status;
+    assert_int_equal(stat(data, &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0700);
+    service_stop();
+}
+
+static void two_daemons_are_one_too_many(void **state) {
+    (void)state;
+    static struct test_run run;
+    start();
+    test_gradd_run(&run, FLAGS("--listen", "127.0.0.1:0", "--data", data), NULL);
+    assert_int_equal(run.status, 1);
+    assert_non_null(strstr(run.err, "another process has"));
+    assert_non_null(strstr(run.err, data));
+    service_is_alive();
+    service_stop();
+    test_gradd_run(&run, FLAGS("--data", "/nowhere/at/all"), NULL);
+    assert_int_equal(run.status, 1);
+    assert_non_null(strstr(run.err, "/nowhere/at/all"));
+}
+
+static void verify(int status, const char *says) {
+    static struct test_run run;
+    test_gradd_run(&run, FLAGS("verify", data), NULL);
+    if (run.status != status || !strstr(run.out, says))
+        fail_msg("status %d, \"%s\", \"%s\"", run.status, run.out, run.err);
+}
+
+static void verify_tells_what_is_there(void **state) {
+    (void)state;
+    static struct test_run run;
+    start();
+    create();
+    steps(3);
+    verify(0, "m: version 3, as of record 4\n"); /* of a daemon that runs */
+    service_stop();
+    verify(0, "the stop was clean\nm: version 3, as of record 4\n");
+    spoil("snapshot-m-00000000000000000001", 100);
+    verify(1, "snapshot-m-00000000000000000001 is damaged: its checksum is not what it was\n");
+    test_gradd_run(&run, FLAGS("verify"), NULL);
+    assert_int_equal(run.status, 2);
+    assert_non_null(strstr(run.err, "verify DIR"));
+    test_gradd_run(&run, FLAGS("verify", "/nowhere/at/all"), NULL);
+    assert_int_equal(run.status, 1);
+    assert_non_null(strstr(run.err, "/nowhere/at/all"));
+}
+
+static void damage_is_refused_until_it_is_accepted(void **state) {
+    (void)state;
+    static struct test_run run;
+    start();
+    create();
+    steps(5);
+    kill_it();
+    spoil("journal-00000000000000000001", 600);
+    test_gradd_run(&run, FLAGS("--listen", "127.0.0.1:0", "--data", data), NULL);
+    assert_int_equal(run.status, 1);
+    assert_string_equal(run.out, "");
+    assert_non_null(strstr(run.err, "journal-00000000000000000001 is damaged at byte 512"));
+    verify(1, "journal-00000000000000000001 is damaged at byte 512");
+    service_start(FLAGS("--data", data, "--accept-loss", "yes"), NULL);
+    ask(404, "GET", "/models/m", NULL);
+    create();
+    steps(2);
+    kill_it();
+    start();
+    assert_int_equal(integer_at(ask(200, "GET", "/models/m", NULL), "version"), 2);
+    service_stop();
+}
+
+#define data_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        data_test(models_come_back),
+        data_test(two_daemons_are_one_too_many),
+        data_test(verify_tells_what_is_there),
+        data_test(damage_is_refused_until_it_is_accepted),
+    };
+    return cmocka_run_group_tests_name("data", tests, NULL, NULL);
+}
