@@ -369,8 +369,8 @@ int api_keys_save(struct api *api, void **bytes, size_t *size, struct nn_error *
 static bool is_recovered(struct api *api, const json_t *key, uint64_t last) {
     uint64_t seq = (uint64_t)api_record_integer(key, "seq");
     return seq ? seq <= last
-               : api_model_has_changes(api, api_record_text(key, "birth"),
-                                       (uint64_t)api_record_integer(key, "change"));
+               : api_model_was_read(api, api_record_text(key, "birth"),
+                                    (uint64_t)api_record_integer(key, "change"));
 }
 
 static int load(struct api *api, const char *line, size_t size, uint64_t last, struct nn_error *err) {

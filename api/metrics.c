@@ -9,6 +9,7 @@
 #include "condition.h"
 #include "model.h"
 #include "service.h"
+#include "store.h"
 
 #define NS_PER_S INT64_C(1000000000)
 
@@ -85,11 +86,14 @@ void api_count_answer(struct api_request *request, const struct api_response *re
 void api_count_body(struct api *api, size_t size) { count(&api->metrics->bytes_in, size); }
 
 void api_count_applied(struct api *api, int bucket, uint64_t staleness) {
+    if (atomic_load(&api->recovering)) return; /* it was counted when it was made */
     count(&api->metrics->staleness[bucket], 1);
     count(&api->metrics->sum_staleness, staleness);
 }
 
-void api_count_version(struct api *api) { count(&api->metrics->versions, 1); }
+void api_count_version(struct api *api) {
+    if (!atomic_load(&api->recovering)) count(&api->metrics->versions, 1);
+}
 
 void api_count_round(struct api *api, int code) {
     int i = 0;
@@ -102,6 +106,7 @@ void api_count_round(struct api *api, int code) {
 /* What is not counted, but is so at the moment. */
 struct moment {
     struct api_load load;
+    struct api_store_status store; /* zeros where there is none */
     int models, contexts, keys;
 };
 
@@ -164,6 +169,12 @@ static void put_number(struct page *page, const char *suffix, const char *const 
 
 static void put(struct page *page, uint64_t number) { put_number(page, "", NULL, NULL, number); }
 
+static void put_seconds(struct page *page, const char *suffix, const char *const *values, uint64_t ns) {
+    char seconds[40];
+    snprintf(seconds, sizeof seconds, "%" PRIu64 ".%09" PRIu64, ns / NS_PER_S, ns % NS_PER_S);
+    put_line(page, suffix, values, NULL, seconds);
+}
+
 static void put_build(struct page *page) {
     const char *version = page->api->settings.version;
     const char *const values[] = {version ? version : "", nn_blas_name()};
@@ -183,12 +194,10 @@ static void put_requests(struct page *page) {
 static void put_durations_of(struct page *page, const char *method, const char *path,
                              const struct of_route *route) {
     const char *const values[] = {method, path};
-    uint64_t sum = 0, ns = told(&route->sum_ns);
-    char seconds[40];
+    uint64_t sum = 0;
     for (int i = 0; i < BOUNDS; i++)
         put_number(page, "_bucket", values, bounds[i].le, sum += told(&route->durations[i]));
-    snprintf(seconds, sizeof seconds, "%" PRIu64 ".%09" PRIu64, ns / NS_PER_S, ns % NS_PER_S);
-    put_line(page, "_sum", values, NULL, seconds);
+    put_seconds(page, "_sum", values, told(&route->sum_ns));
     put_number(page, "_count", values, NULL, sum);
 }
 
@@ -236,6 +245,17 @@ static void put_memory_limit(struct page *page) { put(page, page->api->settings.
 static void put_models(struct page *page) { put(page, (uint64_t)page->now.models); }
 static void put_contexts(struct page *page) { put(page, (uint64_t)page->now.contexts); }
 static void put_keys(struct page *page) { put(page, (uint64_t)page->now.keys); }
+static void put_records(struct page *page) { put(page, page->now.store.records); }
+static void put_record_bytes(struct page *page) { put(page, page->now.store.bytes); }
+static void put_syncs(struct page *page) { put(page, page->now.store.syncs); }
+static void put_sync_seconds(struct page *page) { put_seconds(page, "", NULL, page->now.store.sync_ns); }
+static void put_records_waiting(struct page *page) { put(page, page->now.store.waiting); }
+static void put_journal_bytes(struct page *page) { put(page, page->now.store.journal_bytes); }
+static void put_checkpoints(struct page *page) { put(page, page->now.store.checkpoints); }
+static void put_checkpoint_time(struct page *page) {
+    put_seconds(page, "", NULL, (uint64_t)page->now.store.checkpoint_ms * 1000000);
+}
+static void put_store_failed(struct page *page) { put(page, page->now.store.failed); }
 static void put_versions(struct page *page) { put(page, told(&page->api->metrics->versions)); }
 
 static const struct metric metrics[] = {
@@ -246,7 +266,9 @@ static const struct metric metrics[] = {
 
 static struct moment look(struct api *api) {
     struct moment now = {0};
+    const struct api_store *store = api->env.store;
     if (api->env.load) api->env.load(api->env.self, &now.load);
+    if (store) store->status(store->self, &now.store);
     pthread_mutex_lock(&api->lock);
     now.models = api->n_models;
     now.contexts = api->n_contexts;

@@ -281,10 +281,10 @@ static void search_one(const void *node, VISIT visit, void *closure) {
     struct search *search = closure;
     const struct api_model *model = *(struct api_model *const *)node;
     if (visit != postorder && visit != leaf) return;
-    search->found |= strcmp(model->birth, search->birth) == 0 && model->changes >= search->changes;
+    search->found |= strcmp(model->birth, search->birth) == 0 && model->read_changes >= search->changes;
 }
 
-bool api_model_has_changes(struct api *api, const char *birth, uint64_t changes) {
+bool api_model_was_read(struct api *api, const char *birth, uint64_t changes) {
     struct search search = {birth, changes, false};
     pthread_mutex_lock(&api->lock);
     twalk_r(api->models, search_one, &search);
