@@ -281,7 +281,7 @@ static void search_one(const void *node, VISIT visit, void *closure) {
     struct search *search = closure;
     const struct api_model *model = *(struct api_model *const *)node;
     if (visit != postorder && visit != leaf) return;
-    search->found |= strcmp(model->birth, search->birth) == 0 && model->changes >= search->changes;
+    search->found |= strcmp(model->birth, search->birth) == 0 && model->read_changes >= search->changes;
 }
 
 bool api_model_has_changes(struct api *api, const char *birth, uint64_t changes) {

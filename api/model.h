@@ -73,10 +73,11 @@ struct api_model {
     uint64_t sum_count, sum_oldest; /* contributions, and the oldest version of them */
     struct nn_params *blocks[API_MAX_VERSIONS];
     int n_blocks;
-    size_t reserved, optimizer_bytes;            /* of the budget; the optimizer's part of it */
-    uint64_t changes;                            /* that it has had, since its birth */
-    uint64_t seq;                                /* of the last record of it */
-    uint64_t oldest_readable;                    /* a record may have read this version, or a later one */
+    size_t reserved, optimizer_bytes; /* of the budget; the optimizer's part of it */
+    uint64_t changes;                 /* that it has had, since its birth */
+    uint64_t read_changes;            /* of those, the ones that came with the snapshot it was read from */
+    uint64_t seq;                     /* of the last record of it */
+    uint64_t oldest_readable;         /* a record may have read this version, or a later one */
     struct nn_params *past[API_REPLAY_VERSIONS]; /* while recovering: the versions before the current one */
 };
 
@@ -127,7 +128,7 @@ int api_model_stop(struct api_request *request, int param);
 int api_model_check_running(struct api_request *request);
 /* In a turn: it is stopped no more. */
 void api_model_run(struct api_request *request);
-/* Whether there is a model of this birth that has had so many changes. */
+/* Whether there is a model of this birth that came with so many changes out of its snapshot. */
 bool api_model_has_changes(struct api *api, const char *birth, uint64_t changes);
 /* Lets go of the versions that are kept while recovering. */
 void api_model_forget_past(struct api_model *model);

@@ -87,7 +87,7 @@ static int take_rest(struct reader *reader) {
     const char *stopped = api_record_text(json, "stopped");
     snprintf(model->birth, sizeof model->birth, "%s", api_record_text(json, "birth"));
     snprintf(model->incarnation, sizeof model->incarnation, "%s", api_record_text(json, "incarnation"));
-    model->changes = (uint64_t)api_record_integer(json, "changes");
+    model->changes = model->read_changes = (uint64_t)api_record_integer(json, "changes");
     model->oldest_readable = nn_params_version(model->params);
     model->stopped = *stopped;
     model->stopped_at = *stopped ? nn_graph_param_find(model->graph, stopped) : 0;
