@@ -55,6 +55,7 @@ struct again {
     struct api *api;
     const struct api_record *record;
     uint64_t seq;
+    bool may_be_gone;
     struct api_request *request; /* until it is carried out */
     struct api_replay replay;
     struct nn_error *err;
@@ -211,6 +212,12 @@ static void drop_if_unstored(struct api *api, const char *name) {
     api_request_free(request);
 }
 
+/* Whether there need be no model before it. */
+static bool is_beginning(const json_t *head) {
+    return strcmp(api_record_text(head, "kind"), "state") == 0 ||
+           strcmp(api_record_text(head, "path"), "/models") == 0;
+}
+
 static int carry_out(struct again *again, const char *name) {
     size_t i = 0, n = sizeof kinds / sizeof kinds[0];
     while (i < n && strcmp(kinds[i].kind, api_record_text(again->record->head, "kind")) != 0) i++;
@@ -234,7 +241,7 @@ static int recover(struct again *again) {
     const char *name = api_record_text(head, "model");
     struct api_request *request;
     const struct api_model *model = look(api, name, &request);
-    bool done = model && again->seq <= model->seq;
+    bool done = model ? again->seq <= model->seq : again->may_be_gone && !is_beginning(head);
     if (!done) check_before(again, model);
     api_request_free(request);
     if (done || again->err->code || carry_out(again, name)) return (int)again->err->code;
@@ -244,11 +251,12 @@ static int recover(struct again *again) {
                                api_record_integer(head, "time"), again->err);
 }
 
-int api_recover_record(struct api *api, uint64_t seq, const void *bytes, size_t size, struct nn_error *err) {
+int api_recover_record(struct api *api, uint64_t seq, const void *bytes, size_t size, bool may_be_gone,
+                       struct nn_error *err) {
     struct api_record record;
     struct nn_arena *arena = nn_arena_new();
     if (!arena) return no_memory(err);
-    struct again again = {.api = api, .record = &record, .seq = seq, .err = err};
+    struct again again = {.api = api, .record = &record, .seq = seq, .may_be_gone = may_be_gone, .err = err};
     if (api_record_read(bytes, size, arena, &record, err) == NN_OK) {
         recover(&again);
         api_record_fini(&record);

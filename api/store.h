@@ -100,8 +100,10 @@ int api_recover_model(struct api *api, const void *bytes, size_t size, uint64_t 
 /* Of those keys, the ones whose change was recovered are kept: so it comes last, with the last record's number. */
 int api_recover_keys(struct api *api, const void *bytes, size_t size, uint64_t last, struct nn_error *err);
 /* Applies a record, unless its model's snapshot has it already: in the order of their numbers. NN_E_CORRUPT: it is
- * not what the service writes, or does not lead to the numbers that it once led to. */
-int api_recover_record(struct api *api, uint64_t seq, const void *bytes, size_t size, struct nn_error *err);
+ * not what the service writes, or does not lead to the numbers that it once led to. `may_be_gone`: it was there before
+ * all snapshots were, so that a model which has none is one that was deleted since, and nothing is to be done. */
+int api_recover_record(struct api *api, uint64_t seq, const void *bytes, size_t size, bool may_be_gone,
+                       struct nn_error *err);
 /* `clean`: nothing was ever seen that is not there now. Otherwise every model gets another incarnation. */
 int api_recover_end(struct api *api, bool clean, struct nn_error *err);
 /* A record's kind and model in one line, for people; malloc'ed, NULL when memory is out. */

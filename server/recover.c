@@ -205,7 +205,8 @@ static int replay_record(void *arg, const struct srv_record *record, struct nn_e
                 record->file, record->seq);
         return lose(recovery, &why) ? (int)recovery->err->code : HISTORY_ENDS;
     }
-    int code = api_recover_record(recovery->api, record->seq, record->bytes, record->size, &why);
+    bool may_be_gone = store->newest && record->seq <= store->newest->last;
+    int code = api_recover_record(recovery->api, record->seq, record->bytes, record->size, may_be_gone, &why);
     if (!code) return NN_OK;
     if (code != NN_E_CORRUPT) {
         *err = why;

@@ -32,6 +32,11 @@ static int fate(struct test_disk *disk, enum test_disk_kind kind) {
     return -failure->error;
 }
 
+void test_disk_on_create(struct test_disk *disk, void (*call)(void *arg, const char *name), void *arg) {
+    disk->on_create = call;
+    disk->arg = arg;
+}
+
 /* --- operations -------------------------------------------------------------------------------------- */
 
 static void note(struct test_disk *disk, const struct test_operation *operation) {
@@ -70,6 +75,7 @@ static int create_file(void *self, const char *name) {
     struct test_disk *disk = self;
     struct test_operation operation = {.kind = TEST_DISK_CREATE};
     set_text(operation.name, name);
+    if (disk->on_create) disk->on_create(disk->arg, name);
     pthread_mutex_lock(&disk->lock);
     int code = test_state_find(&disk->now, name) ? -EEXIST : fate(disk, TEST_DISK_CREATE);
     if (!code) {

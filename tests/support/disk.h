@@ -47,6 +47,9 @@ void test_disk_fail(struct test_disk *disk, enum test_disk_kind kind, long n, in
 /* It works again. Whether an operation failed since it last did. */
 bool test_disk_work(struct test_disk *disk);
 
+/* Called before a file is created, with its name; it may do anything, things of this disk too. */
+void test_disk_on_create(struct test_disk *disk, void (*call)(void *arg, const char *name), void *arg);
+
 /* Names now, which `each` may not change; and a file's bytes, to be looked at or spoilt. NULL: there is none. */
 unsigned char *test_disk_bytes(const struct test_disk *disk, const char *name, size_t *size);
 /* Files that were opened and not closed. */

@@ -49,6 +49,8 @@ struct test_disk {
     size_t n_operations;
     struct test_failure failures[TEST_DISK_KINDS];
     bool failed;
+    void (*on_create)(void *arg, const char *name);
+    void *arg;
     int open[TEST_DISK_OPEN]; /* numbers of files; -1: free */
 };
 
