@@ -24,10 +24,6 @@
 #include "log.h"
 #include "peer.h"
 
-/* Half of it is the buffer that bodies are read through. All of it is cleared after every request, so that more
- * makes small requests slower, and large ones no faster. */
-#define CONNECTION_MEMORY ((size_t)64 * 1024)
-
 /* A refused request's body is read and thrown away up to here, so that the peer reads the answer rather
  * than losing it to a reset connection; beyond, the connection is closed. */
 #define MOST_DISCARDED (UINT64_C(16) << 20)

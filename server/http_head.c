@@ -1,6 +1,7 @@
 /* http_head.c - the head of a request: is it sound, may it come in, what does the API say to it? */
 #include "http_exchange.h"
 
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,10 +32,35 @@ const struct sockaddr *srv_exchange_address(struct MHD_Connection *connection) {
     return info ? info->client_addr : NULL;
 }
 
+/* How many blanks stand between a header's colon and its value; SIZE_MAX where something else does. */
+static size_t blanks_between(const char *name, const char *value) {
+    uintptr_t colon = (uintptr_t)name + strlen(name), begin = (uintptr_t)value;
+    if (begin <= colon || begin - colon > CONNECTION_MEMORY) return SIZE_MAX;
+    size_t n = begin - colon - 1;
+    return strspn(value - n, " \t") >= n ? n : SIZE_MAX;
+}
+
+struct reading {
+    struct srv_head head;
+    bool folded;
+};
+
 static enum MHD_Result add_header(void *self, enum MHD_ValueKind kind, const char *name, const char *value) {
     (void)kind;
-    srv_head_add(self, name, value ? value : "");
+    struct reading *reading = self;
+    size_t blanks = blanks_between(name, value);
+    if (blanks == SIZE_MAX) reading->folded = true;
+    srv_head_add(&reading->head, name, reading->folded ? 0 : blanks, value ? value : "");
     return MHD_YES;
+}
+
+/* libmicrohttpd takes LF alone for the end of a line, drops what stands behind a zero byte, and adds a line that goes
+ * on from the one before to that one's name, so that "Content: 5", " -Length" becomes a length. It tells of none of
+ * these, but then the lines are not the bytes that came; and a name that was added to stands elsewhere in memory. */
+static bool is_read_as_it_came(const struct srv_exchange *x, const struct reading *reading) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    return !reading->folded && info && info->header_size == reading->head.size;
 }
 
 static void admit(struct srv_exchange *x) {
@@ -68,10 +94,11 @@ static bool is_from_known_client(const struct srv_exchange *x) {
 }
 
 enum MHD_Result srv_exchange_read_head(struct srv_exchange *x, const char *method, const char *version) {
-    struct srv_head head = {.size =
-                                strlen(method) + strlen(x->raw_target) + strlen(version) + strlen("  \r\n")};
+    struct reading reading = {.head.size = strlen(method) + strlen(x->raw_target) + strlen(version) +
+                                           strlen("  \r\n\r\n")};
     snprintf(x->method, sizeof x->method, "%s", method);
-    MHD_get_connection_values(x->connection, MHD_HEADER_KIND, add_header, &head);
+    MHD_get_connection_values(x->connection, MHD_HEADER_KIND, add_header, &reading);
+    struct srv_head head = reading.head;
     if (head.traces == 1) srv_trace_parse(head.traceparent, &x->trace);
     if (!is_from_known_client(x))
         return srv_exchange_refuse(x, NN_E_FORBIDDEN,
@@ -81,6 +108,9 @@ enum MHD_Result srv_exchange_read_head(struct srv_exchange *x, const char *metho
                                    "The head of the request is longer than this service takes.");
     const char *fault = srv_head_fault(&head, x->method, version);
     if (fault) return srv_exchange_refuse(x, NN_E_MALFORMED, fault);
+    if (!is_read_as_it_came(x, &reading))
+        return srv_exchange_refuse(x, NN_E_MALFORMED,
+                                   "The lines of a head end in CRLF, and none goes on in the next.");
     fault = srv_guard_fault(&x->http->options.guard, srv_exchange_header(x, "Host"),
                             srv_exchange_header(x, "Origin"));
     if (fault) return srv_exchange_refuse(x, NN_E_FORBIDDEN, fault);

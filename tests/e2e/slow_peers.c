@@ -67,6 +67,22 @@ static void check_timeout(const char *answer) {
     assert_non_null(strstr(answer, "urn:gradd:problem:request-timeout"));
 }
 
+/* Peers that send this, and then nothing more. */
+static void begin_and_wait(const char *const *begins, size_t n) {
+    int fds[8];
+    assert_in_range(n, 1, 8);
+    for (size_t i = 0; i < n; i++) {
+        fds[i] = connected();
+        assert_true(raw_send_text(fds[i], begins[i]));
+    }
+    for (size_t i = 0; i < n; i++) {
+        char answer[4096];
+        raw_receive(fds[i], answer, sizeof answer);
+        close(fds[i]);
+        check_timeout(answer);
+    }
+}
+
 /* Whoever drips may find the connection reset, and what was said lost with it. */
 static void check_dripped(const char *answer) {
     if (answer[0]) check_timeout(answer);
@@ -78,13 +94,7 @@ static void heads(void **state) {
                                          HEAD "Content-Length: 5\r\n"};
     char answer[4096];
     start(FLAGS("--header-timeout", "1"));
-    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++) { /* nothing more comes */
-        int fd = connected();
-        assert_true(raw_send_text(fd, begins[i]));
-        raw_receive(fd, answer, sizeof answer);
-        close(fd);
-        check_timeout(answer);
-    }
+    begin_and_wait(begins, sizeof begins / sizeof *begins);
     drip("", "x", answer);
     check_dripped(answer);
     drip(HEAD, "X-More: 1\r\n", answer);
@@ -123,13 +133,7 @@ static void bodies(void **state) {
     char answer[4096];
     start(FLAGS("--body-timeout", "1", "--body-rate", "1M"));
     double before = reserved_bytes();
-    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++) {
-        int fd = connected();
-        assert_true(raw_send_text(fd, begins[i]));
-        raw_receive(fd, answer, sizeof answer);
-        close(fd);
-        check_timeout(answer);
-    }
+    begin_and_wait(begins, sizeof begins / sizeof *begins);
     drip(HEAD "Content-Length: 4000000\r\n\r\n", " ", answer);
     check_dripped(answer);
     drip(HEAD "Transfer-Encoding: chunked\r\n\r\n", "1\r\n \r\n", answer);

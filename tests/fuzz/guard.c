@@ -65,7 +65,7 @@ struct tally {
 };
 
 static void add_header(struct srv_head *head, struct tally *tally, const char *name, const char *value) {
-    srv_head_add(head, name, value);
+    srv_head_add(head, name, 1, value);
     tally->hosts += !strcasecmp(name, "host");
     tally->lengths += !strcasecmp(name, "content-length");
     tally->codings += !strcasecmp(name, "transfer-encoding");

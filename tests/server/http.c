@@ -181,6 +181,16 @@ static void ambiguous_heads_are_refused(void **state) {
         {"GET /a b HTTP/1.1\r\nHost: localhost\r\n\r\n", 400},
         {"G\"T /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400},
         {"GET\r\n\r\n", 0},
+        {"GET /healthz HTTP/1.1\r\nHost:localhost\r\nX:\r\nY: \r\nZ:\t 1 \t\r\nCookie: a=b; c\r\n\r\n", 200},
+        {"GET /healthz HTTP/1.1\nHost: localhost\n\n", 400},
+        {"GET /healthz HTTP/1.1\r\nHost: localhost\nX: 1\r\n\r\n", 400},
+        {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: 1\rY: 2\r\n\r\n", 400},
+        {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: 1\r\n 2\r\n\r\n", 400},
+        {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX:1\r\n\t\r\n\r\n", 400},
+        {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: \x7f\r\n\r\n", 400},
+        {"GET /healthz HTTP/1.1\r\nHost: localhost\r\n: 1\r\n\r\n", 400},
+        {CREATE "Content: 2\r\n -Length\r\n\r\n{}", 400},
+        {CREATE "Transfer: chunked\r\n -Encoding\r\n\r\n0\r\n\r\n", 400},
     };
     struct service service = start("127.0.0.1:0", 100);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
