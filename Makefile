@@ -14,12 +14,12 @@ MAKEFLAGS += --no-builtin-rules
 CC = gcc
 
 WARN = -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
-HARDEN = -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
+HARDEN = -fstack-protector-strong -fstack-clash-protection -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=3)
 SANITIZE = $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all)
 OPT = $(if $(SAN),-O1 -fno-omit-frame-pointer $(SANITIZE),-O3) -g -ffp-contract=off -fno-math-errno -fno-trapping-math
 CPPFLAGS = -D_GNU_SOURCE -MMD -MP
 CFLAGS = -std=c11 $(OPT) $(HARDEN) $(WARN)
-LDFLAGS = $(SANITIZE) -pie -Wl,-z,relro,-z,now -pthread
+LDFLAGS = $(SANITIZE) -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code -pthread
 CORE_LIBS = -lopenblas -lm
 API_LIBS = -ljansson -lxxhash -lnettle $(CORE_LIBS)
 # Not where a sanitizer brings an allocator of its own: see server/allocator.c.

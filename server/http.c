@@ -14,6 +14,8 @@
  * resumes it. */
 #include "http.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +36,10 @@
 
 /* A stop's first moments, in which requests may be on their way on connections that are open. */
 #define SETTLING_MS 100
+
+/* Bytes of an answer that the system takes ahead of what is on its way: a thread serves others in between, and a peer
+ * who reads nothing holds no more of the system's memory. */
+#define MOST_UNSENT (256 * 1024)
 
 #define TLS_VERSIONS "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
 
@@ -309,6 +315,8 @@ static void connection_changed(void *self, struct MHD_Connection *connection, vo
         int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
         *context = srv_watch_add(&http->watch, fd, srv_exchange_now_ms() + http->options.header_timeout_ms);
         if (!*context) shutdown(fd, SHUT_RDWR);
+        setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &(int){MOST_UNSENT},
+                   sizeof(int)); /* not of a Unix socket */
         srv_listener_opened(http->listener);
     } else {
         srv_watch_remove(&http->watch, *context);
