@@ -141,6 +141,7 @@ bool srv_data_verify(const char *path, FILE *out, struct nn_error *err) {
         *err = (struct nn_error){0};
         good = verify_once(srv_directory_io(directory), told, err);
         fclose(told);
+        if (good && size == 0) fprintf(out, "nothing is stored in %s\n", path);
         if (good || attempt == ATTEMPTS) fputs(text, out);
         free(text);
     }

@@ -9,8 +9,8 @@
  * Checkpoints are counted, for two of them may be as of the same record: models that do not journal their changes
  * differ all the same. Every file but a journal is written beside (under a name that ends with ~), synced, renamed,
  * and then the directory is synced; none is ever written again. A checkpoint that is there is whole. The two newest
- * are kept, and the journal from the older one's record on; so one file that went bad loses nothing. clean-N is there
- * from a clean stop to the next start. */
+ * are kept, and the journal from the older one's record on; so a file that went bad has one in its place, but for the
+ * snapshot of a model that did not change between the two. clean-N is there from a clean stop to the next start. */
 #ifndef SRV_STORE_H
 #define SRV_STORE_H
 

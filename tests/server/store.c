@@ -76,6 +76,13 @@ static void checkpoint(struct process *process) {
     if (srv_store_checkpoint(process->store, &err)) fail_msg("%s", err.text);
 }
 
+static void wait_for_checkpoints(const struct process *process, uint64_t n) {
+    const struct api_store *store = srv_store_api(process->store);
+    struct api_store_status status = {0};
+    do store->status(store->self, &status);
+    while (status.checkpoints < n);
+}
+
 /* --- what it is asked --------------------------------------------------------------------------------------- */
 
 static void create(struct process *process, const char *name, const char *durability) {
@@ -407,6 +414,7 @@ static void a_new_model_comes_from_the_journal(void **state) {
     struct process process;
     char name[128];
     start(&process, disk);
+    wait_for_checkpoints(&process, 1); /* which follows a crash by itself */
     create(&process, "young", "journal");
     steps(&process, "young", 3);
     checkpoint(&process);
@@ -661,13 +669,6 @@ static void a_full_disk_refuses_changes_until_there_is_room(void **state) {
 }
 
 /* --- when checkpoints are taken ------------------------------------------------------------------------------ */
-
-static void wait_for_checkpoints(const struct process *process, uint64_t n) {
-    const struct api_store *store = srv_store_api(process->store);
-    struct api_store_status status = {0};
-    do store->status(store->self, &status);
-    while (status.checkpoints < n);
-}
 
 static void checkpoints_come_by_bytes_by_time_and_when_wanted(void **state) {
     (void)state;
