@@ -362,7 +362,7 @@ int api_read_wait(struct api_request *request) {
 bool api_wait_for_checkpoint(struct api_request *request) {
     struct api *api = request->api;
     struct api_model *model = request->model;
-    if (!request->wait || request->quiet || !model) return false;
+    if (!request->wait || !request->change || request->quiet) return false;
     request->wait = false; /* once is enough */
     pthread_mutex_lock(&api->lock);
     bool waits = model->policy.durability == API_DURABLE_SNAPSHOT && !model->dead && !request->commit;

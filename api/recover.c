@@ -1,18 +1,39 @@
 /* recover.c - the service as it was: models out of snapshots, and the records behind them carried out again. */
-#include <math.h>
+#include <limits.h>
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
 #include "effect.h"
+#include "json_read.h"
 #include "model.h"
 #include "record.h"
 #include "service.h"
 #include "snapshot.h"
 #include "update.h"
 
-void api_recover_begin(struct api *api) { atomic_store(&api->recovering, true); }
+/* What was within the limits when it came is not to be refused now. */
+void api_recover_begin(struct api *api) {
+    struct api_limits *limits = &api->settings.limits;
+    api->own_limits = *limits;
+    limits->layers = limits->tensors = limits->json_values = INT_MAX;
+    limits->rank = NN_MAX_RANK;
+    limits->name = NN_MAX_NAME;
+    limits->json_depth = API_JSON_DEPTH;
+    atomic_store(&api->recovering, true);
+}
+
+static void restore_limits(struct api *api) {
+    struct api_limits *limits = &api->settings.limits;
+    const struct api_limits *own = &api->own_limits;
+    limits->layers = own->layers;
+    limits->tensors = own->tensors;
+    limits->json_values = own->json_values;
+    limits->rank = own->rank;
+    limits->name = own->name;
+    limits->json_depth = own->json_depth;
+}
 
 static int no_memory(struct nn_error *err) { return nn_fail(err, NN_E_NOMEM, "memory is out"); }
 
@@ -309,6 +330,7 @@ int api_recover_end(struct api *api, bool clean, struct nn_error *err) {
     pthread_mutex_lock(&api->lock);
     twalk_r(api->models, end_one, &ending);
     pthread_mutex_unlock(&api->lock);
+    restore_limits(api);
     atomic_store(&api->recovering, false);
     return ending.failed ? nn_fail(err, NN_E_INTERNAL, "the source of entropy failed") : NN_OK;
 }

@@ -32,10 +32,9 @@ static int step(struct api_request *request, struct nn_grads *grads, double scal
     if (api_model_check_running(request) || api_model_next(request, &next) ||
         (pushed ? api_commit_gradient(request, grads, false) : api_commit(request)))
         return (int)request->err.code;
-    nn_optimizer_step_some(model->optimizer, request->only, model->params, grads, scale, request->lr, next,
-                           api_parallel(request->api));
-    int bad = nn_params_first_nonfinite(next, api_parallel(request->api));
-    if (bad >= 0) return api_model_stop(request, bad);
+    if (!nn_optimizer_step_some(model->optimizer, request->only, model->params, grads, scale, request->lr,
+                                next, api_parallel(request->api)))
+        return api_model_stop(request, nn_params_first_nonfinite(next, api_parallel(request->api)));
     api_count_staleness(request);
     api_model_publish(request, next);
     return NN_OK;

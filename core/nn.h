@@ -483,14 +483,15 @@ int nn_optimizer_configure(struct nn_optimizer *optimizer, const struct nn_attrs
 const struct nn_def *nn_optimizer_definition(const struct nn_optimizer *optimizer);
 
 /* One step from `from` to `to`, which is a block of its own: all parameters are written. `lr` NaN means
- * the optimizer's own. `scale` multiplies the gradient first; clipping sees the product. */
-void nn_optimizer_step(struct nn_optimizer *optimizer, const struct nn_params *from,
+ * the optimizer's own. `scale` multiplies the gradient first; clipping sees the product. False: a number that it
+ * wrote is not finite. */
+bool nn_optimizer_step(struct nn_optimizer *optimizer, const struct nn_params *from,
                        const struct nn_grads *grads, double scale, double lr, struct nn_params *to,
                        const struct nn_parallel *par);
 
 /* The same for the parameters that `only` marks (by parameter): the others, and their state, stay as they
  * are. NULL: all. */
-void nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, const struct nn_params *from,
+bool nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, const struct nn_params *from,
                             const struct nn_grads *grads, double scale, double lr, struct nn_params *to,
                             const struct nn_parallel *par);
 

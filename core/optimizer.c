@@ -5,6 +5,7 @@
  * 3.2). */
 #include <assert.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -164,13 +165,23 @@ static double grad_norm(struct nn_optimizer *optimizer, const struct nn_grads *g
 
 struct step_task {
     const struct nn_optimizer_op *op;
+    const struct nn_kernels *kernels;
     struct nn_update update;
-    int64_t first; /* element of the block that range 0 begins at */
+    int64_t first;       /* element of the block that range 0 begins at */
+    atomic_bool *finite; /* whether all that was written is */
 };
+
+#define PART 2048 /* elements that are looked at while they are in the nearest cache */
 
 static void step_range(void *arg, int64_t begin, int64_t end) {
     const struct step_task *task = arg;
-    task->op->update(&task->update, task->first + begin, task->first + end);
+    bool finite = true;
+    for (int64_t at = task->first + begin, last = task->first + end; at < last; at += PART) {
+        int64_t to = last - at < PART ? last : at + PART;
+        task->op->update(&task->update, at, to);
+        finite &= task->kernels->finite(task->update.w_next, at, to);
+    }
+    if (!finite) atomic_store_explicit(task->finite, false, memory_order_relaxed);
 }
 
 /* One pass over the whole block, or one for each parameter that is marked. */
@@ -190,7 +201,7 @@ static void step_block(const struct nn_optimizer *optimizer, struct step_task *t
     }
 }
 
-void nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, const struct nn_params *from,
+bool nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, const struct nn_params *from,
                             const struct nn_grads *grads, double scale, double lr, struct nn_params *to,
                             const struct nn_parallel *par) {
     const struct nn_graph *graph = optimizer->graph;
@@ -206,7 +217,9 @@ void nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, co
     }
     optimizer->steps++;
     void *slots[NN_MAX_SLOTS];
+    atomic_bool finite = true;
     struct step_task task = {optimizer->op,
+                             nn_kernels_of(graph->dtype),
                              {.attrs = attrs,
                               .step = optimizer->steps,
                               .scale = scale,
@@ -214,7 +227,8 @@ void nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, co
                               .g = nn_grads_numbers(grads),
                               .w_next = to->data,
                               .slot = slots},
-                             0};
+                             0,
+                             &finite};
     for (int i = 0; i < NN_MAX_SLOTS; i++) {
         slots[i] = optimizer->slot[i];
         task.update.fresh[i] = optimizer->fresh[i];
@@ -224,12 +238,13 @@ void nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, co
         if (uses_slot(optimizer->op, attrs, i)) optimizer->fresh[i] = false;
     memcpy(to->data + graph->trainable_bytes, from->data + graph->trainable_bytes,
            graph->param_bytes - graph->trainable_bytes);
+    return atomic_load(&finite);
 }
 
-void nn_optimizer_step(struct nn_optimizer *optimizer, const struct nn_params *from,
+bool nn_optimizer_step(struct nn_optimizer *optimizer, const struct nn_params *from,
                        const struct nn_grads *grads, double scale, double lr, struct nn_params *to,
                        const struct nn_parallel *par) {
-    nn_optimizer_step_some(optimizer, NULL, from, grads, scale, lr, to, par);
+    return nn_optimizer_step_some(optimizer, NULL, from, grads, scale, lr, to, par);
 }
 
 /* --- state ------------------------------------------------------------------------------------- */

@@ -249,6 +249,7 @@ static int raise_durability(struct api_request *request, const struct patch *pat
     if (request->quiet || patch->policy.durability <= model->policy.durability) return NN_OK;
     request->raised = (int)patch->policy.durability;
     struct api_snapshot *state = api_snapshot_make(request, model);
+    model->oldest_readable = nn_params_version(model->params);
     return state ? api_append_state_take(request, state) : (int)request->err.code;
 }
 

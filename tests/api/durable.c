@@ -385,6 +385,51 @@ static void snapshots_alone(void **state) {
     check_recovered("m", true);
 }
 
+/* A gradient of before, applied after: what it was computed from is not there to be read again. */
+static void what_was_read_before_a_state_is_not_needed(void **state) {
+    (void)state;
+    create("m", "none");
+    run(200, "POST /backward", STEP);
+    json_t *forward =
+        ask(200, "POST /forward", "{'model': 'm', 'retain': true, 'inputs': {'x': [[1, 2, 3]]}}");
+    run(200, "POST /backward", STEP);
+    run(200, "PATCH /models/m", "{'durability': 'journal'}");
+    run(200, "POST /backward", STEP);
+    char body[256];
+    snprintf(body, sizeof body, "{'context': '%s', 'apply': true, 'targets': {'y': [[1, 0]]}}",
+             json_string_value(json_object_get(forward, "context")));
+    json_decref(forward);
+    run(200, "POST /backward", body);
+    run(200, "POST /backward", "{'model': 'm', 'wait': 'durable', " BATCH "}");
+    check_recovered("m", false);
+}
+
+static void reading_waits_for_nothing(void **state) {
+    (void)state;
+    create("m", "snapshot");
+    run(200, "POST /backward", "{'model': 'm', 'wait': 'durable', " BATCH "}");
+    assert_int_equal(journal.wanted, 0);
+}
+
+/* A start with other limits than those that the model came under. */
+static void what_was_allowed_is_recovered(void **state) {
+    (void)state;
+    create("m", "journal");
+    run(200, "POST /backward", STEP);
+    struct api_settings strict = {.limits = api_default_limits};
+    strict.limits.layers = strict.limits.json_depth = strict.limits.json_values = strict.limits.tensors = 1;
+    strict.limits.name = strict.limits.rank = 1;
+    strict.limits.memory = 1 << 12;
+    struct test_service other;
+    struct nn_error err = {0};
+    test_service_start_stored(&other, &strict, 0, &journal.store);
+    assert_int_equal(test_journal_recover(&journal, other.api, false, journal.n, &err), NN_OK);
+    json_t *json = test_ask(&other, 200, "GET /models/m", NULL, NULL);
+    assert_int_equal(integer(json, "version"), 1);
+    json_decref(json);
+    test_service_stop(&other);
+}
+
 static void who_waits_is_told_of_the_end(void **state) {
     (void)state;
     struct test_pending pending[2];
@@ -502,6 +547,9 @@ int main(void) {
         durable_test(keys_outlive_the_process),
         durable_test(keys_of_snapshots_go_with_them),
         durable_test(snapshots_alone),
+        durable_test(what_was_read_before_a_state_is_not_needed),
+        durable_test(reading_waits_for_nothing),
+        durable_test(what_was_allowed_is_recovered),
         durable_test(who_waits_is_told_of_the_end),
         durable_test(not_stored),
         durable_test(durability_can_be_changed),

@@ -55,21 +55,28 @@ static void want_checkpoint(void *self) { ((struct test_journal *)self)->wanted+
 static size_t list(void *self, const char *model, struct api_stored *stored, size_t room) {
     struct test_journal *journal = self;
     size_t n = 0;
+    pthread_mutex_lock(&journal->lock);
     for (size_t i = journal->n_saved; i-- > 0 && n < room;)
         if (strcmp(journal->saved[i].model, model) == 0)
             stored[n++] = (struct api_stored){journal->saved[i].version, 0};
+    pthread_mutex_unlock(&journal->lock);
     return n;
 }
 
 static int read_snapshot(void *self, const char *model, int64_t version, void **bytes, size_t *size,
                          struct nn_error *err) {
     struct test_journal *journal = self;
-    for (size_t i = journal->n_saved; i-- > 0;) {
+    const struct test_saved *found = NULL;
+    pthread_mutex_lock(&journal->lock);
+    for (size_t i = journal->n_saved; i-- > 0 && !found;) {
         const struct test_saved *saved = &journal->saved[i];
-        if (strcmp(saved->model, model) != 0 || (version >= 0 && saved->version != (uint64_t)version))
-            continue;
-        assert_non_null(*bytes = malloc(saved->size));
-        memcpy(*bytes, saved->bytes, *size = saved->size);
+        if (strcmp(saved->model, model) == 0 && (version < 0 || saved->version == (uint64_t)version))
+            found = saved;
+    }
+    pthread_mutex_unlock(&journal->lock);
+    if (found) {
+        assert_non_null(*bytes = malloc(found->size));
+        memcpy(*bytes, found->bytes, *size = found->size);
         return NN_OK;
     }
     return nn_fail(err, NN_E_NOT_FOUND, "there is no such snapshot");
@@ -113,7 +120,7 @@ static void save(void *arg, const char *name) {
     if (newest && snapshot->unchanged) {
         newest->seq = snapshot->seq;
     } else {
-        struct test_saved *saved = &journal->saved[journal->n_saved++];
+        struct test_saved *saved = &journal->saved[journal->n_saved];
         memcpy(saved->model, snapshot->model, sizeof saved->model);
         memcpy(saved->birth, snapshot->birth, sizeof saved->birth);
         saved->seq = snapshot->seq;
@@ -125,6 +132,9 @@ static void save(void *arg, const char *name) {
         for (size_t i = 0; i < snapshot->n_segments; at += snapshot->segments[i++].size)
             memcpy(saved->bytes + at, snapshot->segments[i].data, snapshot->segments[i].size);
         assert_int_equal(at, snapshot->size);
+        pthread_mutex_lock(&journal->lock);
+        journal->n_saved++;
+        pthread_mutex_unlock(&journal->lock);
     }
     api_snapshot_durable(checkpoint->api, snapshot);
     api_snapshot_free(snapshot);
