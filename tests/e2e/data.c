@@ -107,6 +107,36 @@ static void models_come_back(void **state) {
     service_stop();
 }
 
+/* By the way that a user would go whose training went astray. */
+static void a_model_goes_back_to_a_snapshot(void **state) {
+    (void)state;
+    start();
+    create();
+    ask(200, "PATCH", "/models/m", "{'durability': 'snapshot'}");
+    const json_t *step = ask(200, "POST", "/backward",
+                             "{'model': 'm', 'apply': true, 'wait': 'durable', 'inputs': {'x': [[1, 2]]}, "
+                             "'targets': {'y': [[3]]}}");
+    assert_int_equal(integer_at(step, "durable_version"), 1);
+    json_t *good = parameters();
+    steps(3);
+    const json_t *described = ask(200, "GET", "/models/m", NULL);
+    assert_int_equal(integer_at(described, "version"), 4);
+    assert_int_equal(integer_at(described, "durable_version"), 1);
+    assert_int_equal(integer_at(described, "snapshots/0/version"), 1);
+    refused(404, "not-found", NULL, "POST", "/models/m/restore", "{'version': 3}");
+    refused(404, "not-found", NULL, "POST", "/models/n/restore", "{}");
+    const json_t *restored = ask(200, "POST", "/models/m/restore", "{'version': 1}");
+    assert_int_equal(integer_at(restored, "version"), 1);
+    assert_string_not_equal(text_at(restored, "incarnation"), text_at(described, "incarnation"));
+    json_t *back = parameters();
+    same_json(json_object_get(good, "parameters"), json_object_get(back, "parameters"));
+    steps(1);
+    assert_int_equal(integer_at(ask(200, "GET", "/models/m", NULL), "version"), 2);
+    json_decref(good);
+    json_decref(back);
+    service_stop();
+}
+
 static void two_daemons_are_one_too_many(void **state) {
     (void)state;
     static struct test_run run;
@@ -176,6 +206,7 @@ static void damage_is_refused_until_it_is_accepted(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         data_test(models_come_back),
+        data_test(a_model_goes_back_to_a_snapshot),
         data_test(two_daemons_are_one_too_many),
         data_test(verify_tells_what_is_there),
         data_test(damage_is_refused_until_it_is_accepted),
