@@ -2,6 +2,7 @@
 #include "store.h"
 
 #include <errno.h>
+#include <gnu/libc-version.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include <time.h>
 
 #include "store_inside.h"
+#include "world.h"
 
 void srv_store_say(const struct srv_store *store, const char *format, ...) {
     char line[512];
@@ -125,6 +127,13 @@ static void cond_init(pthread_cond_t *cond) {
     pthread_condattr_destroy(&attributes);
 }
 
+static void take_fingerprint(struct srv_store *store) {
+    char computing[384];
+    api_fingerprint(computing, sizeof computing);
+    snprintf(store->fingerprint, sizeof store->fingerprint, "gradd %s; libc %s; %s", SRV_VERSION_TEXT,
+             gnu_get_libc_version(), computing);
+}
+
 struct srv_store *srv_store_new(const struct srv_io *io, const struct srv_store_options *options,
                                 struct nn_error *err) {
     struct srv_store *store = calloc(1, sizeof *store);
@@ -139,7 +148,7 @@ struct srv_store *srv_store_new(const struct srv_io *io, const struct srv_store_
     pthread_mutex_init(&store->taking, NULL);
     pthread_mutex_init(&store->mutex, NULL);
     cond_init(&store->wake);
-    api_fingerprint(store->fingerprint, sizeof store->fingerprint);
+    take_fingerprint(store);
     struct srv_journal_options journal = {
         .segment_bytes = options->segment_bytes,
         .fingerprint = store->fingerprint,
