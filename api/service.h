@@ -10,7 +10,7 @@
 struct api {
     struct api_settings settings;
     struct api_limits own_limits; /* while recovering, which those of the settings are widened for */
-    char *version; /* a copy that settings points to */
+    char *version;                /* a copy that settings points to */
     struct api_env env;
     struct api_metrics *metrics;
     atomic_size_t memory; /* reserved bytes */
