@@ -46,6 +46,7 @@ struct test_disk *test_disk_image(const struct test_disk *disk, size_t n, size_t
 void test_disk_fail(struct test_disk *disk, enum test_disk_kind kind, long n, int error, bool all);
 /* It works again. Whether an operation failed since it last did. */
 bool test_disk_work(struct test_disk *disk);
+bool test_disk_failed(const struct test_disk *disk);
 
 /* Called before a file is created, with its name; it may do anything, things of this disk too. */
 void test_disk_on_create(struct test_disk *disk, void (*call)(void *arg, const char *name), void *arg);
