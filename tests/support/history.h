@@ -28,6 +28,7 @@ struct test_history {
     struct test_disk *disk;
     struct test_taken taken[TEST_STEPS];
     int n;
+    bool older_will_do; /* of what is stored by snapshots alone, any of them: files have gone bad */
 };
 
 /* All of it. */

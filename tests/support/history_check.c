@@ -67,7 +67,7 @@ struct found {
 
 static int last_checkpoint(const struct found *found) {
     int last = -1;
-    for (int i = 0; i < found->history->n; i++)
+    for (int i = 0; i < found->history->n && !found->history->older_will_do; i++)
         if (is_checkpoint(found->history, i) && found->history->taken[i].acked <= found->n) last = i;
     return last;
 }
@@ -142,6 +142,7 @@ static enum there is_there(const struct found *found, int step, int last) {
     if (history->taken[step].status >= 400) return EITHER;
     if (is_written(history, step)) return THERE;
     if (durability_in(history, step, model) != SNAPSHOT) return LOST;
+    if (history->older_will_do) return EITHER;
     bool saved = false;
     for (int i = step; i <= last; i++) {
         if (!state_after(history, i, model)->how) return EITHER; /* deleted since */
