@@ -23,6 +23,8 @@ bool test_disk_work(struct test_disk *disk) {
     return failed;
 }
 
+bool test_disk_failed(const struct test_disk *disk) { return disk->failed; }
+
 /* 0, or a negative errno. */
 static int fate(struct test_disk *disk, enum test_disk_kind kind) {
     struct test_failure *failure = &disk->failures[kind];

@@ -41,11 +41,15 @@ size_t test_disk_images(const struct test_disk *disk, size_t n);
 /* The i-th of them, as a disk of its own; `text` says in words what became of it. */
 struct test_disk *test_disk_image(const struct test_disk *disk, size_t n, size_t i, char text[256]);
 
+/* As it was after the first n operations, which a crash may still undo: a process was killed, and the machine goes on. */
+struct test_disk *test_disk_prefix(const struct test_disk *disk, size_t n);
+
 /* The n-th operation of a kind from now on (from 0) fails with `error`, an errno; or it and all of this kind that
  * follow. A write that fails has written half. Kinds are armed one by one. */
 void test_disk_fail(struct test_disk *disk, enum test_disk_kind kind, long n, int error, bool all);
 /* It works again. Whether an operation failed since it last did. */
 bool test_disk_work(struct test_disk *disk);
+bool test_disk_failed(const struct test_disk *disk);
 
 /* Called before a file is created, with its name; it may do anything, things of this disk too. */
 void test_disk_on_create(struct test_disk *disk, void (*call)(void *arg, const char *name), void *arg);

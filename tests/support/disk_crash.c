@@ -184,3 +184,18 @@ struct test_disk *test_disk_image(const struct test_disk *disk, size_t n, size_t
     free(open);
     return made;
 }
+
+struct test_disk *test_disk_prefix(const struct test_disk *disk, size_t n) {
+    struct test_disk *made = test_disk_new();
+    test_state_copy(&made->first, &disk->first);
+    test_state_copy(&made->now, &disk->first);
+    for (size_t i = 0; i < n; i++) {
+        made->operations = test_grown(made->operations, i, sizeof *made->operations);
+        made->operations[i] = disk->operations[i];
+        if (disk->operations[i].bytes)
+            made->operations[i].bytes = test_copy(disk->operations[i].bytes, disk->operations[i].size);
+        made->n_operations++;
+        if (!disk->operations[i].failed) test_state_apply(&made->now, &disk->operations[i]);
+    }
+    return made;
+}

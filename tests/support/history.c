@@ -1,6 +1,7 @@
 /* history.c - the history as it happens. See history.h; what is checked is in history_check.c. */
 #include "check.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -85,6 +86,8 @@ struct past {
     int first_open; /* step that is not answered yet */
     int life, next; /* starts so far; the step within another's */
     char context[64];
+    const struct test_fault *fault; /* NULL: nothing fails */
+    bool failed;                    /* something has */
 };
 
 /* A member of a model's description, as text. */
@@ -149,14 +152,33 @@ static void send_next(struct test_stored *stored) {
     send(past, past->next);
 }
 
+/* Whether this is how a store that fails is told of: changes are refused, and have changed nothing, unless it says that
+ * they were made. What builds on a refused one is refused for its own reasons. */
+static void check_refusal(const struct past *past, int step, const struct test_answer *answer) {
+    const struct test_taken *taken = &past->history->taken[step];
+    char what[128];
+    bool by_store = answer->status == 503, told = by_store && strstr(answer->body, "the change was made");
+    if (!past->failed || answer->status < 400 || (answer->status > 499 && !by_store))
+        fail_msg("%s: %d: %s", test_history_step(step, what), answer->status, answer->body);
+    const struct test_step *it = &test_steps[step];
+    if (!by_store || told || it->flags || test_steps[step - 1].flags ||
+        strstr(it->body ? it->body : "", "'wait'"))
+        return;
+    for (int i = 0; i < TEST_MODELS; i++) {
+        const struct test_model_state *now = &taken->after[i], *then = &(taken - 1)->after[i];
+        if (!now->how != !then->how || (now->how && strcmp(now->numbers, then->numbers) != 0))
+            fail_msg("%s: refused, and %s has changed: %s", test_history_step(step, what), test_models[i],
+                     answer->body);
+    }
+}
+
 static void take_answer(struct past *past, int step) {
     struct test_taken *taken = &past->history->taken[step];
-    char what[128];
     struct test_answer answer = test_take(&past->pending[step]);
     taken->status = answer.status;
     taken->acked = test_disk_operations(past->history->disk);
-    if (answer.status >= 400 || !answer.status)
-        fail_msg("%s: %d: %s", test_history_step(step, what), answer.status, answer.body);
+    past->failed |= past->fault && test_disk_failed(past->history->disk);
+    if (answer.status >= 400 || !answer.status) check_refusal(past, step, &answer);
     json_t *json = json_loadb(answer.body, answer.size, 0, NULL);
     const char *context = json_string_value(json_object_get(json, "context"));
     if (context) snprintf(past->context, sizeof past->context, "%s", context);
@@ -175,9 +197,20 @@ static void send_during(void *arg, const char *name) {
     read_all(&past->stored, &past->history->taken[step]);
 }
 
+static void repair(struct past *past) { past->failed |= test_disk_work(past->history->disk); }
+
+/* One that fails has taken nothing from the next. */
 static void start(struct past *past) {
     struct nn_error err = {0};
-    test_ok(test_stored_start(&past->stored, past->history->disk, past->life++, NULL, &err), &err, "a start");
+    int life = past->life++;
+    if (past->fault && test_stored_start(&past->stored, past->history->disk, life, NULL, &err) == NN_OK)
+        return;
+    if (past->fault) {
+        assert_true(err.code == NN_E_STORE);
+        repair(past);
+        err = (struct nn_error){0};
+    }
+    test_ok(test_stored_start(&past->stored, past->history->disk, life, NULL, &err), &err, "a start");
 }
 
 /* What is no request. */
@@ -189,8 +222,11 @@ static void act(struct past *past, int step) {
     int code = test_step_is(step, "checkpoint") ? srv_store_checkpoint(past->stored.store, &err)
                : test_step_is(step, "stop")     ? test_stored_finish(&past->stored, &err)
                                                 : NN_OK;
-    test_ok(code, &err, "%s", test_history_step(step, what));
     taken->acked = test_disk_operations(past->history->disk);
+    taken->status = code ? 503 : 0;
+    past->failed |= past->fault && test_disk_failed(past->history->disk);
+    if (!past->failed) test_ok(code, &err, "%s", test_history_step(step, what));
+    if (past->fault && (past->fault->error == ENOSPC || !test_step_is(step, "checkpoint"))) repair(past);
     if (test_step_is(step, "checkpoint")) return;
     test_stored_stop(&past->stored);
     start(past);
@@ -199,7 +235,7 @@ static void act(struct past *past, int step) {
 /* A step, and those that are sent within it; the last of them. */
 static int take_step(struct past *past, int step) {
     struct test_history *history = past->history;
-    bool nests = step + 1 < history->n && test_steps[step + 1].flags & INSIDE;
+    bool nests = !past->fault && step + 1 < history->n && test_steps[step + 1].flags & INSIDE;
     past->next = step + 1;
     past->stored.arg = past;
     past->stored.once = nests ? send_next : NULL;
@@ -218,34 +254,43 @@ static int take_step(struct past *past, int step) {
 }
 
 /* The first steps, as many as that. */
-static void run(struct test_history *history, int steps) {
-    struct past past = {.history = history};
+static bool run(struct test_history *history, int steps, const struct test_fault *fault) {
+    struct past past = {.history = history, .fault = fault};
     history->disk = test_disk_new();
     history->n = steps;
+    if (fault) test_disk_fail(history->disk, fault->kind, fault->n, fault->error, fault->all);
     start(&past);
     for (int i = 0; i < steps; i++) {
         i = take_step(&past, i);
-        if (i + 1 < steps && test_steps[i + 1].flags & DURING)
+        if (!fault && i + 1 < steps && test_steps[i + 1].flags & DURING)
             fail_msg("a checkpoint has not enough snapshots for what is to be done meanwhile");
         if (test_steps[i].flags & GROUPED) continue;
         if (test_step_sends(i)) test_stored_settle(&past.stored, &past.pending[i]);
         for (; past.first_open <= i; past.first_open++)
             if (test_step_sends(past.first_open)) take_answer(&past, past.first_open);
     }
+    repair(&past);
     test_stored_stop(&past.stored);
+    assert_int_equal(test_disk_open_files(history->disk), 0);
+    return past.failed;
 }
 
 void test_history_make(struct test_history *history) {
     memset(history, 0, sizeof *history);
-    run(history, STEPS);
+    run(history, STEPS, NULL);
     for (int i = 0; i + 1 < STEPS; i++) {
         if (!(test_steps[i + 1].flags & INSIDE)) continue;
         struct test_history alone = {0}; /* what was there before the one within it */
-        run(&alone, i + 1);
+        run(&alone, i + 1, NULL);
         memcpy(history->taken[i].after, alone.taken[i].after, sizeof alone.taken[i].after);
         memset(alone.taken[i].after, 0, sizeof alone.taken[i].after);
         test_history_free(&alone);
     }
+}
+
+bool test_history_make_failing(struct test_history *history, const struct test_fault *fault) {
+    memset(history, 0, sizeof *history);
+    return run(history, STEPS, fault);
 }
 
 void test_history_free(struct test_history *history) {

@@ -28,10 +28,20 @@ struct test_history {
     struct test_disk *disk;
     struct test_taken taken[TEST_STEPS];
     int n;
+    bool older_will_do; /* of what is stored by snapshots alone, any of them: files have gone bad */
 };
 
 /* All of it. */
 void test_history_make(struct test_history *history);
+/* With an operation of the disk that fails, until the next start; where there is no room, until the next checkpoint. What
+ * is refused then is told as it should be, and readers go on. False: there was no such operation. */
+struct test_fault {
+    enum test_disk_kind kind;
+    long n;   /* the n-th, from 0, */
+    bool all; /* and those that follow */
+    int error;
+};
+bool test_history_make_failing(struct test_history *history, const struct test_fault *fault);
 void test_history_free(struct test_history *history);
 
 int test_history_steps(void);

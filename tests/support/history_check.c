@@ -44,12 +44,14 @@ static bool is_of_registry(int step) {
 /* Whether it was there for good when it was answered: written down. */
 static bool is_written(const struct test_history *history, int step) {
     if (!test_step_sends(step) || strstr(test_steps[step].request, "/forward")) return false;
+    if (history->taken[step].status >= 400) return false;
     enum durability durability = durability_in(history, step, model_of(step));
     return durability == JOURNAL || (durability == SNAPSHOT && is_of_registry(step));
 }
 
 /* Whether all snapshots up to it are durable when it is over. */
-static bool is_checkpoint(int step) {
+static bool is_checkpoint(const struct test_history *history, int step) {
+    if (history->taken[step].status >= 400) return false;
     return test_step_is(step, "checkpoint") || test_step_is(step, "stop") ||
            (test_steps[step].body && strstr(test_steps[step].body, "'wait'"));
 }
@@ -65,8 +67,8 @@ struct found {
 
 static int last_checkpoint(const struct found *found) {
     int last = -1;
-    for (int i = 0; i < found->history->n; i++)
-        if (is_checkpoint(i) && found->history->taken[i].acked <= found->n) last = i;
+    for (int i = 0; i < found->history->n && !found->history->older_will_do; i++)
+        if (is_checkpoint(found->history, i) && found->history->taken[i].acked <= found->n) last = i;
     return last;
 }
 
@@ -129,17 +131,26 @@ static int find_step(struct found *found, const char *what) {
 
 enum there { LOST, THERE, EITHER };
 
+static bool same_numbers(const struct test_model_state *a, const struct test_model_state *b) {
+    return a->numbers && b->numbers && strcmp(a->numbers, b->numbers) == 0;
+}
+
 /* Whether the change of a step up to the last one is there: if it was not written down, it is if a snapshot has it. */
 static enum there is_there(const struct found *found, int step, int last) {
     const struct test_history *history = found->history;
     int model = model_of(step);
+    if (history->taken[step].status >= 400) return EITHER;
     if (is_written(history, step)) return THERE;
     if (durability_in(history, step, model) != SNAPSHOT) return LOST;
+    if (history->older_will_do) return EITHER;
     bool saved = false;
     for (int i = step; i <= last; i++) {
         if (!state_after(history, i, model)->how) return EITHER; /* deleted since */
-        saved |= is_checkpoint(i) && history->taken[i].acked <= found->n;
-        if (test_step_is(i, "kill") && !saved) return LOST;
+        if (history->taken[i].acked > found->n) continue;
+        saved |= is_checkpoint(history, i);
+        if (!test_step_is(i, "kill") && !test_step_is(i, "stop")) continue;
+        saved |= same_numbers(state_after(history, i, model), state_after(history, i - 1, model));
+        if (!saved) return LOST;
     }
     return saved || step <= found->source[model] ? THERE : LOST;
 }

@@ -66,7 +66,8 @@ int test_stored_start(struct test_stored *stored, struct test_disk *disk, int li
 void test_stored_settle(struct test_stored *stored, const struct test_pending *pending) {
     struct nn_error err = {0};
     while (srv_store_commit(stored->store)) continue;
-    if (!atomic_load(&pending->done)) srv_store_checkpoint(stored->store, &err);
+    if (!atomic_load(&pending->done) && srv_store_checkpoint(stored->store, &err))
+        api_checkpoint_failed(stored->service.api, &err);
     if (!atomic_load(&pending->done)) fail_msg("a request is never answered: %s", err.text);
 }
 
