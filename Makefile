@@ -5,7 +5,7 @@
 #   BUILD=dir      builds elsewhere
 #   SAN=list       builds with sanitizers: address,undefined or thread
 #   SUITES=list    of `make test`: some of unit api server e2e fuzz docs python javascript
-#   FUZZ_SECONDS=n that each fuzzer of `make fuzz` runs: 30
+#   FUZZ_SECONDS=n that each fuzzer of `make fuzz` runs: 30; FUZZ_SEED=n: from this seed
 #   V=1            shows whole commands
 
 BUILD ?= build
@@ -63,8 +63,9 @@ EXAMPLES = $(call programs,examples/*.c)
 # Under libFuzzer's instrumentation that is their main; otherwise they replay what it found: see `fuzz`.
 FUZZERS = $(call programs,tests/fuzz/*.c)
 FUZZING = $(findstring fuzzer,$(SAN))
-FUZZED_OBJ = $(addprefix $(BUILD)/,server/head.o server/target.o tests/fuzz/support/grammar.o \
-    tests/fuzz/support/service.o $(if $(FUZZING),,tests/fuzz/support/replay.o))
+FUZZED_OBJ = $(addprefix $(BUILD)/,server/head.o server/target.o server/frame.o server/journal.o \
+    server/journal_read.o $(addprefix tests/fuzz/support/,grammar.o service.o store.o history.o \
+    $(if $(FUZZING),,replay.o)))
 OBJECTS = $(CORE_OBJ) $(API_OBJ) $(SERVER_OBJ) \
     $(call objects,tests/*/*.c tests/*/*/*.c bench/*.c bench/*/*.c examples/*.c docs/*.c docker/*.c)
 

@@ -150,9 +150,11 @@ static int read_base64(struct api_tensor *tensor, json_t *object, const struct a
             return nn_fail(err, NN_E_SIZE, "a tensor has at most %lld elements", (long long)NN_MAX_ELEMENTS);
     }
     bytes = (size_t)elements * api_dtype_size(tensor->dtype);
-    void *data = nn_arena_alloc(arrays->arena, bytes + 1, 1);
-    if (!data) return no_memory(err);
-    if (api_base64_decode(json_string_value(text), json_string_length(text), data, bytes) != (int64_t)bytes)
+    bool fits = bytes <= json_string_length(text); /* before room is taken for what the shape claims */
+    void *data = fits ? nn_arena_alloc(arrays->arena, bytes + 1, 1) : NULL;
+    if (fits && !data) return no_memory(err);
+    if (!fits ||
+        api_base64_decode(json_string_value(text), json_string_length(text), data, bytes) != (int64_t)bytes)
         return nn_fail(err, NN_E_VALUE, "\"base64\" is not the %zu bytes that dtype and shape tell of",
                        bytes);
     tensor->data = data;

@@ -257,13 +257,30 @@ json_t *api_effects_json(const struct api_request *request) {
     return list;
 }
 
+/* Whether it could be the service's: what a repetition is answered with comes into headers. */
+static bool is_effect(const json_t *json, struct nn_error *err) {
+    const char *location = api_record_text(json, "location"), *members = api_record_text(json, "members");
+    int64_t status = api_record_integer(json, "status");
+    struct nn_arena *arena = nn_arena_new();
+    if (!arena) return nn_fail(err, NN_E_NOMEM, "memory is out"), false;
+    struct nn_error why = {0};
+    json_t *object = api_json_read(members, strlen(members), arena, &why);
+    bool good = json_is_object(object) && is_key(api_record_text(json, "key")) &&
+                (status == 0 || (status >= 200 && status < 300));
+    for (; *location && good; location++) good = *location > ' ' && *location <= '~';
+    json_decref(object);
+    nn_arena_free(arena);
+    if (!good) nn_fail(err, NN_E_CORRUPT, "what stands for an Idempotency-Key is none");
+    return good;
+}
+
 /* Remembers it as done; one that is there already stays. Whatever the budget says, for the promise was given. */
 static int remember(struct api *api, const json_t *json, uint64_t seq, int64_t expires_ms,
                     struct nn_error *err) {
     const char *key = api_record_text(json, "key"), *token = api_record_text(json, "token"),
                *location = json_string_value(json_object_get(json, "location"));
     size_t key_size = strlen(key) + 1 + strlen(token) + 1, size = sizeof(struct api_effect) + key_size;
-    struct api_effect *effect = calloc(1, size);
+    struct api_effect *effect = is_effect(json, err) ? calloc(1, size) : NULL;
     if (!effect) return nn_fail(err, NN_E_NOMEM, "memory is out");
     atomic_init(&effect->refs, 1);
     snprintf(effect->key, key_size, "%s\n%s", key, token);
@@ -296,7 +313,7 @@ static int remember(struct api *api, const json_t *json, uint64_t seq, int64_t e
 
 /* When a key that began to be kept at that time of the calendar expires, by the clock of the process. */
 static int64_t expires(struct api *api, int64_t time_ms) {
-    int64_t age = api->env.wall_ms(api->env.self) - time_ms;
+    int64_t age = api->env.wall_ms(api->env.self) - (time_ms > 0 ? time_ms : 0);
     return api_now_ms(api) + api->settings.limits.key_ttl_ms - (age > 0 ? age : 0);
 }
 

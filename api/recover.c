@@ -1,5 +1,6 @@
 /* recover.c - the service as it was: models out of snapshots, and the records behind them carried out again. */
 #include <limits.h>
+#include <math.h>
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,12 +96,18 @@ static const struct api_route *find_route(const char *method, const char *path) 
     return NULL;
 }
 
+/* Whether the service writes down requests of it. */
+static bool is_recorded(const struct api_route *route) {
+    return route->effect != API_READS && route != &api_routes[ROUTE_OF_api_post_restore] &&
+           route != &api_routes[ROUTE_OF_api_delete_context];
+}
+
 static int again_request(struct again *again) {
     struct api_request *request = again->request;
     const json_t *head = again->record->head, *read = json_object_get(head, "read"),
                  *drawn = json_object_get(head, "drawn"), *query = json_object_get(head, "query");
     request->route = find_route(api_record_text(head, "method"), api_record_text(head, "path"));
-    if (!request->route) return corrupt(again, "there is no such call");
+    if (!request->route || !is_recorded(request->route)) return corrupt(again, "there is no such call");
     snprintf(request->name, sizeof request->name, "%s", api_record_text(head, "name"));
     if (query && !(request->query = strdup(api_record_text(head, "query")))) return no_memory(again->err);
     request->in = strcmp(api_record_text(head, "encoding"), "json") == 0 ? API_JSON : API_SAFETENSORS;
@@ -141,9 +148,14 @@ static int again_gradient(struct again *again) {
     if (again->record->size != nn_graph_trainable_bytes(graph)) return corrupt(again, "it has another size");
     if (!(request->grads = nn_grads_new_unset(graph, again->err))) return (int)again->err->code;
     memcpy(nn_grads_block(request->grads), again->record->data, again->record->size);
-    request->seen = (uint64_t)api_record_integer(head, "seen");
+    int64_t seen = api_record_integer(head, "seen");
     request->scale = api_record_real(head, "scale");
     if (lr) request->lr = json_number_value(lr);
+    if (seen < 0 || (uint64_t)seen > nn_params_version(request->model->params))
+        return corrupt(again, "it is of a version that is not there yet");
+    if (!isfinite(request->scale) || (lr && !json_is_number(lr)) || api_check_lr(request, "lr"))
+        return corrupt(again, "its learning rate or scale is none");
+    request->seen = (uint64_t)seen;
     again->request = NULL;
     api_model_turn(request, api_record_flag(head, "accumulate") ? api_turn_accumulate : api_turn_apply);
     return NN_OK;
@@ -176,10 +188,12 @@ static int again_state(struct again *again) {
     struct api_request *request = again->request;
     struct api_model *model = api_snapshot_read(request, again->record->data, again->record->size);
     if (!model) {
-        again->replay.err = request->err;
+        if (request->err.code == NN_E_NOMEM) return no_memory(again->err);
         return corrupt(again, request->err.text);
     }
-    if (api_model_find(request, model->name) == NN_OK) {
+    if (strcmp(model->name, api_record_text(again->record->head, "model")) != 0) {
+        corrupt(again, "it is of another model");
+    } else if (api_model_find(request, model->name) == NN_OK) {
         api_model_replace(request, model);
     } else {
         request->err = (struct nn_error){0};
@@ -215,6 +229,8 @@ static int check_before(struct again *again, const struct api_model *model) {
 /* And after it. A step that leads to numbers that are not finite does so again. */
 static int check_after(struct again *again, struct api_model *model) {
     uint64_t version = (uint64_t)api_record_integer(again->record->head, "version");
+    if (again->replay.code == NN_E_NOMEM) /* which says nothing of the record */
+        return nn_fail(again->err, NN_E_NOMEM, "%.200s", again->replay.err.text);
     if (again->replay.code && again->replay.code != NN_E_NOT_FINITE)
         return corrupt(again, again->replay.err.text);
     if (!model) return NN_OK; /* it was deleted */

@@ -68,16 +68,33 @@ void api_request_let_go(struct api_request *request) {
     request->doc.n_tensors = 0;
 }
 
+/* What recovery may take at once, and of which it may take some times as much in all: the memory limit, or this where
+ * the limit has been set below it since. */
+#define RECOVERY_LEAST   ((size_t)64 << 20)
+#define RECOVERY_BUDGETS ((size_t)2 * API_REPLAY_VERSIONS)
+
 /* --- memory ---------------------------------------------------------------------------------------- */
+
+/* What was there before has to find room again, with the versions that recovery keeps beside: so the budget does not
+ * refuse it. But what could never have been within it is no record of this service. */
+static int reserve_again(struct api_request *request, size_t bytes) {
+    struct api *api = request->api;
+    size_t limit = api->settings.limits.memory, held = atomic_fetch_add(&api->memory, bytes);
+    if (limit < RECOVERY_LEAST) limit = RECOVERY_LEAST;
+    if (bytes <= limit && held / RECOVERY_BUDGETS <= limit) {
+        request->reserved += bytes;
+        return NN_OK;
+    }
+    api_release(api, bytes);
+    return nn_fail(&request->err, NN_E_NOMEM,
+                   "what was stored takes %zu bytes more beside %zu, for which the memory limit is too small",
+                   bytes, held);
+}
 
 int api_reserve(struct api_request *request, size_t bytes) {
     struct api *api = request->api;
     size_t limit = api->settings.limits.memory, held = atomic_load(&api->memory);
-    if (atomic_load(&api->recovering)) { /* it was there before, and has to find room again */
-        atomic_fetch_add(&api->memory, bytes);
-        request->reserved += bytes;
-        return NN_OK;
-    }
+    if (atomic_load(&api->recovering)) return reserve_again(request, bytes);
     if (bytes > limit)
         return nn_fail(&request->err, NN_E_TOO_LARGE, "this takes %zu bytes, and the service has %zu for all",
                        bytes, limit);

@@ -1,10 +1,14 @@
-/* snapshot_read.c - a model out of a snapshot. */
+/* snapshot_read.c - a model out of a snapshot. Whoever can write to the store's directory is trusted no more than a
+ * client: what a file claims is held against what is in it before anything is made of it. */
+#include <math.h>
 #include <string.h>
 
 #include "json_read.h"
 #include "record.h"
 #include "safetensors.h"
 #include "snapshot.h"
+
+#define MOST ((uint64_t)API_MAX_SEED) /* of counts: JSON holds numbers up to here exactly, 2^53 - 1 */
 
 struct reader {
     struct api_request *request;
@@ -17,29 +21,55 @@ static int corrupt(struct reader *reader, const char *what, const char *name) {
     return nn_fail(&reader->request->err, NN_E_CORRUPT, "a snapshot %s \"%.100s\"", what, name);
 }
 
-/* "member/name", or name alone, into `out`: of the graph's type and the parameter's shape. */
-static int take(struct reader *reader, const char *member, const char *slot, int param, void *out) {
-    const struct nn_graph *graph = reader->model->graph;
+/* "member/name", or name alone: of the graph's type and the parameter's shape. NULL, with the error: it is not there. */
+static const struct api_tensor *find(struct reader *reader, const struct nn_graph *graph, const char *member,
+                                     const char *slot, int param) {
     const struct nn_param *info = nn_graph_param(graph, param);
     char path[4 * NN_MAX_NAME];
     snprintf(path, sizeof path, "%s%s%s%s%s", member, *member ? "/" : "", slot, *slot ? "." : "", info->name);
     for (size_t i = 0; i < reader->file.n_tensors; i++) {
         const struct api_tensor *tensor = &reader->file.tensors[i];
         if (strcmp(tensor->name, path) != 0) continue;
-        if (tensor->dtype != api_dtype_of(nn_graph_dtype(graph)) ||
-            !nn_shape_equal(&tensor->shape, &info->shape))
-            return corrupt(reader, "has another type or shape for", path);
-        memcpy(out, tensor->data, (size_t)info->elements * nn_dtype_size(nn_graph_dtype(graph)));
-        return NN_OK;
+        if (tensor->dtype == api_dtype_of(nn_graph_dtype(graph)) &&
+            nn_shape_equal(&tensor->shape, &info->shape))
+            return tensor;
+        corrupt(reader, "has another type or shape for", path);
+        return NULL;
     }
-    return corrupt(reader, "lacks", path);
+    corrupt(reader, "lacks", path);
+    return NULL;
+}
+
+static int take(struct reader *reader, const char *member, const char *slot, int param, void *out) {
+    const struct nn_graph *graph = reader->model->graph;
+    const struct api_tensor *tensor = find(reader, graph, member, slot, param);
+    if (!tensor) return (int)reader->request->err.code;
+    memcpy(out, tensor->data,
+           (size_t)nn_graph_param(graph, param)->elements * nn_dtype_size(nn_graph_dtype(graph)));
+    return NN_OK;
+}
+
+/* A count of the metadata, or of an object or list in it, which answers tell as a number. */
+static int count_of(struct reader *reader, const json_t *json, const char *name, uint64_t most,
+                    uint64_t *count) {
+    json_int_t i = json_integer_value(json);
+    if (!json_is_integer(json) || i < 0 || (uint64_t)i > most) return corrupt(reader, "has a bad", name);
+    *count = (uint64_t)i;
+    return NN_OK;
+}
+
+static int get_count(struct reader *reader, const json_t *object, const char *name, uint64_t most,
+                     uint64_t *count) {
+    return count_of(reader, json_object_get(object, name), name, most, count);
 }
 
 static int take_parameters(struct reader *reader) {
     struct api_model *model = reader->model;
+    uint64_t version = 0;
     for (int i = 0; i < nn_graph_param_count(model->graph); i++)
         if (take(reader, "", "", i, nn_params_data(model->params, i))) return (int)reader->request->err.code;
-    nn_params_set_version(model->params, (uint64_t)api_record_integer(reader->json, "version"));
+    if (get_count(reader, reader->json, "version", MOST, &version)) return (int)reader->request->err.code;
+    nn_params_set_version(model->params, version);
     return NN_OK;
 }
 
@@ -47,8 +77,10 @@ static int take_optimizer(struct reader *reader) {
     struct api_model *model = reader->model;
     struct nn_optimizer *optimizer = model->optimizer;
     const json_t *fresh = json_object_get(reader->json, "fresh");
+    uint64_t steps = 0;
     if (!optimizer) return NN_OK;
-    nn_optimizer_set_steps(optimizer, (uint64_t)api_record_integer(reader->json, "steps"));
+    if (get_count(reader, reader->json, "steps", MOST, &steps)) return (int)reader->request->err.code;
+    nn_optimizer_set_steps(optimizer, steps);
     for (int slot = 0; slot < nn_optimizer_slot_count(optimizer); slot++) {
         for (int i = 0; i < nn_graph_param_count(model->graph); i++)
             if (nn_graph_param(model->graph, i)->trainable &&
@@ -66,13 +98,15 @@ static int take_sum(struct reader *reader) {
     const json_t *sum = json_object_get(reader->json, "sum");
     size_t bytes = nn_graph_trainable_bytes(model->graph);
     if (!sum) return NN_OK;
+    if (get_count(reader, sum, "count", MOST, &model->sum_count) ||
+        get_count(reader, sum, "oldest", nn_params_version(model->params), &model->sum_oldest))
+        return (int)request->err.code;
+    model->sum_scale = api_record_real(sum, "scale");
+    if (!model->sum_count || !isfinite(model->sum_scale)) return corrupt(reader, "has a bad", "sum");
     if (api_reserve(request, bytes)) return (int)request->err.code;
     if (!(model->sum = nn_grads_new_unset(model->graph, &request->err))) return (int)request->err.code;
     api_reserve_move(request, bytes);
     model->reserved += bytes;
-    model->sum_scale = api_record_real(sum, "scale");
-    model->sum_count = (uint64_t)api_record_integer(sum, "count");
-    model->sum_oldest = (uint64_t)api_record_integer(sum, "oldest");
     for (int i = 0; i < nn_graph_param_count(model->graph); i++)
         if (nn_graph_param(model->graph, i)->trainable &&
             take(reader, "accumulated", "", i, nn_grads_data(model->sum, i)))
@@ -80,22 +114,45 @@ static int take_sum(struct reader *reader) {
     return NN_OK;
 }
 
+/* As incarnations are: 16 digits. They come into headers. */
+static int get_hex(struct reader *reader, const char *name, char out[17]) {
+    const char *text = api_record_text(reader->json, name);
+    if (strlen(text) != 16 || strspn(text, "0123456789abcdef") != 16)
+        return corrupt(reader, "has a bad", name);
+    memcpy(out, text, 17);
+    return NN_OK;
+}
+
+static int take_staleness(struct reader *reader) {
+    const json_t *list = json_object_get(reader->json, "staleness");
+    for (size_t i = 0; i < API_STALENESS_BUCKETS; i++)
+        if (count_of(reader, json_array_get(list, i), "staleness", MOST, &reader->model->staleness[i]))
+            return (int)reader->request->err.code;
+    return NN_OK;
+}
+
 /* What a model is beside its numbers. */
 static int take_rest(struct reader *reader) {
     struct api_model *model = reader->model;
-    const json_t *json = reader->json, *staleness = json_object_get(json, "staleness");
+    const json_t *json = reader->json;
     const char *stopped = api_record_text(json, "stopped");
-    snprintf(model->birth, sizeof model->birth, "%s", api_record_text(json, "birth"));
-    snprintf(model->incarnation, sizeof model->incarnation, "%s", api_record_text(json, "incarnation"));
-    model->changes = model->read_changes = (uint64_t)api_record_integer(json, "changes");
+    if (get_hex(reader, "birth", model->birth) || get_hex(reader, "incarnation", model->incarnation) ||
+        get_count(reader, json, "changes", MOST, &model->changes) || take_staleness(reader))
+        return (int)reader->request->err.code;
+    model->read_changes = model->changes;
     model->oldest_readable = nn_params_version(model->params);
     model->stopped = *stopped;
     model->stopped_at = *stopped ? nn_graph_param_find(model->graph, stopped) : 0;
     if (model->stopped_at < 0) return corrupt(reader, "stopped at the unknown parameter", stopped);
-    for (int i = 0; i < API_STALENESS_BUCKETS; i++)
-        model->staleness[i] = (uint64_t)json_integer_value(json_array_get(staleness, (size_t)i));
     model->steps = model->optimizer ? nn_optimizer_steps(model->optimizer) : 0;
     model->contributions = model->sum_count;
+    return NN_OK;
+}
+
+/* That the parameters are all in the file, so that a model takes no more than some times its size. */
+static int check_parameters(struct reader *reader, const struct nn_graph *graph) {
+    for (int i = 0; i < nn_graph_param_count(graph); i++)
+        if (!find(reader, graph, "", "", i)) return (int)reader->request->err.code;
     return NN_OK;
 }
 
@@ -108,7 +165,8 @@ static int make(struct reader *reader) {
     if (!api_model_name_valid(name)) return corrupt(reader, "has the model name", name);
     if (!json_is_object(specification)) return corrupt(reader, "lacks the specification of", name);
     if (api_spec_read(request, specification, NULL, &spec)) return (int)request->err.code;
-    reader->model = api_model_new(request, name, &spec, specification, false);
+    if (check_parameters(reader, spec.graph) == NN_OK)
+        reader->model = api_model_new(request, name, &spec, specification, false);
     api_spec_fini(&spec);
     return (int)request->err.code;
 }

@@ -33,7 +33,7 @@ static void make_again(struct fuzz_service *service) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct fuzz_service service;
-    fuzz_service_start(&service);
+    fuzz_service_start(&service, NULL);
     if (fuzz_call(&service, "POST", "/models", as_json, as_json, data, size) == 201) {
         make_again(&service);
         fuzz_call(&service, "PATCH", "/models/m", as_json, as_json, data, size);

@@ -138,6 +138,11 @@ void fuzz_specification(struct fuzz_bytes *bytes, const char *name, struct fuzz_
         api_text_puts(text, ",");
         add_aggregation(bytes, text);
     }
+    if (name) {
+        static const char *const stored[] = {",\"durability\":\"journal\"", "", ",\"durability\":\"none\"",
+                                             ",\"coalesce\":true"};
+        api_text_puts(text, pick(bytes, stored, COUNT(stored)));
+    }
     if (more & 4) add(text, ",\"max_staleness\":1,\"outputs\":[\"h\",\"%s\"]", model->own_loss ? "h" : "op");
     api_text_puts(text, "}");
 }
@@ -239,6 +244,9 @@ static const struct {
     {"mean", {"true", "false"}},
     {"from", {"\"m\"", "\"n\""}},
     {"op", {"\"sgd\"", "\"adam\""}},
+    {"wait", {"\"durable\""}},
+    {"durability", {"\"journal\"", "\"snapshot\"", "\"none\""}},
+    {"coalesce", {"true", "false"}},
     {"tau", {"0.5", "1", "0"}},
     {"lr", {"0.1", "1e30", "0"}},
     {"normalizer", {"1", "[1]", "0.5"}},

@@ -12,9 +12,18 @@
 
 static int64_t now_ms(void *self) { return ((struct fuzz_service *)self)->now_ms; }
 
+static int64_t wall_ms(void *self) { return INT64_C(1700000000000) + now_ms(self); }
+
 static bool entropy(void *self, void *buffer, size_t size) {
     struct fuzz_service *service = self;
-    memset(buffer, service->drawn++ / 2 % 8, size); /* ids that an input can name, and that come again */
+    if (service->stored) {
+        service->drawn++;
+        memset(buffer, 0, size);
+        memcpy(buffer, &service->drawn, size < sizeof service->drawn ? size : sizeof service->drawn);
+        return true;
+    }
+    memset(buffer, (int)(service->drawn++ / 2 % 8),
+           size); /* ids that an input can name, and that come again */
     return true;
 }
 
@@ -34,7 +43,7 @@ void fuzz_service_work(struct fuzz_service *service) {
     }
 }
 
-void fuzz_service_start(struct fuzz_service *service) {
+void fuzz_service_start(struct fuzz_service *service, const struct api_store *store) {
     static const struct api_limits limits = {.memory = (size_t)4 << 20,
                                              .body = (size_t)64 << 10,
                                              .models = 4,
@@ -48,11 +57,17 @@ void fuzz_service_start(struct fuzz_service *service) {
                                              .json_values = 500,
                                              .client_requests = 3,
                                              .keys = 4,
-                                             .key_ttl_ms = 5000};
-    const struct api_settings settings = {.limits = limits, .version = "fuzz"};
+                                             .key_ttl_ms = 5000,
+                                             .batch_max = 8};
+    const struct api_settings settings = {.limits = limits, .version = "fuzz", .tile = {4, 4}};
     struct nn_error err = {0};
-    *service = (struct fuzz_service){0};
-    const struct api_env env = {.self = service, .now_ms = now_ms, .entropy = entropy, .execute = execute};
+    *service = (struct fuzz_service){.stored = store != NULL};
+    const struct api_env env = {.self = service,
+                                .now_ms = now_ms,
+                                .wall_ms = wall_ms,
+                                .entropy = entropy,
+                                .execute = execute,
+                                .store = store};
     if (!(service->api = api_new(&settings, &env, &err))) abort();
 }
 

@@ -1,9 +1,9 @@
-/* service.h - the service under small limits, its jobs queued and done by the caller's thread, with a clock that stands still until it is
- * moved and numbers that come again. Every answer is held against what must be true of any. */
+/* service.h - the service under small limits, its jobs queued and done by the caller's thread, with a clock that
+ * stands still until it is moved and numbers that come again. Every answer is held against what must be true of any. */
 #ifndef FUZZ_SERVICE_H
 #define FUZZ_SERVICE_H
 
-#include "../../../api/api.h"
+#include "../../../api/store.h"
 #include "../../../api/tensor.h"
 
 #define FUZZ_HELD 4 /* responses that are kept, as by clients that read slowly */
@@ -12,7 +12,8 @@
 struct fuzz_service {
     struct api *api;
     int64_t now_ms;
-    unsigned char drawn;
+    uint64_t drawn;
+    bool stored; /* numbers drawn do not come again, for the names of what is stored have to differ */
     struct api_response *held[FUZZ_HELD];
     unsigned n_held;
     struct {
@@ -28,8 +29,10 @@ struct fuzz_service {
     char etag[128], context[40];
 };
 
-void fuzz_service_start(struct fuzz_service *service);
-/* Aborts unless everything is answered once time is up, and nothing is held once the models are deleted. */
+/* `store` may be NULL, and outlives it. */
+void fuzz_service_start(struct fuzz_service *service, const struct api_store *store);
+/* Aborts unless everything is answered once time is up, and nothing is held once the models are deleted. What waits
+ * for a store is to be answered before. */
 void fuzz_service_stop(struct fuzz_service *service);
 
 /* One request. Its answer is checked when it comes, which for a contribution to a round may be later. Returns its

@@ -1,0 +1,207 @@
+/* Whoever can write to the store's directory is trusted no more than a client: records and snapshots that the service
+ * never wrote are refused, before they take more than a client could, and what they would have told stays untold. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../support/journal.h"
+#include "../support/service.h"
+
+#define LAYERS                                                                                               \
+    "'inputs': {'x': {'shape': [3]}}, 'layers': [{'op': 'linear', 'out_features': 2}], 'loss': "             \
+    "{'op': 'mse'}, 'optimizer': {'op': 'adam', 'lr': 0.01}, 'durability': 'journal'"
+#define BATCH "'inputs': {'x': [[1, 2, 3]]}, 'targets': {'y': [[0, 1]]}"
+
+static struct test_service service;
+static struct test_journal journal;
+
+static void run(int status, const char *request, const char *body) {
+    json_decref(test_ask(&service, status, request, NULL, "%s", body));
+}
+
+static int live(void **state) {
+    (void)state;
+    test_journal_init(&journal);
+    test_service_start_stored(&service, NULL, 0, &journal.store);
+    run(201, "POST /models", "{'name': 'm', " LAYERS "}");
+    run(200, "POST /backward", "{'model': 'm', 'apply': true, " BATCH "}");
+    run(200, "POST /backward", "{'model': 'm', 'accumulate': true, " BATCH "}");
+    test_journal_checkpoint(&journal, service.api);
+    return 0;
+}
+
+static int end(void **state) {
+    (void)state;
+    test_service_stop(&service);
+    test_journal_fini(&journal);
+    return 0;
+}
+
+static json_t *parse(const char *quoted) {
+    char *text = strdup(quoted);
+    assert_non_null(text);
+    for (char *c = text; *c; c++)
+        if (*c == '\'') *c = '"';
+    json_t *json = json_loads(text, JSON_DECODE_ANY, NULL);
+    assert_non_null(json);
+    free(text);
+    return json;
+}
+
+/* A file or a record: the size of its head, the head, what is behind it. The head is consumed. */
+static char *compose_take(json_t *head, const void *data, size_t size, size_t *whole) {
+    char *text = json_dumps(head, JSON_COMPACT);
+    assert_non_null(text);
+    uint64_t length = strlen(text);
+    *whole = 8 + length + size;
+    char *bytes = malloc(*whole);
+    assert_non_null(bytes);
+    memcpy(bytes, &length, 8);
+    memcpy(bytes + 8, text, length);
+    if (size) memcpy(bytes + 8 + length, data, size);
+    free(text);
+    json_decref(head);
+    return bytes;
+}
+
+/* --- records ------------------------------------------------------------------------------------------ */
+
+static const struct {
+    const char *head, *data; /* NULL: a gradient, of the model's size */
+    int code;
+} records[] = {
+    {"{'kind': 'request', 'method': 'POST', 'path': '/models', 'encoding': 'json', 'model': 'huge', 'drawn': "
+     "['1', '2']}",
+     "{'name': 'huge', 'inputs': {'x': {'shape': [3]}}, 'layers': [{'op': 'linear', 'out_features': "
+     "600000000}]}",
+     NN_E_NOMEM},
+    {"{'kind': 'request', 'method': 'POST', 'path': '/models/{}/restore', 'encoding': 'json', 'model': 'm', "
+     "'name': 'm', 'version': 1, 'drawn': ['1']}",
+     "{}", NN_E_CORRUPT},
+    {"{'kind': 'request', 'method': 'POST', 'path': '/forward', 'encoding': 'json', 'model': 'm', 'version': "
+     "1, 'drawn': ['1', '2', '3']}",
+     "{'model': 'm', 'retain': true, 'inputs': {'x': [[1, 2, 3]]}}", NN_E_CORRUPT},
+    {"{'kind': 'gradient', 'model': 'm', 'version': 2, 'seen': 9, 'scale': 1}", NULL, NN_E_CORRUPT},
+    {"{'kind': 'gradient', 'model': 'm', 'version': 2, 'seen': -1, 'scale': 1}", NULL, NN_E_CORRUPT},
+    {"{'kind': 'gradient', 'model': 'm', 'version': 2, 'seen': 1, 'scale': 1, 'lr': -1}", NULL, NN_E_CORRUPT},
+    {"{'kind': 'gradient', 'model': 'm', 'version': 2, 'seen': 1, 'scale': 1, 'only': '1'}", NULL,
+     NN_E_CORRUPT},
+    {"{'kind': 'gradient', 'model': 'm', 'version': 2, 'seen': 1, 'scale': 1}", "short", NN_E_CORRUPT},
+    {"{'kind': 'gradient', 'model': 'm', 'version': 2, 'seen': 1, 'scale': 1, 'time': 1700000000000, 'keys': "
+     "[{'key': 'k', "
+     "'members': '{}', 'location': '/\\r\\nX: y'}]}",
+     NULL, NN_E_CORRUPT},
+    {"{'kind': 'gradient', 'model': 'm', 'version': 2, 'seen': 1, 'scale': 1, 'time': 1700000000000, 'keys': "
+     "[{'key': 'k', "
+     "'members': '{}', 'status': 500}]}",
+     NULL, NN_E_CORRUPT},
+    {"{'kind': 'gradient', 'model': 'm', 'version': 2, 'seen': 1, 'scale': 1, 'time': -9223372036854775808}",
+     NULL, NN_OK},
+};
+
+static void records_that_nobody_wrote(void **state) {
+    (void)state;
+    struct test_journal empty;
+    struct test_service other;
+    const float gradient[64] = {1, 2, 3};
+    size_t trainable = 128; /* two parameters of less than 64 bytes each, at a cache line */
+    for (size_t i = 0; i < sizeof records / sizeof records[0]; i++) {
+        struct nn_error err = {0};
+        test_journal_init(&empty);
+        test_service_start_stored(&other, NULL, 0, &empty.store);
+        assert_int_equal(test_journal_recover(&journal, other.api, false, journal.n, &err), NN_OK);
+        char *quoted = records[i].data ? strdup(records[i].data) : NULL;
+        for (char *c = quoted; c && *c; c++)
+            if (*c == '\'') *c = '"';
+        size_t size, before = api_memory_in_use(other.api);
+        char *bytes = compose_take(parse(records[i].head), quoted ? quoted : (const void *)gradient,
+                                   quoted ? strlen(quoted) : trainable, &size);
+        api_recover_begin(other.api);
+        int code = api_recover_record(other.api, journal.n + 1, bytes, size, false, &err);
+        if (code != records[i].code) fail_msg("%s: %d, %s", records[i].head, code, err.text);
+        assert_in_range(api_memory_in_use(other.api), 0, before + ((size_t)1 << 20));
+        err = (struct nn_error){0};
+        assert_int_equal(api_recover_end(other.api, true, &err), NN_OK);
+        test_do(&other, 200, "GET /models/m", NULL);
+        free(bytes);
+        free(quoted);
+        test_service_stop(&other);
+        test_journal_fini(&empty);
+    }
+}
+
+/* --- snapshots ---------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *member, *value; /* what the service wrote of it becomes this */
+} snapshots[] = {
+    {"name", "'../m'"},
+    {"birth", "''"},
+    {"incarnation", "'a\\r\\nX: yyyyyyyyy'"},
+    {"incarnation", "'00000000000000010'"},
+    {"version", "-1"},
+    {"version", "9007199254740992"},
+    {"version", "0.5"},
+    {"changes", "-1"},
+    {"steps", "-1"},
+    {"sum", "{'scale': 1, 'count': 0, 'oldest': 0}"},
+    {"sum", "{'scale': 1, 'count': 1, 'oldest': 2}"},
+    {"sum", "{'scale': 1, 'count': -1, 'oldest': 0}"},
+    {"staleness", "[0, 0, 0, 0, 0, 0, 0, -1]"},
+    {"staleness", "[]"},
+    {"stopped", "'nothing'"},
+    {"specification", "{}"},
+    {"specification",
+     "{'inputs': {'x': {'shape': [3]}}, 'layers': [{'op': 'linear', 'out_features': 1000000000}]}"},
+    {"specification", "{" LAYERS ", 'name': 'm', 'dtype': 'F64'}"},
+};
+
+/* A member of a snapshot's metadata becomes another, or stays where `member` is NULL. */
+static int recover_changed(const char *member, const char *value) {
+    const struct test_saved *saved = &journal.saved[0];
+    struct test_service other;
+    struct test_journal empty;
+    struct nn_error err = {0};
+    uint64_t length;
+    memcpy(&length, saved->bytes, 8);
+    json_t *header = json_loadb(saved->bytes + 8, length, 0, NULL);
+    json_t *metadata = json_object_get(header, "__metadata__");
+    json_t *own = json_loads(json_string_value(json_object_get(metadata, "gradd")), 0, NULL);
+    assert_non_null(own);
+    if (member) json_object_set_new(own, member, parse(value));
+    char *text = json_dumps(own, JSON_COMPACT);
+    json_object_set_new(metadata, "gradd", json_string(text));
+    free(text);
+    json_decref(own);
+    size_t size;
+    char *bytes = compose_take(header, saved->bytes + 8 + length, saved->size - 8 - length, &size);
+    test_journal_init(&empty);
+    test_service_start_stored(&other, NULL, 0, &empty.store);
+    api_recover_begin(other.api);
+    int code = api_recover_model(other.api, bytes, size, saved->seq, &err);
+    if (code) assert_int_equal(api_memory_in_use(other.api), 0);
+    free(bytes);
+    test_service_stop(&other);
+    test_journal_fini(&empty);
+    return code;
+}
+
+static void snapshots_that_nobody_took(void **state) {
+    (void)state;
+    assert_int_equal(recover_changed(NULL, NULL), NN_OK);
+    for (size_t i = 0; i < sizeof snapshots / sizeof snapshots[0]; i++)
+        if (recover_changed(snapshots[i].member, snapshots[i].value) != NN_E_CORRUPT)
+            fail_msg("%s: %s is accepted", snapshots[i].member, snapshots[i].value);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(records_that_nobody_wrote, live, end),
+        cmocka_unit_test_setup_teardown(snapshots_that_nobody_took, live, end)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
