@@ -50,7 +50,7 @@ static int list_take(struct api_request *request, struct api_model *model, struc
     request->model = model;
     atomic_fetch_add(&model->refs, 1);
     if (api_model_register(request, turn_nothing) == API_LATER) return NN_OK;
-    nn_fail(err, NN_E_CORRUPT, "%.200s", request->err.text);
+    nn_fail(err, request->err.code == NN_E_NOMEM ? NN_E_NOMEM : NN_E_CORRUPT, "%.200s", request->err.text);
     api_request_free(request);
     return (int)err->code;
 }
@@ -212,10 +212,13 @@ static const struct {
              {"parameters", again_parameters},
              {"state", again_state}};
 
-/* A look at a model between two records: NULL if it is not there. The reference is the request's. */
-static struct api_model *look(struct api *api, const char *name, struct api_request **request) {
-    if (!(*request = api_request_quiet(api, NULL, NULL)) || api_model_find(*request, name)) return NULL;
-    return (*request)->model;
+/* A look at a model between two records: *model NULL if it is not there. The reference is the request's. */
+static int look(struct api *api, const char *name, struct api_request **request, struct api_model **model,
+                struct nn_error *err) {
+    *model = NULL;
+    if (!(*request = api_request_quiet(api, NULL, NULL))) return no_memory(err);
+    if (api_model_find(*request, name) == NN_OK) *model = (*request)->model;
+    return NN_OK;
 }
 
 /* What the model has to be like before. */
@@ -242,11 +245,13 @@ static int check_after(struct again *again, struct api_model *model) {
 }
 
 /* A model that is stored no more has nothing to do here. */
-static void drop_if_unstored(struct api *api, const char *name) {
+static int drop_if_unstored(struct api *api, const char *name, struct nn_error *err) {
     struct api_request *request;
-    struct api_model *model = look(api, name, &request);
+    struct api_model *model;
+    int code = look(api, name, &request, &model, err);
     if (model && model->policy.durability == API_DURABLE_NONE) api_model_remove(request, NN_E_NOT_FOUND);
     api_request_free(request);
+    return code;
 }
 
 /* Whether there need be no model before it. */
@@ -266,8 +271,8 @@ static int carry_out(struct again *again, const char *name) {
     api_request_free(again->request);
     if (again->err->code) return (int)again->err->code;
     struct api_request *request;
-    struct api_model *model = look(again->api, name, &request);
-    check_after(again, model);
+    struct api_model *model;
+    if (look(again->api, name, &request, &model, again->err) == NN_OK) check_after(again, model);
     api_request_free(request);
     return (int)again->err->code;
 }
@@ -277,12 +282,14 @@ static int recover(struct again *again) {
     const json_t *head = again->record->head;
     const char *name = api_record_text(head, "model");
     struct api_request *request;
-    const struct api_model *model = look(api, name, &request);
+    struct api_model *model;
+    if (look(api, name, &request, &model, again->err)) return (int)again->err->code;
     bool done = model ? again->seq <= model->seq : again->may_be_gone && !is_beginning(head);
     if (!done) check_before(again, model);
     api_request_free(request);
     if (done || again->err->code || carry_out(again, name)) return (int)again->err->code;
-    if (strcmp(api_record_text(head, "kind"), "request") == 0) drop_if_unstored(api, name);
+    bool is_request = strcmp(api_record_text(head, "kind"), "request") == 0;
+    if (is_request && drop_if_unstored(api, name, again->err)) return (int)again->err->code;
     if (again->replay.code) return NN_OK;
     return api_effects_recover(api, json_object_get(head, "keys"), again->seq,
                                api_record_integer(head, "time"), again->err);
@@ -311,14 +318,14 @@ static void find_unstored(const void *node, VISIT visit, void *closure) {
         *(const char **)closure = model->name;
 }
 
-static void drop_unstored(struct api *api) {
+static int drop_unstored(struct api *api, struct nn_error *err) {
     for (;;) {
         const char *name = NULL;
         pthread_mutex_lock(&api->lock);
         twalk_r(api->models, find_unstored, &name);
         pthread_mutex_unlock(&api->lock);
-        if (!name) return;
-        drop_if_unstored(api, name);
+        if (!name) return NN_OK;
+        if (drop_if_unstored(api, name, err)) return (int)err->code;
     }
 }
 
@@ -342,7 +349,7 @@ static void end_one(const void *node, VISIT visit, void *closure) {
 
 int api_recover_end(struct api *api, bool clean, struct nn_error *err) {
     struct ending ending = {api, clean, false};
-    drop_unstored(api);
+    if (drop_unstored(api, err)) return (int)err->code;
     pthread_mutex_lock(&api->lock);
     twalk_r(api->models, end_one, &ending);
     pthread_mutex_unlock(&api->lock);
