@@ -126,7 +126,7 @@ static void flip_blocks(const char *file, int step, size_t every, int counts[2])
         char text[256];
         struct test_disk *disk = test_disk_image(history.disk, n, 0, text);
         unsigned char *bytes = test_disk_bytes(disk, file, &size);
-        size_t bit = 8 * at + k * 37 % (8 * BLOCK);
+        size_t bit = 8 * at + k * 37 % ((size_t)8 * BLOCK);
         bool is_torn = strncmp(file, "journal-", 8) == 0 && bit / 8 >= last;
         if (k % every || bit / 8 >= size) {
             test_disk_free(disk);

@@ -6,20 +6,30 @@
 
 #include "disk_state.h"
 
+static void enter(struct test_disk *disk) {
+    if (disk->watch) disk->watch(true);
+    pthread_mutex_lock(&disk->lock);
+}
+
+static void leave(struct test_disk *disk) {
+    pthread_mutex_unlock(&disk->lock);
+    if (disk->watch) disk->watch(false);
+}
+
 /* --- failures ---------------------------------------------------------------------------------------- */
 
 void test_disk_fail(struct test_disk *disk, enum test_disk_kind kind, long n, int error, bool all) {
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     disk->failures[kind] = (struct test_failure){.armed = true, .all = all, .left = n, .error = error};
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
 }
 
 bool test_disk_work(struct test_disk *disk) {
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     bool failed = disk->failed;
     memset(disk->failures, 0, sizeof disk->failures);
     disk->failed = false;
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return failed;
 }
 
@@ -38,6 +48,8 @@ void test_disk_on_create(struct test_disk *disk, void (*call)(void *arg, const c
     disk->on_create = call;
     disk->arg = arg;
 }
+
+void test_disk_watch(struct test_disk *disk, void (*watch)(bool inside)) { disk->watch = watch; }
 
 /* --- operations -------------------------------------------------------------------------------------- */
 
@@ -66,10 +78,10 @@ static int node_of(const struct test_disk *disk, int file) {
 
 static int open_file(void *self, const char *name) {
     struct test_disk *disk = self;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     const struct test_name *found = test_state_find(&disk->now, name);
     int file = found ? take_handle(disk, found->node) : -ENOENT;
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return file;
 }
 
@@ -78,68 +90,68 @@ static int create_file(void *self, const char *name) {
     struct test_operation operation = {.kind = TEST_DISK_CREATE};
     set_text(operation.name, name);
     if (disk->on_create) disk->on_create(disk->arg, name);
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int code = test_state_find(&disk->now, name) ? -EEXIST : fate(disk, TEST_DISK_CREATE);
     if (!code) {
         operation.node = (int)disk->now.n_nodes;
         note(disk, &operation);
         code = take_handle(disk, operation.node);
     }
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return code;
 }
 
 static void close_file(void *self, int file) {
     struct test_disk *disk = self;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     (void)node_of(disk, file);
     disk->open[file] = -1;
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
 }
 
 static int64_t size_of_file(void *self, int file) {
     struct test_disk *disk = self;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int64_t size = (int64_t)disk->now.nodes[node_of(disk, file)].size;
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return size;
 }
 
 static int64_t read_file(void *self, int file, void *buffer, size_t size, uint64_t offset) {
     struct test_disk *disk = self;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     const struct test_node *node = &disk->now.nodes[node_of(disk, file)];
     size_t left = offset < node->size ? node->size - offset : 0;
     if (size > left) size = left;
     if (size) memcpy(buffer, node->bytes + offset, size);
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return (int64_t)size;
 }
 
 static int write_file(void *self, int file, const struct iovec *parts, int n, uint64_t offset) {
     struct test_disk *disk = self;
     struct test_operation operation = {.kind = TEST_DISK_WRITE, .offset = offset};
+    enter(disk);
     for (int i = 0; i < n; i++) operation.size += parts[i].iov_len;
     operation.bytes = test_must(malloc(operation.size + 1));
     for (size_t i = 0, at = 0; i < (size_t)n; at += parts[i++].iov_len)
         if (parts[i].iov_len) memcpy(operation.bytes + at, parts[i].iov_base, parts[i].iov_len);
-    pthread_mutex_lock(&disk->lock);
     int code = fate(disk, TEST_DISK_WRITE);
     if (code) operation.size /= 2;
     operation.node = node_of(disk, file);
     note(disk, &operation);
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return code;
 }
 
 /* What concerns one open file and has no bytes. */
 static int change_file(struct test_disk *disk, enum test_disk_kind kind, int file, uint64_t size) {
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int code = fate(disk, kind);
     struct test_operation operation = {
         .kind = kind, .node = node_of(disk, file), .offset = size, .failed = code != 0};
     if (!code || kind == TEST_DISK_SYNC) note(disk, &operation);
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return code;
 }
 
@@ -155,10 +167,10 @@ static int sync_file(void *self, int file) { return change_file(self, TEST_DISK_
 
 static int sync_directory(void *self) {
     struct test_disk *disk = self;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int code = fate(disk, TEST_DISK_SYNC_DIRECTORY);
     note(disk, &(struct test_operation){.kind = TEST_DISK_SYNC_DIRECTORY, .node = -1, .failed = code != 0});
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return code;
 }
 
@@ -167,14 +179,14 @@ static int rename_file(void *self, const char *from, const char *to) {
     struct test_operation operation = {.kind = TEST_DISK_RENAME};
     set_text(operation.from, from);
     set_text(operation.name, to);
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     const struct test_name *found = test_state_find(&disk->now, from);
     int code = found ? fate(disk, TEST_DISK_RENAME) : -ENOENT;
     if (!code) {
         operation.node = found->node;
         note(disk, &operation);
     }
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return code;
 }
 
@@ -182,20 +194,20 @@ static int remove_file(void *self, const char *name) {
     struct test_disk *disk = self;
     struct test_operation operation = {.kind = TEST_DISK_REMOVE, .node = -1};
     set_text(operation.name, name);
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     int code = test_state_find(&disk->now, name) ? fate(disk, TEST_DISK_REMOVE) : -ENOENT;
     if (!code) note(disk, &operation);
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     return code;
 }
 
 /* `each` may call the disk, and change names. */
 static int list_files(void *self, void (*each)(void *arg, const char *name), void *arg) {
     struct test_disk *disk = self;
-    pthread_mutex_lock(&disk->lock);
+    enter(disk);
     size_t n = disk->now.n_names;
     struct test_name *names = test_copy(disk->now.names, n * sizeof *names);
-    pthread_mutex_unlock(&disk->lock);
+    leave(disk);
     for (size_t i = 0; i < n; i++) each(arg, names[i].text);
     free(names);
     return 0;

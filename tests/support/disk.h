@@ -54,6 +54,9 @@ bool test_disk_failed(const struct test_disk *disk);
 /* Called before a file is created, with its name; it may do anything, things of this disk too. */
 void test_disk_on_create(struct test_disk *disk, void (*call)(void *arg, const char *name), void *arg);
 
+/* Called when the disk begins to work, and when it has: so that a test which counts allocations can leave it out. */
+void test_disk_watch(struct test_disk *disk, void (*watch)(bool inside));
+
 /* Names now, which `each` may not change; and a file's bytes, to be looked at or spoilt. NULL: there is none. */
 unsigned char *test_disk_bytes(const struct test_disk *disk, const char *name, size_t *size);
 /* Files that were opened and not closed. */

@@ -51,6 +51,7 @@ struct test_disk {
     bool failed;
     void (*on_create)(void *arg, const char *name);
     void *arg;
+    void (*watch)(bool inside);
     int open[TEST_DISK_OPEN]; /* numbers of files; -1: free */
 };
 

@@ -5,6 +5,12 @@
 
 #include "stored.h"
 
+void (*test_stored_watch)(bool on);
+
+static void watch(bool on) {
+    if (test_stored_watch) test_stored_watch(on);
+}
+
 static int64_t now_ms(void) { return INT64_C(1700000000000); }
 
 const struct srv_store_options test_store_options = {.segment_bytes = 16384,
@@ -54,18 +60,25 @@ int test_stored_start(struct test_stored *stored, struct test_disk *disk, int li
                                          .list = list,
                                          .read = read_one,
                                          .status = status};
+    watch(true);
     stored->store = srv_store_new(test_disk_io(disk), options ? options : &test_store_options, err);
+    watch(false);
     if (!stored->store) return (int)err->code;
     test_service_start_stored(&stored->service, NULL, 0, &stored->wrapped);
     atomic_store(&stored->service.drawn, 1000000 * (unsigned long long)life);
-    if (srv_store_recover(stored->store, stored->service.api, false, err) == NN_OK) return NN_OK;
+    watch(true);
+    int code = srv_store_recover(stored->store, stored->service.api, false, err);
+    watch(false);
+    if (code == NN_OK) return NN_OK;
     test_stored_stop(stored);
     return (int)err->code;
 }
 
 void test_stored_settle(struct test_stored *stored, const struct test_pending *pending) {
     struct nn_error err = {0};
+    watch(true);
     while (srv_store_commit(stored->store)) continue;
+    watch(false);
     if (!atomic_load(&pending->done) && srv_store_checkpoint(stored->store, &err))
         api_checkpoint_failed(stored->service.api, &err);
     if (!atomic_load(&pending->done)) fail_msg("a request is never answered: %s", err.text);

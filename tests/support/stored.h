@@ -18,6 +18,9 @@ struct test_stored {
 /* What stores of tests are like, unless they say otherwise: small segments, two snapshots, no threads. */
 extern const struct srv_store_options test_store_options;
 
+/* Called before the store is at work, and when it has been; NULL: nobody looks. */
+extern void (*test_stored_watch)(bool on);
+
 /* On what is on the disk, which outlives it; `life` tells the random numbers of one start from those of others.
  * NN_OK; or NN_E_CORRUPT, NN_E_STORE and the like, and there is nothing to stop. */
 int test_stored_start(struct test_stored *stored, struct test_disk *disk, int life,
