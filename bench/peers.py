@@ -56,7 +56,7 @@ class Program:
     """A process that answers a line with a line."""
 
     def __init__(self, *command):
-        self.name = os.path.basename(command[-1])
+        self.name = " ".join(map(os.path.basename, command))
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         env=os.environ | IDLE)
 
@@ -76,8 +76,9 @@ class Program:
 class Server:
     """A process that says where it listens."""
 
-    def __init__(self, *command):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, *command, stderr=None):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
+                                        text=True)
         line = self.process.stdout.readline()
         if not line.startswith("listening on "):
             raise Failed(f"{command[-1]} did not start")
@@ -161,6 +162,10 @@ def floor(name="BLAS alone"):
     return InProcess(name, program("floor"))
 
 
+def disk():
+    return InProcess("a bare disk", program("disk"), BUILD, threads=(1,))
+
+
 def json_array():
     return InProcess("JSON", program("numbers"), threads=(1,))
 
@@ -189,6 +194,7 @@ def specification(work, name):
 
 class Gradd:
     """The daemon. A model lives as long as its scenario."""
+    stderr = None
 
     def __init__(self, loader, name="gradd, over HTTP", flags=()):
         self.name, self.loader, self.flags = name, loader, flags
@@ -197,7 +203,7 @@ class Gradd:
     def start(self):
         if not self.server:
             self.server = Server(DAEMON, "--listen", "127.0.0.1:0", "--log", "off",
-                                 "--idle-timeout", "24h", *self.flags)
+                                 "--idle-timeout", "24h", *self.flags, stderr=self.stderr)
         return self.server.port
 
     def model(self, work):
@@ -246,6 +252,26 @@ class Gradd:
         if self.server:
             self.server.close()
         self.server = None
+
+
+class Stored(Gradd):
+    """The daemon with a store, in a folder beside what was built: on a disk, where /tmp may be none."""
+
+    def __init__(self, loader):
+        super().__init__(loader, "gradd, with --data")
+        self.folder = None
+
+    def start(self):
+        if not self.folder:
+            self.folder = tempfile.TemporaryDirectory(dir=BUILD)
+            self.flags = ("--data", self.folder.name)
+        return super().start()
+
+    def close(self):
+        super().close()
+        if self.folder:
+            self.folder.cleanup()
+        self.folder = None
 
 
 class FastApi:

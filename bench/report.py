@@ -133,6 +133,24 @@ def excess(r):
     return m["idle"] - m["parameters"] - m["state"] - m["plan"] if m else None
 
 
+def recovery(r):
+    m = r.data.get("recovery")
+    if not m:
+        return ""
+    rows = []
+    parts = [(f"{m['n']:,} steps that were journalled", "the steps", "steps", m["steps"])]
+    size = f"a snapshot of {m['snapshot']['bytes'] / 1e6:.0f} MB"
+    parts += [(f"{size}, {words}", "a plain read", "read", m["snapshot"][kind])
+              for kind, words in (("cold", "from the disk"), ("warm", "from memory"))]
+    for name, beside, key, rounds in parts:
+        seconds = {what: statistics.median(took[what] for took in rounds) for what in ("empty", "start", key)}
+        ratios = sorted((took["start"] - took["empty"]) / took[key] for took in rounds)
+        rows.append([name, beside, *(milliseconds(seconds[what]) for what in (key, "start", "empty")),
+                     times(statistics.median(ratios)), f"{times(ratios[0])} to {times(ratios[-1])}"])
+    return table(["what is recovered", "beside", "that, ms", "start, ms", "empty start, ms", "over it",
+                  "from, to"], rows, left=2)
+
+
 # --- what was asked for -----------------------------------------------------------------------------
 
 def targets(r):
@@ -168,8 +186,28 @@ def targets(r):
     yield 9, "MB resident beyond what models and plan take", excess(r), "<=", 20
 
 
-def show(r):
+def recovered(r, part, one, other):
+    """The median, over the rounds, of a time by another; an empty store's start is taken off starts."""
+    m = r.data.get("recovery")
+    rounds = [] if not m else m["steps"] if part == "steps" else m["snapshot"][part]
+    return statistics.median((took[one] - took["empty"]) / took[other] for took in rounds) if rounds else None
+
+
+def durability_targets(r):
+    for clients in ("1 client", "8 clients"):
+        rate = r.ratio(f"middle, 256, {clients}, stored", "none", "journal")
+        yield 2, f"middle, 256, {clients}: rate of journal by that of none", rate, ">=", 0.5
+    yield 3, "recovery of journalled steps: time by theirs", recovered(r, "steps", "start", "steps"), "<=", 1
+    cold = recovered(r, "cold", "start", "read")
+    yield 3, "recovery of a snapshot, from the disk: time by a plain read's", cold, "<=", 1
+
+
+def show(targets):
     """Of several runs, each one's; the median decides."""
+    return lambda r: show_targets(targets, r)
+
+
+def show_targets(targets, r):
     rows = []
     for runs in zip(*map(targets, r.runs)):
         line, what, _, sign, target = runs[0]
@@ -195,7 +233,10 @@ SECTIONS = {
     "optimizers": ("Optimizers", entries("optimizers")),
     "comparisons": ("Gradients returned; threads; coalescing", entries("returned", "threads", "coalescing")),
     "memory": ("Resident memory", resident),
-    "show": ("What was asked for", show),
+    "show": ("What was asked for", show(targets)),
+    "durability": ("Durability", entries("durability")),
+    "recovery": ("Recovery", recovery),
+    "durability-show": ("What was asked for of durability", show(durability_targets)),
 }
 
 

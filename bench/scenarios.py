@@ -93,6 +93,18 @@ def comparisons():
                     ("core", "core", step), ("core, one thread", "core, one thread", step)), quick=True)
 
 
+def durability():
+    """What a store costs: the same steps on models that are not stored, stored now and then, and journalled."""
+    for model, layers, rows, clients in (("middle", MIDDLE, 256, 1), ("middle", MIDDLE, 256, 8),
+                                         ("tiny", TINY, 64, 8)):
+        work = Work("apply", layers, rows, clients=clients)
+        entries = [(kind, "stored", dataclasses.replace(work, spec=(("durability", f'"{kind}"'),)))
+                   for kind in ("none", "snapshot", "journal")]
+        entries.append(("a bare disk", "disk", Work("write" if clients == 1 else "write-8", layers, rows)))
+        yield Scenario(f"{model}, {rows}, {clients} client{'s' * (clients > 1)}, stored", "durability", tuple(entries),
+                       quick=model == "middle")
+
+
 def coalescing(spec):
     """`spec`: the members of a model's specification that switch it on and off; None: the daemon has none."""
     work = Work("forward", WIDE, 1, clients=64)
@@ -111,5 +123,5 @@ def machine():
 
 
 def table(coalescing_spec):
-    return [*machine(), *steps(), *widths(), *clients(), *moves(), *encodings(), *optimizers(), *comparisons(),
+    return [*machine(), *steps(), *widths(), *clients(), *moves(), *encodings(), *optimizers(), *comparisons(), *durability(),
             *coalescing(coalescing_spec)]
