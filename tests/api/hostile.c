@@ -173,7 +173,7 @@ static int recover_changed(const char *member, const char *value) {
     json_t *metadata = json_object_get(header, "__metadata__");
     json_t *own = json_loads(json_string_value(json_object_get(metadata, "gradd")), 0, NULL);
     assert_non_null(own);
-    if (member) json_object_set_new(own, member, parse(value));
+    if (member && value) json_object_set_new(own, member, parse(value));
     char *text = json_dumps(own, JSON_COMPACT);
     json_object_set_new(metadata, "gradd", json_string(text));
     free(text);

@@ -244,6 +244,8 @@ static const struct {
     {"mean", {"true", "false"}},
     {"from", {"\"m\"", "\"n\""}},
     {"op", {"\"sgd\"", "\"adam\""}},
+    {"incarnation", /* the first ones that a service with a store draws */
+     {"\"0000000000000001\"", "\"0000000000000003\"", "\"0000000000000005\""}},
     {"wait", {"\"durable\""}},
     {"durability", {"\"journal\"", "\"snapshot\"", "\"none\""}},
     {"coalesce", {"true", "false"}},
@@ -286,7 +288,7 @@ static bool is_there(struct fuzz_bytes *bytes, const char *member, bool of_conte
     unsigned i = fuzz_byte(bytes, 24);
     if (strcmp(member, "context") == 0) return of_context != (i == 23);
     if (of_context && strstr(" model inputs ", key)) return i == 23;
-    if (strstr(" model inputs targets gradients from ", key)) return i != 23;
+    if (strstr(" model inputs targets gradients from incarnation version ", key)) return i != 23;
     if (strstr(" apply worker optimizer aggregation ", key)) return i > 11;
     return i > 21;
 }
