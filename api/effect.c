@@ -270,7 +270,10 @@ static bool is_effect(const json_t *json, struct nn_error *err) {
     for (; *location && good; location++) good = *location > ' ' && *location <= '~';
     json_decref(object);
     nn_arena_free(arena);
-    if (!good) nn_fail(err, NN_E_CORRUPT, "what stands for an Idempotency-Key is none");
+    if (!good && why.code == NN_E_NOMEM)
+        nn_fail(err, NN_E_NOMEM, "memory is out");
+    else if (!good)
+        nn_fail(err, NN_E_CORRUPT, "what stands for an Idempotency-Key is none");
     return good;
 }
 
