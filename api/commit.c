@@ -213,13 +213,16 @@ static int write_down(struct api_request *request, struct api_model *model, json
     return (int)request->err.code;
 }
 
+int api_check_wait(struct api_request *request) {
+    if (!request->wait || durability(request) != API_DURABLE_NONE) return NN_OK;
+    nn_fail(&request->err, NN_E_VALUE, "the model's durability is none: its changes are never durable");
+    return api_point(request, "wait", NULL);
+}
+
 /* What every change does before it is made. */
 static int get_ready(struct api_request *request) {
     if (request->quiet) return NN_OK;
-    if (request->wait && durability(request) == API_DURABLE_NONE) {
-        nn_fail(&request->err, NN_E_VALUE, "the model's durability is none: its changes are never durable");
-        return api_point(request, "wait", NULL);
-    }
+    if (api_check_wait(request)) return (int)request->err.code;
     return api_add_durable_version(request) ? (int)request->err.code : api_answer_ready(request);
 }
 

@@ -37,6 +37,8 @@ bool api_commit_keeps_body(const struct api_request *request);
 
 /* Reads "wait" (or ?wait=) of a request: NN_E_VALUE. */
 int api_read_wait(struct api_request *request);
+/* Whether what a request waits for can come at all. In a turn, or with the lock held. NN_E_VALUE. */
+int api_check_wait(struct api_request *request);
 /* Adds "durable_version" to an answer. */
 int api_add_durable_version(struct api_request *request);
 

@@ -88,10 +88,14 @@ static void unite_names(struct api_request *first) {
 
 /* The answers of all but the first, ahead of the change that they tell of: an error has changed nothing. */
 static int prepare_answers(struct api_request *first, int contributions, int64_t samples) {
-    json_int_t version = (json_int_t)nn_params_version(first->model->params) + 1;
+    uint64_t version = nn_params_version(first->model->params) + 1;
     for (struct api_request *r = first->next; r; r = r->next) {
-        if (api_add(r, "applied_version", json_integer(version)) == NN_OK &&
-            api_add_round(r, contributions, samples) == NN_OK && api_answer_ready(r) == NN_OK)
+        r->makes = true;
+        r->made = version;
+        r->wait = first->wait;
+        if (api_add(r, "applied_version", json_integer((json_int_t)version)) == NN_OK &&
+            api_add_round(r, contributions, samples) == NN_OK && api_add_durable_version(r) == NN_OK &&
+            api_answer_ready(r) == NN_OK)
             continue;
         first->err = r->err;
         return (int)first->err.code;
@@ -104,8 +108,11 @@ static void apply_all(struct api *api, struct api_model *model) {
     int contributions = model->round.count;
     struct api_request *first = take_all(api, model);
     int64_t samples = 0;
-    for (struct api_request *r = first; r; r = r->next) samples += r->samples;
-    for (struct api_request *r = first; r; r = r->next) r->followers = r->next;
+    for (struct api_request *r = first; r; r = r->next) {
+        samples += r->samples;
+        r->followers = r->next;
+        first->wait |= r->wait; /* they are answered together */
+    }
     struct nn_grads *sum = aggregate(first, &model->policy, samples);
     if (sum != first->grads) first->sum = sum;
     unite_names(first);
@@ -136,7 +143,7 @@ static int check(struct api_request *request) {
                        request->worker);
     if (atomic_load(&request->api->draining))
         return nn_fail(&request->err, NN_E_BUSY, "the service is stopping, and begins no rounds");
-    return NN_OK;
+    return api_check_wait(request);
 }
 
 int api_round_check(struct api_request *request) {

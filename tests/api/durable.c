@@ -223,7 +223,10 @@ static void rounds_are_recovered(void **state) {
         test_journal_sync(&journal);
         struct test_answer answers[2] = {test_take(&a), test_take(&b)};
         for (int k = 0; k < 2; k++) {
+            json_t *json = json_loadb(answers[k].body, answers[k].size, 0, NULL);
             assert_int_equal(answers[k].status, 200);
+            assert_int_equal(integer(json, "durable_version"), i + 1);
+            json_decref(json);
             test_answer_free(&answers[k]);
         }
     }
@@ -383,6 +386,38 @@ static void snapshots_alone(void **state) {
     json_decref(json);
     test_answer_free(&answer);
     check_recovered("m", true);
+}
+
+/* A round has one answer for all: who asks for a durable one has the others wait too. */
+static void one_who_waits_has_the_round_wait(void **state) {
+    (void)state;
+#define ROUND                                                                                                \
+    "{\"model\": \"m\", \"apply\": true, \"inputs\": {\"x\": [[1, 2, 3]]}, \"targets\": {\"y\": [[0, 1]]}, "
+    static const char *const bodies[] = {ROUND "\"worker\": \"a\"}",
+                                         ROUND "\"worker\": \"b\", \"wait\": \"durable\"}"};
+#undef ROUND
+    struct test_pending pending[2];
+    create("m", "snapshot");
+    run(200, "PATCH /models/m", "{'aggregation': {'mode': 'sync', 'workers': 2}}");
+    for (int i = 0; i < 2; i++)
+        test_submit(&service, &pending[i],
+                    &(struct test_request){
+                        .method = "POST", .path = "/backward", .body = bodies[i], .size = strlen(bodies[i])});
+    assert_int_equal(version_of("m"), 1);
+    assert_false(atomic_load(&pending[0].done) || atomic_load(&pending[1].done));
+    test_journal_checkpoint(&journal, service.api);
+    for (int i = 0; i < 2; i++) {
+        struct test_answer answer = test_take(&pending[i]);
+        assert_int_equal(answer.status, 200);
+        json_t *json = json_loadb(answer.body, answer.size, 0, NULL);
+        assert_int_equal(integer(json, "durable_version"), 1);
+        json_decref(json);
+        test_answer_free(&answer);
+    }
+    run(200, "PATCH /models/m", "{'durability': 'none'}");
+    check_slug(ask(422, "POST /backward",
+                   "{'model': 'm', 'apply': true, 'worker': 'a', 'wait': 'durable', " BATCH "}"),
+               "invalid-value");
 }
 
 /* A gradient of before, applied after: what it was computed from is not there to be read again. */
@@ -548,6 +583,7 @@ int main(void) {
         durable_test(keys_of_snapshots_go_with_them),
         durable_test(snapshots_alone),
         durable_test(what_was_read_before_a_state_is_not_needed),
+        durable_test(one_who_waits_has_the_round_wait),
         durable_test(reading_waits_for_nothing),
         durable_test(what_was_allowed_is_recovered),
         durable_test(who_waits_is_told_of_the_end),
