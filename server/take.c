@@ -168,7 +168,8 @@ static int take_all(struct taking *taking, bool wanted, struct nn_error *err) {
     struct srv_store *store = taking->store;
     int code = take_models(taking, err);
     if (code) return code;
-    bool records = !taking->before || taking->before->last != srv_journal_last(store->journal);
+    /* Those that came while the last one was taken count too: a start would read them. */
+    bool records = !taking->before || taking->before->begin != srv_journal_last(store->journal);
     if (!wanted && !records && !taking->news) return NN_OK;
     if ((code = take_keys(taking, err))) return code;
     taking->next->last = srv_journal_last(store->journal);

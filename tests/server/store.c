@@ -42,16 +42,21 @@ static const struct srv_store_options usual = {
     .log = hear,
 };
 
-static int start_as(struct process *process, struct test_disk *disk, const struct srv_store_options *options,
+static int start_on(struct process *process, const struct srv_io *io, const struct srv_store_options *options,
                     bool read_only, struct nn_error *err) {
     static int starts;
     *said = '\0';
     *err = (struct nn_error){0};
-    process->store = srv_store_new(test_disk_io(disk), options, err);
+    process->store = srv_store_new(io, options, err);
     assert_non_null(process->store);
     test_service_start_stored(&process->service, NULL, 0, srv_store_api(process->store));
     atomic_store(&process->service.drawn, (unsigned long long)++starts * 1000000);
     return srv_store_recover(process->store, process->service.api, read_only, err);
+}
+
+static int start_as(struct process *process, struct test_disk *disk, const struct srv_store_options *options,
+                    bool read_only, struct nn_error *err) {
+    return start_on(process, test_disk_io(disk), options, read_only, err);
 }
 
 static void start(struct process *process, struct test_disk *disk) {
@@ -278,6 +283,44 @@ static void a_clean_stop_keeps_the_incarnation(void **state) {
     incarnation_of(&process, "n", after);
     assert_string_not_equal(after, before);
     assert_same(&process, "n", &n);
+    stop(&process);
+    test_disk_free(disk);
+}
+
+/* A disk under which somebody changes "m" as soon as the first snapshot of a checkpoint is written. */
+static struct process *to_change;
+
+static int rename_amid_changes(void *self, const char *from, const char *to) {
+    struct test_disk *disk = self;
+    if (to_change && strncmp(to, "snapshot-a", 10) == 0) steps(to_change, "m", 2);
+    return test_disk_io(disk)->rename(test_disk_io(disk)->self, from, to);
+}
+
+static void a_stop_right_behind_a_checkpoint_is_clean(void **state) {
+    (void)state;
+    struct process process;
+    struct numbers m;
+    struct nn_error err;
+    char before[32], after[32];
+    struct test_disk *disk = test_disk_new();
+    struct srv_io io = *test_disk_io(disk);
+    assert_ptr_equal(io.self, disk);
+    io.rename = rename_amid_changes;
+    if (start_on(&process, &io, &usual, false, &err)) fail_msg("%s", err.text);
+    create(&process, "a", "snapshot");
+    create(&process, "m", "journal");
+    to_change = &process;
+    checkpoint(&process);
+    to_change = NULL;
+    incarnation_of(&process, "m", before);
+    look(&process, "m", &m);
+    finish(&process);
+
+    start(&process, disk);
+    assert_non_null(strstr(said, "the stop was clean"));
+    incarnation_of(&process, "m", after);
+    assert_string_equal(after, before);
+    assert_same(&process, "m", &m);
     stop(&process);
     test_disk_free(disk);
 }
@@ -701,6 +744,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_answered_survives_a_crash),
         cmocka_unit_test(a_clean_stop_keeps_the_incarnation),
+        cmocka_unit_test(a_stop_right_behind_a_checkpoint_is_clean),
         cmocka_unit_test(what_nobody_needs_is_removed),
         cmocka_unit_test(a_damaged_file_is_named_and_made_good),
         cmocka_unit_test(a_model_without_a_good_snapshot_is_refused),
