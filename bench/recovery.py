@@ -122,5 +122,7 @@ def snapshot(loader, rounds):
     return result
 
 
-def measure(loader, rounds):
-    return {"n": STEPS, "steps": [steps(loader) for _ in range(rounds)], "snapshot": snapshot(loader, 2 + rounds)}
+def measure(loader, of_steps, of_snapshots):
+    """So many rounds of each."""
+    return {"n": STEPS, "steps": [steps(loader) for _ in range(of_steps)],
+            "snapshot": snapshot(loader, of_snapshots)}

@@ -102,7 +102,7 @@ def durability():
                    for kind in ("none", "snapshot", "journal")]
         entries.append(("a bare disk", "disk", Work("write" if clients == 1 else "write-8", layers, rows)))
         yield Scenario(f"{model}, {rows}, {clients} client{'s' * (clients > 1)}, stored", "durability", tuple(entries),
-                       quick=model == "middle")
+                       quick=(model, clients) == ("middle", 1))
 
 
 def coalescing(spec):
