@@ -1,11 +1,12 @@
 # gradd. `make demo` and `make test` work on a Debian 12 with nothing but git and make: they install what
-# they lack through apt, and say so. The rest: all, lint, format, docs, bench, test-fleet, test-torch,
-# test-container, deps, clean.
+# they lack through apt, and say so. The rest: all, lint, format, docs, bench, soak, test-fleet,
+# test-torch, test-container, deps, clean.
 #
 #   BUILD=dir      builds elsewhere
 #   SAN=list       builds with sanitizers: address,undefined or thread
 #   SUITES=list    of `make test`: some of unit api server e2e fuzz docs python javascript
 #   FUZZ_SECONDS=n that each fuzzer of `make fuzz` runs: 30; FUZZ_SEED=n: from this seed
+#   SOAK_SECONDS=n that `make soak` runs: 1800; SOAK_SEED=n: from this seed
 #   V=1            shows whole commands
 
 BUILD ?= build
@@ -156,6 +157,13 @@ fuzz:
 	@BUILD=$(BUILD)/fuzz tests/fuzz/run $(FUZZERS:$(BUILD)/%=$(BUILD)/fuzz/%)
 fuzzers: $(FUZZERS) $(BUILD)/dictionary
 
+# Everything at once, on a daemon that is killed and started again.
+export SOAK_SECONDS ?= 1800
+soak:
+	@$(NEED) $(BUILD_NEEDS) python3
+	$(MAKE_ALL) $(BUILD)/gradd
+	@TEST_PYTHON=python3 TEST_TIMEOUT=$$(($(SOAK_SECONDS) + 900)) tests/run tests/soak/soak.py
+
 # The examples in Python in full, on Fashion-MNIST.
 test-fleet:
 	@$(NEED) $(BUILD_NEEDS) python3-venv dataset-fashion-mnist
@@ -240,7 +248,7 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(OBJECTS:.o=.d)
-.PHONY: all objects deps demo test fuzz fuzzers test-fleet test-torch test-container bench docs format clean \
+.PHONY: all objects deps demo test fuzz fuzzers soak test-fleet test-torch test-container bench docs format clean \
     lint lint-arrows lint-operators lint-words lint-format lint-docs lint-cppcheck lint-shell lint-clang \
     lint-tidy
 .SECONDARY:
