@@ -31,7 +31,7 @@ SERVER_LIBS = -lmicrohttpd -lgnutls $(API_LIBS) $(ALLOCATOR)
 NEED = .ci/need
 BUILD_NEEDS = gcc libc6-dev libmicrohttpd-dev libgnutls28-dev libjansson-dev libxxhash-dev nettle-dev libopenblas-dev libjemalloc-dev
 CURL_NEEDS = libcurl4-openssl-dev
-TEST_NEEDS = $(CURL_NEEDS) libcmocka-dev curl openssl $(if $(DOCS_TESTS),python3) $(if $(PYTHON_TESTS),python3-venv) \
+TEST_NEEDS = $(CURL_NEEDS) libcmocka-dev curl openssl $(if $(filter e2e docs,$(SUITES)),python3) $(if $(PYTHON_TESTS),python3-venv) \
     $(if $(filter javascript,$(SUITES)),$(if $(shell command -v node),,nodejs))
 FUZZ_NEEDS = clang libclang-rt-14-dev
 LINT_NEEDS = clang clang-tidy clang-format cppcheck shellcheck

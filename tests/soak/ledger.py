@@ -11,9 +11,6 @@ from typing import Any
 import graphs
 from caller import Answer, Client, Tally
 
-KEY_AGE = 8.0  # seconds that a key is held to be remembered: well below --key-ttl
-
-
 class Model:
     """One name. `known`: whether it is there is certain, as no request that changes this is on its way.
     `anchor`: it is never deleted nor restored, and all that is sent to it is right."""
@@ -48,8 +45,10 @@ class Model:
 
 
 class Ledger:
-    def __init__(self, tally: Tally) -> None:
-        self.tally = tally
+    """`key_age`: for how many seconds a key is held to be remembered, well below --key-ttl."""
+
+    def __init__(self, tally: Tally, key_age: float) -> None:
+        self.tally, self.key_age = tally, key_age
         self.models: dict[str, Model] = {}
         self.keys: collections.deque[tuple[float, Model, tuple[Any, ...], Answer]] = collections.deque(maxlen=400)
 
@@ -110,7 +109,7 @@ class Ledger:
             with model.lock:
                 self._check_model(client, model, clean)
         for when, model, call, answer in list(self.keys):
-            if time.monotonic() - when > KEY_AGE or not (clean or model.durability == "journal"):
+            if time.monotonic() - when > self.key_age or not (clean or model.durability == "journal"):
                 continue
             again = client.call("replay after a start", *call[1:4], key=call[4])
             self.tally.count("keys replayed after a start")

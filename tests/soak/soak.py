@@ -3,6 +3,7 @@ stored. SOAK_SEED (drawn): of what is done. Written to BUILD/soak: what happened
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import os
 import pathlib
@@ -31,7 +32,7 @@ SEED = int(os.environ.get("SOAK_SEED") or secrets.randbelow(1 << 32))
 FOLDER = pathlib.Path(os.environ["BUILD"]).absolute() / "soak"
 WORKERS = 20
 CONNECTIONS = 64
-KEY_TTL, CONTEXT_TTL = 30, 5
+KEY_TTL, CONTEXT_TTL = (30, 5) if SECONDS > 60 else (6, 3)
 MEMORY = 48 << 20
 FLAGS = {
     "memory": MEMORY, "queue": 8, "compute-threads": 3, "max-models": 48, "max-contexts": 24, "max-keys": 8000,
@@ -63,7 +64,7 @@ class Soak:
         self.token_lock = threading.Lock()
         self.write_tokens()
         self.port = free_port()
-        self.world = World(self.port, self.tally, self.tokens)
+        self.world = World(self.port, self.tally, self.tokens, KEY_TTL / 3)
         self.client = Client(self.port, self.tally, self.tokens["all"])
         self.daemon: Daemon | None = None
         self.workers: list[Worker] = []
@@ -313,11 +314,13 @@ class Everything(unittest.TestCase):
         self.faults("end")
 
     def test_7_every_kind_of_call_succeeded(self):
-        kinds = {kind for kind, _ in self.soak.tally.answers}
-        good = {kind for kind, what in self.soak.tally.answers if what in ("200", "201", "sent")}
-        refused = {"no token", "reader trains", "other prefix", "wrong", "cut short", "pull again"}
-        self.assertEqual(kinds - good - refused, set())
-        self.assertGreater(len(kinds), len(ACTIONS))
+        asked, good = collections.Counter(), {"no token", "reader trains", "other prefix", "wrong", "cut short"}
+        for (kind, what), n in self.soak.tally.answers.items():
+            asked[kind] += n
+            if what in ("200", "201", "304", "sent"):
+                good.add(kind)
+        self.assertEqual([kind for kind, n in asked.items() if kind not in good and n > 20], [])
+        self.assertGreater(len(asked), len(ACTIONS))
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ CHURN = ("not-found", "stale", "not-finite", "stopped", "no-optimizer", "invalid
 class World:
     """What all threads share."""
 
-    def __init__(self, port: int, tally: Tally, tokens: dict[str, str]) -> None:
+    def __init__(self, port: int, tally: Tally, tokens: dict[str, str], key_age: float) -> None:
         self.port, self.tally, self.tokens = port, tally, tokens
-        self.ledger = Ledger(tally)
+        self.ledger = Ledger(tally, key_age)
         self.up, self.stop = threading.Event(), threading.Event()
         self.fixed: dict[str, tuple[str, bytes]] = {}  # of a model, a forward that is the same each time
 
