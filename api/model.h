@@ -111,6 +111,11 @@ void api_models_clear(struct api *api);
  * ends the request. Always returns API_LATER. */
 int api_model_turn(struct api_request *request, int (*turn)(struct api_request *request));
 
+/* With the lock held: puts the request behind those that wait for the model's turn. True: it is the first, and the
+ * caller is to drain them, without the lock. A thread that has to be `brief` leaves those behind its own to another. */
+bool api_model_enqueue(struct api_model *model, struct api_request *request);
+void api_model_drain(struct api *api, struct api_model *model, bool brief);
+
 /* Settles the rounds whose time is up. */
 void api_models_tick(struct api *api);
 /* Has the model's round settled in a turn. */
