@@ -161,7 +161,7 @@ static void check_refusal(const struct past *past, int step, const struct test_a
     if (!past->failed || answer->status < 400 || (answer->status > 499 && !by_store))
         fail_msg("%s: %d: %s", test_history_step(step, what), answer->status, answer->body);
     const struct test_step *it = &test_steps[step];
-    if (!by_store || told || it->flags || test_steps[step - 1].flags ||
+    if (!by_store || told || step == 0 || it->flags || test_steps[step - 1].flags ||
         strstr(it->body ? it->body : "", "'wait'"))
         return;
     for (int i = 0; i < TEST_MODELS; i++) {
