@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import unittest
 
@@ -61,7 +60,6 @@ class Soak:
         self.tally = Tally()
         self.tally.on_fault = self.log
         self.tokens = {name: secrets.token_hex(16) for name in ("all", "read", "churn")}
-        self.token_lock = threading.Lock()
         self.write_tokens()
         self.port = free_port()
         self.world = World(self.port, self.tally, self.tokens, KEY_TTL / 3)
@@ -100,9 +98,8 @@ class Soak:
         assert self.daemon
         process = self.daemon.process
         self.scrape()
-        with self.token_lock:
-            process.send_signal(how)
-            self.world.up.clear()
+        process.send_signal(how)
+        self.world.up.clear()
         status = process.wait(120)
         assert process.stdout
         process.stdout.close()
@@ -199,12 +196,11 @@ class Soak:
         if self.chance.random() < 0.5:
             return
         other = hashlib.sha256(self.chance.randbytes(8)).hexdigest()
-        with self.token_lock:
-            self.write_tokens(self.chance.choice((f"guest read {other}\n", "", "bad line\n", "x" * 100000)))
-            assert self.daemon
-            self.daemon.process.send_signal(signal.SIGHUP)
-            time.sleep(0.3)
-            self.write_tokens()
+        self.write_tokens(self.chance.choice((f"guest read {other}\n", "", "bad line\n", "x" * 100000)))
+        assert self.daemon
+        self.daemon.process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        self.write_tokens()
         self.tally.count("SIGHUP")
 
     def sum(self) -> str:
