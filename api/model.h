@@ -52,6 +52,7 @@ struct api_model {
     struct api_model_spec *spec;
     uint64_t steps, contributions;
     struct api_request *first, *last; /* the queue */
+    struct api_request *farewell; /* that took it out of the registry: answered when nothing else is left */
     bool draining;
     enum nn_code dead; /* not NN_OK: it is out of the registry, and this is what its changes are told */
     bool stopped;      /* a step led to numbers that are not finite, */
@@ -98,6 +99,9 @@ int api_model_find(struct api_request *request, const char *name);
 bool api_model_size(struct api *api, const char *name, struct api_model_size *size);
 /* In a turn: takes request->model out of the registry; changes that still wait get `code`. */
 void api_model_remove(struct api_request *request, enum nn_code code);
+/* In a turn that has removed the model: whose answer comes when nobody waits for it any more, so that its memory is there
+ * again for who has read the answer. Returns API_LATER. */
+int api_model_farewell(struct api_request *request);
 /* In a turn: puts `next` into its place. */
 void api_model_replace(struct api_request *request, struct api_model *next);
 /* Drawn anew, or while a request is carried out again, what was drawn then. */

@@ -20,7 +20,8 @@ bool api_model_enqueue(struct api_model *model, struct api_request *request) {
     return true;
 }
 
-/* The next change, or NULL. False, which also ends the draining: there is nothing left to do. */
+/* The next change, or NULL. False, which also ends the draining: there is nothing left to do but a farewell, if there
+ * is one. */
 static bool pop(struct api *api, struct api_model *model, struct api_request **request, enum nn_code *dead) {
     pthread_mutex_lock(&api->lock);
     *request = model->first;
@@ -28,7 +29,11 @@ static bool pop(struct api *api, struct api_model *model, struct api_request **r
     bool more = *request || model->nudged;
     model->nudged = false;
     if (*request) model->first = (*request)->next;
-    if (!more) model->draining = false;
+    if (!more) {
+        model->draining = false;
+        *request = model->farewell;
+        model->farewell = NULL;
+    }
     pthread_mutex_unlock(&api->lock);
     return more;
 }
@@ -77,12 +82,20 @@ void api_model_drain(struct api *api, struct api_model *model, bool brief) {
     for (bool own = true; own || !brief || !waits(api, model); own = false) {
         if (!pop(api, model, &request, &dead)) {
             api_model_unref(api, model);
+            if (request) api_finish(request, NN_OK);
             return;
         }
         if (request) take_turn(request, dead);
         api_round_settle(api, model, dead);
     }
     drain_elsewhere(api, model);
+}
+
+int api_model_farewell(struct api_request *request) {
+    pthread_mutex_lock(&request->api->lock);
+    request->model->farewell = request;
+    pthread_mutex_unlock(&request->api->lock);
+    return API_LATER;
 }
 
 void api_model_nudge(struct api *api, struct api_model *model) {

@@ -174,7 +174,7 @@ int api_get_model(struct api_request *request) {
 static int turn_delete(struct api_request *request) {
     if (api_commit(request)) return (int)request->err.code;
     api_model_remove(request, NN_E_NOT_FOUND);
-    return NN_OK;
+    return api_model_farewell(request);
 }
 
 int api_delete_model(struct api_request *request) {
