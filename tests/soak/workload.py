@@ -53,7 +53,7 @@ class Worker(threading.Thread):
             action = self.chance.choices(actions, weights)[0]
             try:
                 action(self)
-            except Gone:
+            except (Gone, OSError):
                 self.world.tally.count("connections that ended before the answer")
             except Exception as wrong:  # noqa: BLE001: whatever it is, it is told, and the others go on
                 where = wrong.__traceback__
