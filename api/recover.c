@@ -140,6 +140,16 @@ static int read_only(struct again *again) {
     return NN_OK;
 }
 
+/* Parameter by parameter: what lies between them stays zero, whatever the record has there. */
+static void copy_block(const struct nn_graph *graph, bool trainable, void *to, const void *from) {
+    for (int i = 0; i < nn_graph_param_count(graph); i++) {
+        const struct nn_param *param = nn_graph_param(graph, i);
+        size_t size = (size_t)param->elements * nn_dtype_size(nn_graph_dtype(graph));
+        if (param->trainable || !trainable)
+            memcpy((char *)to + param->offset, (const char *)from + param->offset, size);
+    }
+}
+
 static int again_gradient(struct again *again) {
     struct api_request *request = again->request;
     const json_t *head = again->record->head, *lr = json_object_get(head, "lr");
@@ -147,7 +157,7 @@ static int again_gradient(struct again *again) {
     struct nn_graph *graph = request->model->graph;
     if (again->record->size != nn_graph_trainable_bytes(graph)) return corrupt(again, "it has another size");
     if (!(request->grads = nn_grads_new_unset(graph, again->err))) return (int)again->err->code;
-    memcpy(nn_grads_block(request->grads), again->record->data, again->record->size);
+    copy_block(graph, true, nn_grads_block(request->grads), again->record->data);
     int64_t seen = api_record_integer(head, "seen");
     request->scale = api_record_real(head, "scale");
     if (lr) request->lr = json_number_value(lr);
@@ -165,7 +175,7 @@ static int again_gradient(struct again *again) {
 static int turn_parameters(struct api_request *request) {
     struct nn_params *next;
     if (api_model_next(request, &next) || api_commit(request)) return (int)request->err.code;
-    memcpy(nn_params_block(next), request->body, request->size);
+    copy_block(request->model->graph, false, nn_params_block(next), request->body);
     api_model_run(request);
     api_model_publish(request, next);
     return NN_OK;
