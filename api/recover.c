@@ -55,10 +55,10 @@ static int list_take(struct api_request *request, struct api_model *model, struc
     return (int)err->code;
 }
 
-int api_recover_model(struct api *api, const void *bytes, size_t size, uint64_t seq, struct nn_error *err) {
+int api_recover_model(struct api *api, struct api_source *source, uint64_t seq, struct nn_error *err) {
     struct api_request *request = api_request_quiet(api, NULL, NULL);
     if (!request) return no_memory(err);
-    struct api_model *model = api_snapshot_read(request, bytes, size);
+    struct api_model *model = api_snapshot_read(request, source);
     if (!model) {
         *err = request->err;
         api_request_free(request);
@@ -196,7 +196,8 @@ static int again_parameters(struct again *again) {
 
 static int again_state(struct again *again) {
     struct api_request *request = again->request;
-    struct api_model *model = api_snapshot_read(request, again->record->data, again->record->size);
+    struct api_source source = api_source_of(again->record->data, again->record->size);
+    struct api_model *model = api_snapshot_read(request, &source);
     if (!model) {
         if (request->err.code == NN_E_NOMEM) return no_memory(again->err);
         return corrupt(again, request->err.text);

@@ -7,7 +7,7 @@
 #include "json_string.h"
 #include "safetensors.h"
 
-#define PREFIX     8          /* bytes of the header's size */
+#define PREFIX     API_SAFETENSORS_PREFIX
 #define MAX_HEADER 100000000U /* bytes, as in the format's reference reader */
 #define METADATA   "__metadata__"
 
@@ -225,21 +225,27 @@ static int check_entries(struct entry *entries, size_t n, uint64_t data_size, st
     return NN_OK;
 }
 
+/* A copy of the list, checked, in the order of the data; NULL with the error. */
+static struct entry *sort_entries(struct reader *r, const struct entry *first, uint64_t data_size) {
+    struct entry *entries = nn_arena_alloc(r->arena, r->n, sizeof *entries);
+    size_t n = 0;
+    if (!entries) return no_memory(r), NULL;
+    for (const struct entry *entry = first; entry; entry = entry->next) entries[n++] = *entry;
+    return check_entries(entries, n, data_size, r->err) ? NULL : entries;
+}
+
+/* In the header's order where there are data, and in theirs where there are none. */
 static int take_entries(struct reader *r, const struct entry *first, const char *data, uint64_t data_size,
                         struct api_safetensors *out) {
-    struct entry *entries = nn_arena_alloc(r->arena, r->n, sizeof *entries);
-    struct api_tensor *tensors = nn_arena_alloc(r->arena, r->n, sizeof *tensors);
-    if (!entries || !tensors) return no_memory(r);
-    size_t n = 0;
-    for (const struct entry *entry = first; entry; entry = entry->next) entries[n++] = *entry;
-    int code = check_entries(entries, n, data_size, r->err);
-    if (code) return code;
-    n = 0;
-    for (const struct entry *entry = first; entry; entry = entry->next, n++) {
-        tensors[n] = entry->tensor;
-        tensors[n].data = data + entry->begin;
+    const struct entry *sorted = sort_entries(r, first, data_size);
+    struct api_tensor *tensors = sorted ? nn_arena_alloc(r->arena, r->n, sizeof *tensors) : NULL;
+    if (!sorted) return (int)r->err->code;
+    if (!tensors) return no_memory(r);
+    for (size_t i = 0; i < r->n; i++, first = first->next) {
+        tensors[i] = data ? first->tensor : sorted[i].tensor;
+        if (data) tensors[i].data = data + first->begin;
     }
-    *out = (struct api_safetensors){r->metadata, tensors, n};
+    *out = (struct api_safetensors){r->metadata, tensors, r->n};
     return NN_OK;
 }
 
@@ -253,6 +259,32 @@ static int read_header(struct reader *r) {
     return NN_OK;
 }
 
+static int read_all(const char *header, size_t size, const char *data, uint64_t data_size,
+                    const struct api_limits *limits, struct nn_arena *arena, struct api_safetensors *out,
+                    struct nn_error *err) {
+    struct entry *first = NULL;
+    struct reader r = {
+        .p = header, .end = header + size, .arena = arena, .err = err, .limits = limits, .tail = &first};
+    *out = (struct api_safetensors){0};
+    int code = read_header(&r);
+    if (!code) code = take_entries(&r, first, data, data_size, out);
+    if (code) json_decref(r.metadata);
+    return code;
+}
+
+int api_safetensors_header_size(const void *prefix, uint64_t size, size_t *header, struct nn_error *err) {
+    uint64_t announced;
+    if (size < PREFIX) return nn_fail(err, NN_E_MALFORMED, "a safetensors file has at least 8 bytes");
+    memcpy(&announced, prefix, PREFIX);
+    if (announced > size - PREFIX)
+        return nn_fail(err, NN_E_MALFORMED, "the safetensors header is cut off: %llu bytes announced",
+                       (unsigned long long)announced);
+    if (announced > MAX_HEADER)
+        return nn_fail(err, NN_E_SIZE, "a safetensors header has at most %u bytes", MAX_HEADER);
+    *header = (size_t)announced;
+    return NN_OK;
+}
+
 int api_safetensors_read(const void *body, size_t size, struct nn_arena *arena, struct api_safetensors *out,
                          struct nn_error *err) {
     return api_safetensors_read_within(body, size, NULL, arena, out, err);
@@ -261,23 +293,17 @@ int api_safetensors_read(const void *body, size_t size, struct nn_arena *arena, 
 int api_safetensors_read_within(const void *body, size_t size, const struct api_limits *limits,
                                 struct nn_arena *arena, struct api_safetensors *out, struct nn_error *err) {
     const char *bytes = body;
-    uint64_t header;
+    size_t header = 0;
     *out = (struct api_safetensors){0};
-    if (size < PREFIX) return nn_fail(err, NN_E_MALFORMED, "a safetensors file has at least 8 bytes");
-    memcpy(&header, bytes, PREFIX);
-    if (header > size - PREFIX)
-        return nn_fail(err, NN_E_MALFORMED, "the safetensors header is cut off: %llu bytes announced",
-                       (unsigned long long)header);
-    if (header > MAX_HEADER)
-        return nn_fail(err, NN_E_SIZE, "a safetensors header has at most %u bytes", MAX_HEADER);
-    const char *data = bytes + PREFIX + header;
-    struct entry *first = NULL;
-    struct reader r = {
-        .p = bytes + PREFIX, .end = data, .arena = arena, .err = err, .limits = limits, .tail = &first};
-    int code = read_header(&r);
-    if (!code) code = take_entries(&r, first, data, size - PREFIX - header, out);
-    if (code) json_decref(r.metadata);
-    return code;
+    int code = api_safetensors_header_size(bytes, size, &header, err);
+    if (code) return code;
+    return read_all(bytes + PREFIX, header, bytes + PREFIX + header, size - PREFIX - header, limits, arena,
+                    out, err);
+}
+
+int api_safetensors_read_header(const void *header, size_t size, uint64_t data_size, struct nn_arena *arena,
+                                struct api_safetensors *out, struct nn_error *err) {
+    return read_all(header, size, NULL, data_size, NULL, arena, out, err);
 }
 
 void api_safetensors_fini(struct api_safetensors *file) {

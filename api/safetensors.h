@@ -28,6 +28,15 @@ int api_safetensors_read_within(const void *body, size_t size, const struct api_
                                 struct nn_arena *arena, struct api_safetensors *out, struct nn_error *err);
 void api_safetensors_fini(struct api_safetensors *file);
 
+/* For who has no whole file yet. The header's size out of the first API_SAFETENSORS_PREFIX bytes of a file of `size`
+ * bytes: NN_E_MALFORMED, NN_E_SIZE. */
+#define API_SAFETENSORS_PREFIX 8
+int api_safetensors_header_size(const void *prefix, uint64_t size, size_t *header, struct nn_error *err);
+/* What the header says that is behind the prefix, where `data_size` bytes of data follow it. Tensors are in the order
+ * of their data, and have none. Otherwise as api_safetensors_read. */
+int api_safetensors_read_header(const void *header, size_t size, uint64_t data_size, struct nn_arena *arena,
+                                struct api_safetensors *out, struct nn_error *err);
+
 /* The first part of a file, up to the data: sizes and header, padded with spaces so that the data begin
  * at a multiple of 8. `metadata` is an object of strings or NULL. Tensors are written in the order given.
  * malloc'ed; NULL when memory is out. */

@@ -7,7 +7,9 @@
  *   name, birth, incarnation, version, changes, time, specification, stopped (a parameter's name)
  *   steps, fresh (of the optimizer: slots that await their first step)
  *   sum: scale, count, oldest (of the buffer; absent when it is empty)
- *   staleness (applied gradients, by bucket) */
+ *   staleness (applied gradients, by bucket)
+ *
+ * The data lie in the order parameters, slot after slot, buffer: so a model is read as they come. */
 #ifndef API_SNAPSHOT_H
 #define API_SNAPSHOT_H
 
@@ -16,7 +18,7 @@
 
 /* In a turn, or of a model that is the caller's alone. NULL: NN_E_BUSY, NN_E_NOMEM. */
 struct api_snapshot *api_snapshot_make(struct api_request *request, struct api_model *model);
-/* The model that a snapshot shows, held once. NULL: NN_E_CORRUPT, NN_E_BUSY, NN_E_NOMEM. */
-struct api_model *api_snapshot_read(struct api_request *request, const void *bytes, size_t size);
+/* The model that a snapshot shows, held once. NULL: NN_E_CORRUPT, NN_E_BUSY, NN_E_NOMEM, or the source's error. */
+struct api_model *api_snapshot_read(struct api_request *request, struct api_source *source);
 
 #endif

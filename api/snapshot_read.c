@@ -10,10 +10,24 @@
 
 #define MOST ((uint64_t)API_MAX_SEED) /* of counts: JSON holds numbers up to here exactly, 2^53 - 1 */
 
+static int read_memory(struct api_source *source, void *to, size_t size, struct nn_error *err) {
+    if (size > source->size) return nn_fail(err, NN_E_CORRUPT, "a snapshot that is cut off");
+    memcpy(to, source->self, size);
+    source->self = (char *)source->self + size;
+    source->size -= size;
+    return NN_OK;
+}
+
+struct api_source api_source_of(const void *bytes, size_t size) {
+    return (struct api_source){(void *)(uintptr_t)bytes, size, read_memory};
+}
+
 struct reader {
     struct api_request *request;
-    struct api_safetensors file;
-    json_t *json; /* the metadata; owned */
+    struct api_source *source;
+    struct api_safetensors file; /* without data */
+    size_t taken;                /* of its tensors */
+    json_t *json;                /* the metadata; owned */
     struct api_model *model;
 };
 
@@ -21,32 +35,29 @@ static int corrupt(struct reader *reader, const char *what, const char *name) {
     return nn_fail(&reader->request->err, NN_E_CORRUPT, "a snapshot %s \"%.100s\"", what, name);
 }
 
-/* "member/name", or name alone: of the graph's type and the parameter's shape. NULL, with the error: it is not there. */
-static const struct api_tensor *find(struct reader *reader, const struct nn_graph *graph, const char *member,
-                                     const char *slot, int param) {
+/* That a tensor of the file is "member/slot.name", or so much of that as there is, of the graph's type and the
+ * parameter's shape. */
+static int check(struct reader *reader, size_t at, const struct nn_graph *graph, const char *member,
+                 const char *slot, int param) {
     const struct nn_param *info = nn_graph_param(graph, param);
     char path[4 * NN_MAX_NAME];
     snprintf(path, sizeof path, "%s%s%s%s%s", member, *member ? "/" : "", slot, *slot ? "." : "", info->name);
-    for (size_t i = 0; i < reader->file.n_tensors; i++) {
-        const struct api_tensor *tensor = &reader->file.tensors[i];
-        if (strcmp(tensor->name, path) != 0) continue;
-        if (tensor->dtype == api_dtype_of(nn_graph_dtype(graph)) &&
-            nn_shape_equal(&tensor->shape, &info->shape))
-            return tensor;
-        corrupt(reader, "has another type or shape for", path);
-        return NULL;
-    }
-    corrupt(reader, "lacks", path);
-    return NULL;
+    if (at >= reader->file.n_tensors || strcmp(reader->file.tensors[at].name, path) != 0)
+        return corrupt(reader, "lacks in its place", path);
+    const struct api_tensor *tensor = &reader->file.tensors[at];
+    if (tensor->dtype != api_dtype_of(nn_graph_dtype(graph)) || !nn_shape_equal(&tensor->shape, &info->shape))
+        return corrupt(reader, "has another type or shape for", path);
+    return NN_OK;
 }
 
+/* The file's next tensor. */
 static int take(struct reader *reader, const char *member, const char *slot, int param, void *out) {
     const struct nn_graph *graph = reader->model->graph;
-    const struct api_tensor *tensor = find(reader, graph, member, slot, param);
-    if (!tensor) return (int)reader->request->err.code;
-    memcpy(out, tensor->data,
-           (size_t)nn_graph_param(graph, param)->elements * nn_dtype_size(nn_graph_dtype(graph)));
-    return NN_OK;
+    struct nn_error *err = &reader->request->err;
+    size_t bytes = (size_t)nn_graph_param(graph, param)->elements * nn_dtype_size(nn_graph_dtype(graph));
+    if (check(reader, reader->taken, graph, member, slot, param)) return (int)err->code;
+    reader->taken++;
+    return reader->source->read(reader->source, out, bytes, err);
 }
 
 /* A count of the metadata, or of an object or list in it, which answers tell as a number. */
@@ -152,7 +163,7 @@ static int take_rest(struct reader *reader) {
 /* That the parameters are all in the file, so that a model takes no more than some times its size. */
 static int check_parameters(struct reader *reader, const struct nn_graph *graph) {
     for (int i = 0; i < nn_graph_param_count(graph); i++)
-        if (!find(reader, graph, "", "", i)) return (int)reader->request->err.code;
+        if (check(reader, (size_t)i, graph, "", "", i)) return (int)reader->request->err.code;
     return NN_OK;
 }
 
@@ -171,21 +182,38 @@ static int make(struct reader *reader) {
     return (int)request->err.code;
 }
 
-static int read_all(struct reader *reader, const void *bytes, size_t size) {
+static int read_header(struct reader *reader) {
+    struct api_source *source = reader->source;
+    struct nn_arena *arena = reader->request->arena;
+    struct nn_error *err = &reader->request->err;
+    char prefix[API_SAFETENSORS_PREFIX];
+    uint64_t whole = source->size;
+    size_t size;
+    if (whole >= sizeof prefix && source->read(source, prefix, sizeof prefix, err)) return (int)err->code;
+    if (api_safetensors_header_size(prefix, whole, &size, err)) return (int)err->code;
+    char *header = nn_arena_alloc(arena, size, 1);
+    if (!header) return nn_fail(err, NN_E_NOMEM, "no memory for a snapshot's header");
+    if (source->read(source, header, size, err)) return (int)err->code;
+    return api_safetensors_read_header(header, size, source->size, arena, &reader->file, err);
+}
+
+static int read_all(struct reader *reader) {
     struct api_request *request = reader->request;
     struct nn_error *err = &request->err;
-    if (api_safetensors_read(bytes, size, request->arena, &reader->file, err)) return (int)err->code;
+    if (read_header(reader)) return (int)err->code;
     const char *text = api_record_text(reader->file.metadata, "gradd");
     if (!(reader->json = api_json_read(text, strlen(text), request->arena, err))) return (int)err->code;
     if (make(reader) || take_parameters(reader) || take_optimizer(reader) || take_sum(reader))
         return (int)err->code;
+    if (reader->taken < reader->file.n_tensors)
+        return corrupt(reader, "has in excess", reader->file.tensors[reader->taken].name);
     return take_rest(reader);
 }
 
-struct api_model *api_snapshot_read(struct api_request *request, const void *bytes, size_t size) {
-    struct reader reader = {.request = request};
+struct api_model *api_snapshot_read(struct api_request *request, struct api_source *source) {
+    struct reader reader = {.request = request, .source = source};
     struct nn_error *err = &request->err;
-    int code = read_all(&reader, bytes, size);
+    int code = read_all(&reader);
     api_safetensors_fini(&reader.file);
     json_decref(reader.json);
     if (!code) return reader.model;

@@ -24,6 +24,17 @@ struct api_stored {
     int64_t time_ms; /* when it was taken, since 1970 */
 };
 
+/* A snapshot that is read from its first byte to its last, so that it is never in memory beside its model. */
+struct api_source {
+    void *self;
+    uint64_t size; /* that are still to come */
+    /* The next `size` bytes, all of them. NN_E_CORRUPT: they are not there, or, with the last one, all that were
+     * read are not what was once written. */
+    int (*read)(struct api_source *source, void *to, size_t size, struct nn_error *err);
+};
+/* Bytes in memory, which stay the caller's. */
+struct api_source api_source_of(const void *bytes, size_t size);
+
 /* For /metrics. */
 struct api_store_status {
     bool failed;             /* a write or a sync failed: changes are refused until the next start */
@@ -95,8 +106,9 @@ void api_checkpoint_failed(struct api *api, const struct nn_error *err);
 
 /* Until api_recover_end, requests other than the probes and /metrics are refused with 503. */
 void api_recover_begin(struct api *api);
-/* `seq` as the checkpoint has it, which may be later than when the snapshot was taken. NN_E_CORRUPT, NN_E_NOMEM. */
-int api_recover_model(struct api *api, const void *bytes, size_t size, uint64_t seq, struct nn_error *err);
+/* `seq` as the checkpoint has it, which may be later than when the snapshot was taken. It is read to its end, or
+ * NN_E_CORRUPT, NN_E_NOMEM, or what the source fails with. */
+int api_recover_model(struct api *api, struct api_source *source, uint64_t seq, struct nn_error *err);
 /* Of those keys, the ones whose change was recovered are kept: so it comes last, with the last record's number. */
 int api_recover_keys(struct api *api, const void *bytes, size_t size, uint64_t last, struct nn_error *err);
 /* Applies a record, unless its model's snapshot has it already: in the order of their numbers. NN_E_CORRUPT: it is

@@ -1,6 +1,8 @@
 /* alloc.c - arenas, freed all at once, and aligned blocks. */
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "nn.h"
 
@@ -52,11 +54,28 @@ char *nn_arena_strdup(struct nn_arena *arena, const char *text) {
     return copy ? memcpy(copy, text, size) : NULL;
 }
 
+#define LARGE     ((size_t)4 << 20) /* bytes of a block that is worth large pages */
+#define PAGE_SIZE ((uintptr_t)2 << 20)
+
+/* One page fault in place of 512 where memory is touched first, and fewer misses of the address cache. It is a wish:
+ * where the kernel does not grant it, nothing is lost. */
+static void want_large_pages(void *block, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+    uintptr_t begin = ((uintptr_t)block + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1);
+    uintptr_t end = ((uintptr_t)block + bytes) & ~(PAGE_SIZE - 1);
+    if (begin < end) (void)madvise((void *)begin, end - begin, MADV_HUGEPAGE);
+#else
+    (void)block, (void)bytes;
+#endif
+}
+
 void *nn_block_new(size_t bytes) {
     size_t rounded;
     if (__builtin_add_overflow(bytes, (size_t)63, &rounded)) return NULL;
     rounded &= ~(size_t)63;
-    return aligned_alloc(64, rounded ? rounded : 64);
+    void *block = aligned_alloc(64, rounded ? rounded : 64);
+    if (block && rounded >= LARGE) want_large_pages(block, rounded);
+    return block;
 }
 
 void *nn_block_zeros(size_t bytes) {

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+/* --- writing ---------------------------------------------------------------------------------------------- */
+
 #define PARTS 64 /* that are written in one call */
 
 static int write_segments(const struct srv_io *io, int file, const struct api_segment *segments, size_t n,
@@ -53,32 +55,111 @@ int srv_file_sync_names(const struct srv_io *io, struct nn_error *err) {
     return code ? nn_fail(err, NN_E_STORE, "the directory cannot be synced: %s", strerror(-code)) : NN_OK;
 }
 
+/* --- reading ---------------------------------------------------------------------------------------------- */
+
+#define PIECE ((size_t)1 << 18) /* bytes that are read, and summed while they are in the cache */
+
+struct srv_file {
+    struct api_source source;
+    const struct srv_io *io;
+    int file;
+    uint64_t offset, sum;
+    XXH3_state_t *sums;  /* NULL: it may be anything */
+    struct nn_error err; /* the first that there was */
+    char name[160];
+};
+
+static int read_piece(struct srv_file *file, char *to, size_t size) {
+    int64_t got = file->io->read(file->io->self, file->file, to, size, file->offset);
+    if (got != (int64_t)size)
+        return nn_fail(&file->err, NN_E_CORRUPT, "%s cannot be read: %s", file->name,
+                       got < 0 ? strerror((int)-got) : "it has become shorter");
+    file->offset += size;
+    file->source.size -= size;
+    if (!file->sums) return NN_OK;
+    XXH3_64bits_update(file->sums, to, size);
+    if (file->source.size > 0 || XXH3_64bits_digest(file->sums) == file->sum) return NN_OK;
+    return nn_fail(&file->err, NN_E_CORRUPT, "%s is damaged: its checksum is not what it was", file->name);
+}
+
+static int read_next(struct api_source *source, void *to, size_t size, struct nn_error *err) {
+    struct srv_file *file = source->self;
+    if (size > source->size) nn_fail(&file->err, NN_E_CORRUPT, "%s ends too early", file->name);
+    for (size_t done = 0; done < size && !file->err.code;) {
+        size_t piece = size - done < PIECE ? size - done : PIECE;
+        read_piece(file, (char *)to + done, piece);
+        done += piece;
+    }
+    return file->err.code ? nn_fail(err, file->err.code, "%s", file->err.text) : NN_OK;
+}
+
+/* That it is there, and as large as it was. */
+static int look(struct srv_file *file, const struct srv_file_sum *sum, struct nn_error *err) {
+    int64_t size = file->file < 0 ? file->file : file->io->size(file->io->self, file->file);
+    if (size < 0)
+        return nn_fail(err, NN_E_CORRUPT, "%s cannot be read: %s", file->name, strerror((int)-size));
+    if (sum && sum->size != (uint64_t)size)
+        return nn_fail(err, NN_E_CORRUPT, "%s is damaged: it has %lld bytes, and had %llu", file->name,
+                       (long long)size, (unsigned long long)sum->size);
+    file->source = (struct api_source){file, (uint64_t)size, read_next};
+    return NN_OK;
+}
+
+struct srv_file *srv_file_open(const struct srv_io *io, const char *name, const struct srv_file_sum *sum,
+                               struct nn_error *err) {
+    struct srv_file *file = calloc(1, sizeof *file);
+    if (!file || (sum && !(file->sums = XXH3_createState()))) {
+        free(file);
+        nn_fail(err, NN_E_NOMEM, "no memory to read %s", name);
+        return NULL;
+    }
+    if (sum) {
+        XXH3_64bits_reset(file->sums);
+        file->sum = sum->sum;
+    }
+    file->io = io;
+    snprintf(file->name, sizeof file->name, "%s", name);
+    file->file = io->open(io->self, name);
+    if (look(file, sum, err) == NN_OK) return file;
+    srv_file_close(file);
+    return NULL;
+}
+
+struct api_source *srv_file_source(struct srv_file *file) {
+    return &file->source;
+}
+
+int srv_file_check(struct srv_file *file, struct nn_error *err) {
+    char *scratch = malloc(PIECE);
+    if (!scratch) return nn_fail(err, NN_E_NOMEM, "no memory to read %s", file->name);
+    while (file->source.size > 0 && !file->err.code)
+        read_piece(file, scratch, file->source.size < PIECE ? (size_t)file->source.size : PIECE);
+    free(scratch);
+    return file->err.code ? nn_fail(err, file->err.code, "%s", file->err.text) : NN_OK;
+}
+
+void srv_file_close(struct srv_file *file) {
+    if (file->file >= 0) file->io->close(file->io->self, file->file);
+    XXH3_freeState(file->sums);
+    free(file);
+}
+
 int srv_file_read(const struct srv_io *io, const char *name, const struct srv_file_sum *sum, void **bytes,
                   size_t *size, struct nn_error *err) {
-    int file = io->open(io->self, name);
-    int64_t length = file < 0 ? file : io->size(io->self, file);
-    char *all = NULL;
-    if (length < 0)
-        nn_fail(err, NN_E_CORRUPT, "%s cannot be read: %s", name, strerror((int)-length));
-    else if (sum && sum->size != (uint64_t)length)
-        nn_fail(err, NN_E_CORRUPT, "%s is damaged: it has %lld bytes, and had %llu", name, (long long)length,
-                (unsigned long long)sum->size);
-    else if (!(all = malloc((size_t)length + 1)))
-        nn_fail(err, NN_E_NOMEM, "no memory for %s, of %lld bytes", name, (long long)length);
-    int64_t got = all ? io->read(io->self, file, all, (size_t)length, 0) : 0;
-    if (file >= 0) io->close(io->self, file);
-    if (!all) return (int)err->code;
-    if (got != length)
-        nn_fail(err, NN_E_CORRUPT, "%s cannot be read: %s", name,
-                got < 0 ? strerror((int)-got) : "it has become shorter");
-    else if (sum && XXH3_64bits(all, (size_t)length) != sum->sum)
-        nn_fail(err, NN_E_CORRUPT, "%s is damaged: its checksum is not what it was", name);
+    struct srv_file *file = srv_file_open(io, name, sum, err);
+    if (!file) return (int)err->code;
+    size_t length = (size_t)file->source.size;
+    char *all = malloc(length + 1);
+    if (!all)
+        nn_fail(err, NN_E_NOMEM, "no memory for %s, of %zu bytes", name, length);
+    else if (read_next(&file->source, all, length, err) == NN_OK)
+        all[length] = '\0'; /* for who reads it as text */
+    srv_file_close(file);
     if (err->code) {
         free(all);
         return (int)err->code;
     }
-    all[length] = '\0'; /* for who reads it as text */
     *bytes = all;
-    *size = (size_t)length;
+    *size = length;
     return NN_OK;
 }

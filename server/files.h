@@ -2,7 +2,7 @@
 #ifndef SRV_FILES_H
 #define SRV_FILES_H
 
-#include "../api/api.h"
+#include "../api/store.h"
 #include "io.h"
 
 /* What a file has to be. */
@@ -19,5 +19,14 @@ int srv_file_write(const struct srv_io *io, const char *name, const struct api_s
 int srv_file_read(const struct srv_io *io, const char *name, const struct srv_file_sum *sum, void **bytes,
                   size_t *size, struct nn_error *err);
 int srv_file_sync_names(const struct srv_io *io, struct nn_error *err);
+
+/* One that is read piece by piece, by a source that checks it. NULL: NN_E_CORRUPT, as above, NN_E_NOMEM. */
+struct srv_file;
+struct srv_file *srv_file_open(const struct srv_io *io, const char *name, const struct srv_file_sum *sum,
+                               struct nn_error *err);
+struct api_source *srv_file_source(struct srv_file *file);
+/* Reads what nobody wanted, to see whether the file is what it was: NN_E_CORRUPT. */
+int srv_file_check(struct srv_file *file, struct nn_error *err);
+void srv_file_close(struct srv_file *file);
 
 #endif

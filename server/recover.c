@@ -134,15 +134,16 @@ static int load_snapshot(struct recovery *recovery, const struct srv_stored_mode
                          struct nn_error *err) {
     const struct srv_stored *stored = &model->snapshots[i];
     char name[SRV_FILE_NAME];
-    void *bytes = NULL;
-    size_t size = 0;
     struct nn_error why = {0};
     srv_snapshot_name(name, model->name, stored->number);
-    int code = srv_file_read(recovery->store->io, name, &stored->sum, &bytes, &size, err);
-    if (!code && (code = api_recover_model(recovery->api, bytes, size, seq, &why)))
+    struct srv_file *file = srv_file_open(recovery->store->io, name, &stored->sum, err);
+    if (!file) return (int)err->code;
+    /* A damaged file may lead anywhere before its checksum is known: then that is what is told. */
+    if (api_recover_model(recovery->api, srv_file_source(file), seq, &why) &&
+        srv_file_check(file, err) == NN_OK)
         nn_fail(err, why.code, "%s: %s", name, why.text);
-    free(bytes);
-    return code;
+    srv_file_close(file);
+    return (int)err->code;
 }
 
 /* Whether all records behind `seq` can be there. */

@@ -46,7 +46,8 @@ int api_post_restore(struct api_request *request) {
                        "without --data");
     if (store->read(store->self, request->name, version, &bytes, &size, &request->err))
         return (int)request->err.code;
-    if (api_reserve(request, size) == NN_OK) request->restored = api_snapshot_read(request, bytes, size);
+    struct api_source source = api_source_of(bytes, size);
+    if (api_reserve(request, size) == NN_OK) request->restored = api_snapshot_read(request, &source);
     free(bytes);
     if (!request->restored) return (int)request->err.code;
     nn_params_unref(request->params); /* it is not read */

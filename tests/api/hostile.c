@@ -161,15 +161,48 @@ static const struct {
     {"specification", "{" LAYERS ", 'name': 'm', 'dtype': 'F64'}"},
 };
 
-/* A member of a snapshot's metadata becomes another, or stays where `member` is NULL. */
-static int recover_changed(const char *member, const char *value) {
-    const struct test_saved *saved = &journal.saved[0];
+/* What becomes of a start with this snapshot; a refused one leaves nothing. */
+static int recover_source(struct api_source *source) {
     struct test_service other;
     struct test_journal empty;
     struct nn_error err = {0};
+    test_journal_init(&empty);
+    test_service_start_stored(&other, NULL, 0, &empty.store);
+    api_recover_begin(other.api);
+    int code = api_recover_model(other.api, source, journal.saved[0].seq, &err);
+    if (code) assert_int_equal(api_memory_in_use(other.api), 0);
+    assert_int_equal(api_recover_end(other.api, true, &(struct nn_error){0}), NN_OK);
+    test_do(&other, code ? 404 : 200, "GET /models/m", NULL);
+    test_service_stop(&other);
+    test_journal_fini(&empty);
+    return code;
+}
+
+/* The header of the snapshot that was taken. */
+static json_t *header_of(const struct test_saved *saved) {
     uint64_t length;
     memcpy(&length, saved->bytes, 8);
     json_t *header = json_loadb(saved->bytes + 8, length, 0, NULL);
+    assert_non_null(header);
+    return header;
+}
+
+/* The same data behind another header. */
+static int recover_header_take(json_t *header) {
+    const struct test_saved *saved = &journal.saved[0];
+    uint64_t length;
+    size_t size;
+    memcpy(&length, saved->bytes, 8);
+    char *bytes = compose_take(header, saved->bytes + 8 + length, saved->size - 8 - length, &size);
+    struct api_source source = api_source_of(bytes, size);
+    int code = recover_source(&source);
+    free(bytes);
+    return code;
+}
+
+/* A member of a snapshot's metadata becomes another, or stays where `member` is NULL. */
+static int recover_changed(const char *member, const char *value) {
+    json_t *header = header_of(&journal.saved[0]);
     json_t *metadata = json_object_get(header, "__metadata__");
     json_t *own = json_loads(json_string_value(json_object_get(metadata, "gradd")), 0, NULL);
     assert_non_null(own);
@@ -178,17 +211,7 @@ static int recover_changed(const char *member, const char *value) {
     json_object_set_new(metadata, "gradd", json_string(text));
     free(text);
     json_decref(own);
-    size_t size;
-    char *bytes = compose_take(header, saved->bytes + 8 + length, saved->size - 8 - length, &size);
-    test_journal_init(&empty);
-    test_service_start_stored(&other, NULL, 0, &empty.store);
-    api_recover_begin(other.api);
-    int code = api_recover_model(other.api, bytes, size, saved->seq, &err);
-    if (code) assert_int_equal(api_memory_in_use(other.api), 0);
-    free(bytes);
-    test_service_stop(&other);
-    test_journal_fini(&empty);
-    return code;
+    return recover_header_take(header);
 }
 
 static void snapshots_that_nobody_took(void **state) {
@@ -199,9 +222,70 @@ static void snapshots_that_nobody_took(void **state) {
             fail_msg("%s: %s is accepted", snapshots[i].member, snapshots[i].value);
 }
 
+static json_int_t offset(json_t *tensor, size_t i) {
+    return json_integer_value(json_array_get(json_object_get(tensor, "data_offsets"), i));
+}
+
+static void set_offsets(json_t *tensor, json_int_t begin, json_int_t end) {
+    json_object_set_new(tensor, "data_offsets", json_pack("[I, I]", begin, end));
+}
+
+static void snapshots_of_other_tensors(void **state) {
+    (void)state;
+    const struct test_saved *saved = &journal.saved[0];
+    json_t *header = header_of(saved), *weight = json_object_get(header, "0.weight");
+    assert_non_null(weight);
+    json_object_set(header, "0.weighs", weight);
+    json_object_del(header, "0.weight");
+    assert_int_equal(recover_header_take(header), NN_E_CORRUPT);
+
+    header = header_of(saved);
+    json_object_set_new(
+        header, "more",
+        json_pack("{s:s, s:[i], s:[i, i]}", "dtype", "F32", "shape", 0, "data_offsets", 0, 0));
+    assert_int_equal(recover_header_take(header), NN_E_CORRUPT);
+
+    /* In another order; each would find as many bytes as it needs. */
+    header = header_of(saved);
+    weight = json_object_get(header, "0.weight");
+    json_t *bias = json_object_get(header, "0.bias");
+    json_int_t begin = offset(weight, 0), end = offset(bias, 1), size = end - offset(bias, 0);
+    assert_int_equal(offset(weight, 1), offset(bias, 0));
+    set_offsets(bias, begin, begin + size);
+    set_offsets(weight, begin + size, end);
+    assert_int_equal(recover_header_take(header), NN_E_CORRUPT);
+}
+
+/* Bytes that end before they should, or that turn out with the last one not to be what they were. */
+struct bad_source {
+    struct api_source source, inner;
+    size_t left; /* that are good */
+};
+
+static int read_bad(struct api_source *source, void *to, size_t size, struct nn_error *err) {
+    struct bad_source *bad = source->self;
+    if (size > bad->left) return nn_fail(err, NN_E_CORRUPT, "the checksum is not what it was");
+    bad->left -= size;
+    source->size -= size;
+    return bad->inner.read(&bad->inner, to, size, err);
+}
+
+static void snapshots_that_break_off(void **state) {
+    (void)state;
+    const struct test_saved *saved = &journal.saved[0];
+    for (size_t cut = 0; cut < saved->size; cut++) {
+        struct bad_source bad = {.inner = api_source_of(saved->bytes, saved->size), .left = cut};
+        bad.source = (struct api_source){&bad, saved->size, read_bad};
+        assert_int_equal(recover_source(&bad.source), NN_E_CORRUPT);
+        struct api_source shorter = api_source_of(saved->bytes, cut);
+        assert_int_equal(recover_source(&shorter), NN_E_CORRUPT);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(records_that_nobody_wrote, live, end),
-        cmocka_unit_test_setup_teardown(snapshots_that_nobody_took, live, end)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(records_that_nobody_wrote, live, end),
+                                       cmocka_unit_test_setup_teardown(snapshots_that_nobody_took, live, end),
+                                       cmocka_unit_test_setup_teardown(snapshots_of_other_tensors, live, end),
+                                       cmocka_unit_test_setup_teardown(snapshots_that_break_off, live, end)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

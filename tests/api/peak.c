@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "../support/file.h"
+#include "../support/journal.h"
 #include "../support/malloc.h"
 #include "../support/service.h"
 
@@ -120,11 +121,39 @@ static void few_allocations(void **state) {
     test_service_stop(&service);
 }
 
+/* A start takes what its models take, and no second time their size for the files. */
+static void recovery_takes_the_models(void **state) {
+    (void)state;
+    static struct test_journal journal, empty;
+    struct test_service service;
+    struct nn_error err = {0};
+    test_journal_init(&journal);
+    test_service_start_stored(&service, NULL, 0, &journal.store);
+    create(&service, "m", 2);
+    test_journal_checkpoint(&journal, service.api);
+    test_service_stop(&service);
+
+    test_journal_init(&empty);
+    test_service_start_stored(&service, NULL, 0, &empty.store);
+    api_recover_begin(service.api);
+    long held = atomic_load(&test_bytes);
+    atomic_store(&test_peak, held);
+    struct api_source source = api_source_of(journal.saved[0].bytes, journal.saved[0].size);
+    assert_int_equal(api_recover_model(service.api, &source, 1, &err), NN_OK);
+    assert_true(journal.saved[0].size > 2 * (size_t)ASIDE);
+    assert_in_range(atomic_load(&test_peak) - held, 1, (long)api_memory_in_use(service.api) + ASIDE);
+    assert_int_equal(api_recover_end(service.api, true, &err), NN_OK);
+    test_service_stop(&service);
+    test_journal_fini(&empty);
+    test_journal_fini(&journal);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(peak_is_what_was_reserved),
         cmocka_unit_test(deep_forward_takes_two_activations),
         cmocka_unit_test(few_allocations),
+        cmocka_unit_test(recovery_takes_the_models),
     };
     nn_blas_init();
     atomic_store(&test_counts_bytes, true);

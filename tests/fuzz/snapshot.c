@@ -79,8 +79,11 @@ static char *recover(const char *bytes, size_t size, size_t *taken) {
     fuzz_store_init(&store);
     fuzz_service_start(&service, &store.store);
     api_recover_begin(service.api);
-    int code = api_recover_model(service.api, bytes, size, 5, &err);
-    if (code != (int)err.code || (code && code != NN_E_CORRUPT && code != NN_E_NOMEM)) abort();
+    struct api_source source = api_source_of(bytes, size);
+    int code = api_recover_model(service.api, &source, 5, &err);
+    if ((!code && source.size) || code != (int)err.code ||
+        (code && code != NN_E_CORRUPT && code != NN_E_NOMEM))
+        abort();
     err = (struct nn_error){0};
     if (api_recover_end(service.api, true, &err) || api_models_stored(service.api, keep_name, &name, &err))
         abort();

@@ -156,8 +156,8 @@ int test_journal_recover(struct test_journal *journal, struct api *api, bool sna
         bool newest = true;
         for (size_t k = i + 1; k < journal->n_saved; k++)
             newest &= strcmp(journal->saved[k].model, saved->model) != 0;
-        if (newest && api_recover_model(api, saved->bytes, saved->size, saved->seq, err))
-            return (int)err->code;
+        struct api_source source = api_source_of(saved->bytes, saved->size);
+        if (newest && api_recover_model(api, &source, saved->seq, err)) return (int)err->code;
     }
     uint64_t covered = UINT64_MAX; /* by all snapshots */
     for (size_t i = 0; i < journal->n_saved && snapshots; i++)

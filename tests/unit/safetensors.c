@@ -53,6 +53,19 @@ static void reads(void **state) {
     assert_int_equal(file.n_tensors, 3);
     const unsigned char *data = body + 8 + sizeof header - 1;
 
+    struct api_safetensors alone; /* the header: what comes first is first */
+    assert_int_equal(api_safetensors_read_header(header, sizeof header - 1, 10, arena, &alone, &err), NN_OK);
+    assert_int_equal(alone.n_tensors, 3);
+    assert_string_equal(alone.tensors[0].name, "a");
+    assert_string_equal(alone.tensors[1].name, "none");
+    assert_string_equal(alone.tensors[2].name, "b/\xc3\xa9\xf0\x9f\x98\x80");
+    for (int i = 0; i < 3; i++) assert_null(alone.tensors[i].data);
+    assert_true(json_equal(alone.metadata, file.metadata));
+    api_safetensors_fini(&alone);
+    assert_int_equal(api_safetensors_read_header(header, sizeof header - 1, 11, arena, &alone, &err),
+                     NN_E_MALFORMED);
+    err = (struct nn_error){0};
+
     const struct api_tensor *b = &file.tensors[0], *a = &file.tensors[1], *none = &file.tensors[2];
     assert_string_equal(b->name, "b/\xc3\xa9\xf0\x9f\x98\x80");
     assert_string_equal(b->member, "");

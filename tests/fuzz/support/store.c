@@ -153,8 +153,8 @@ int fuzz_store_recover(const struct fuzz_store *store, struct api *api, bool sna
     api_recover_begin(api);
     for (size_t i = 0; i < store->n_saved && snapshots && !code; i++) {
         const struct fuzz_saved *saved = &store->saved[i];
-        if (find(store, saved->model, -1) == saved)
-            code = api_recover_model(api, saved->bytes, saved->size, saved->seq, err);
+        struct api_source source = api_source_of(saved->bytes, saved->size);
+        if (find(store, saved->model, -1) == saved) code = api_recover_model(api, &source, saved->seq, err);
     }
     for (size_t i = 0; i < store->n && !code; i++)
         code = api_recover_record(api, i + 1, store->records[i].bytes, store->records[i].size, false, err);
