@@ -179,7 +179,7 @@ static int make(struct reader *reader) {
     if (check_parameters(reader, spec.graph) == NN_OK)
         reader->model = api_model_new(request, name, &spec, specification, false);
     api_spec_fini(&spec);
-    return (int)request->err.code;
+    return reader->model ? NN_OK : (int)request->err.code;
 }
 
 static int read_header(struct reader *reader) {
