@@ -167,19 +167,20 @@ static int check_parameters(struct reader *reader, const struct nn_graph *graph)
     return NN_OK;
 }
 
-/* A model as its specification says, its parameters still to be set. */
-static int make(struct reader *reader) {
+/* A model as its specification says, its parameters still to be set; NULL with the error. */
+static struct api_model *make(struct reader *reader) {
     struct api_request *request = reader->request;
     json_t *specification = json_object_get(reader->json, "specification");
     const char *name = api_record_text(reader->json, "name");
     struct api_spec spec;
-    if (!api_model_name_valid(name)) return corrupt(reader, "has the model name", name);
-    if (!json_is_object(specification)) return corrupt(reader, "lacks the specification of", name);
-    if (api_spec_read(request, specification, NULL, &spec)) return (int)request->err.code;
+    struct api_model *model = NULL;
+    if (!api_model_name_valid(name)) return corrupt(reader, "has the model name", name), NULL;
+    if (!json_is_object(specification)) return corrupt(reader, "lacks the specification of", name), NULL;
+    if (api_spec_read(request, specification, NULL, &spec)) return NULL;
     if (check_parameters(reader, spec.graph) == NN_OK)
-        reader->model = api_model_new(request, name, &spec, specification, false);
+        model = api_model_new(request, name, &spec, specification, false);
     api_spec_fini(&spec);
-    return reader->model ? NN_OK : (int)request->err.code;
+    return model;
 }
 
 static int read_header(struct reader *reader) {
@@ -203,8 +204,8 @@ static int read_all(struct reader *reader) {
     if (read_header(reader)) return (int)err->code;
     const char *text = api_record_text(reader->file.metadata, "gradd");
     if (!(reader->json = api_json_read(text, strlen(text), request->arena, err))) return (int)err->code;
-    if (make(reader) || take_parameters(reader) || take_optimizer(reader) || take_sum(reader))
-        return (int)err->code;
+    if (!(reader->model = make(reader))) return (int)err->code;
+    if (take_parameters(reader) || take_optimizer(reader) || take_sum(reader)) return (int)err->code;
     if (reader->taken < reader->file.n_tensors)
         return corrupt(reader, "has in excess", reader->file.tensors[reader->taken].name);
     return take_rest(reader);
