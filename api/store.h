@@ -59,11 +59,12 @@ struct api_store {
     uint64_t (*last)(void *self);
     /* Somebody waits for a checkpoint: it is to come soon. */
     void (*want_checkpoint)(void *self);
-    /* The snapshots of a model, newest first: at most `room` of them; how many. */
-    size_t (*list)(void *self, const char *model, struct api_stored *stored, size_t room);
+    /* The snapshots of a model, newest first: at most `room` of them; how many. Those of a model of another `birth`,
+     * which had the name before, are not there. */
+    size_t (*list)(void *self, const char *model, const char *birth, struct api_stored *stored, size_t room);
     /* The bytes of one, malloc'ed; the newest good one where `version` is -1. NN_E_NOT_FOUND, NN_E_STORE,
      * NN_E_NOMEM. */
-    int (*read)(void *self, const char *model, int64_t version, void **bytes, size_t *size,
+    int (*read)(void *self, const char *model, const char *birth, int64_t version, void **bytes, size_t *size,
                 struct nn_error *err);
     void (*status)(void *self, struct api_store_status *status);
 };

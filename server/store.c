@@ -54,37 +54,41 @@ static void store_want_checkpoint(void *self) {
     wake(store, &store->wanted);
 }
 
-static size_t store_list(void *self, const char *model, struct api_stored *stored, size_t room) {
+static size_t store_list(void *self, const char *model, const char *birth, struct api_stored *stored,
+                         size_t room) {
     struct srv_store *store = self;
     size_t n = 0;
     pthread_mutex_lock(&store->mutex);
     const struct srv_stored_model *found = srv_checkpoint_find(store->newest, model);
-    for (int i = 0; found && i < found->n && n < room; i++) stored[n++] = found->snapshots[i].told;
+    for (int i = 0; found && i < found->n && n < room; i++)
+        if (strcmp(found->snapshots[i].birth, birth) == 0) stored[n++] = found->snapshots[i].told;
     pthread_mutex_unlock(&store->mutex);
     return n;
 }
 
 /* The i-th snapshot of a model that is of this version, if any version will not do. */
-static bool find_stored(struct srv_store *store, const char *model, int64_t version, int i,
+static bool find_stored(struct srv_store *store, const char *model, const char *birth, int64_t version, int i,
                         struct srv_stored *stored) {
     bool found = false;
     pthread_mutex_lock(&store->mutex);
     const struct srv_stored_model *models = srv_checkpoint_find(store->newest, model);
     for (int k = 0; models && k < models->n && !found; k++) {
-        if (version >= 0 && models->snapshots[k].told.version != (uint64_t)version) continue;
+        const struct srv_stored *at = &models->snapshots[k];
+        if (version >= 0 && at->told.version != (uint64_t)version) continue;
+        if (strcmp(at->birth, birth) != 0) continue;
         found = i-- == 0;
-        if (found) *stored = models->snapshots[k];
+        if (found) *stored = *at;
     }
     pthread_mutex_unlock(&store->mutex);
     return found;
 }
 
-static int store_read(void *self, const char *model, int64_t version, void **bytes, size_t *size,
-                      struct nn_error *err) {
+static int store_read(void *self, const char *model, const char *birth, int64_t version, void **bytes,
+                      size_t *size, struct nn_error *err) {
     struct srv_store *store = self;
     struct srv_stored stored;
     struct nn_error why = {0};
-    for (int i = 0; find_stored(store, model, version, i, &stored); i++) {
+    for (int i = 0; find_stored(store, model, birth, version, i, &stored); i++) {
         char name[SRV_FILE_NAME];
         struct nn_error bad = {0};
         srv_snapshot_name(name, model, stored.number);

@@ -77,10 +77,11 @@ static int add_moment(struct api_request *request, const struct api_policy *poli
 /* How durable it is, and what it could be restored to. Nothing where there is no store. */
 static int add_stored(struct api_request *request, const struct api_model_state *state) {
     const struct api_store *store = request->api->env.store;
+    const struct api_model *model = request->model;
     struct api_stored stored[SHOWN_SNAPSHOTS];
     bool none = state->durability == API_DURABLE_NONE || state->durable_version < 0;
     if (!store) return NN_OK;
-    size_t n = store->list(store->self, request->model->name, stored, SHOWN_SNAPSHOTS);
+    size_t n = store->list(store->self, model->name, model->birth, stored, SHOWN_SNAPSHOTS);
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++)
         list = append(list, json_pack("{s:I, s:I}", "version", (json_int_t)stored[i].version, "time_ms",

@@ -10,8 +10,6 @@
  * again. How it is stored stays as it was. */
 static int turn_restore(struct api_request *request) {
     struct api_model *old = request->model, *model = request->restored;
-    if (strcmp(old->birth, model->birth) != 0)
-        return nn_fail(&request->err, NN_E_STALE, "the snapshot is of a model that had the name before");
     const char *durability = api_durability_name(old->policy.durability);
     model->policy.durability = old->policy.durability;
     model->changes = old->changes;
@@ -44,12 +42,15 @@ int api_post_restore(struct api_request *request) {
         return nn_fail(&request->err, NN_E_NOT_FOUND,
                        "there are no snapshots: the service was started "
                        "without --data");
-    if (store->read(store->self, request->name, version, &bytes, &size, &request->err))
+    const char *birth = request->model->birth;
+    if (store->read(store->self, request->name, birth, version, &bytes, &size, &request->err))
         return (int)request->err.code;
     struct api_source source = api_source_of(bytes, size);
     if (api_reserve(request, size) == NN_OK) request->restored = api_snapshot_read(request, &source);
     free(bytes);
     if (!request->restored) return (int)request->err.code;
+    if (strcmp(request->restored->birth, birth) != 0)
+        return nn_fail(&request->err, NN_E_CORRUPT, "the snapshot is of another model");
     nn_params_unref(request->params); /* it is not read */
     request->params = NULL;
     return api_model_turn(request, turn_restore);

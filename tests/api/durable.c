@@ -569,6 +569,42 @@ static void restored_models_refuse_what_came_before(void **state) {
     check_recovered("m", true);
 }
 
+static void a_name_taken_anew_has_no_snapshots_of_before(void **state) {
+    (void)state;
+    create("m", "journal");
+    run(200, "POST /backward", STEP);
+    test_journal_checkpoint(&journal, service.api);
+    run(200, "DELETE /models/m", NULL);
+    json_t *made = ask(201, "POST /models", "{'name': 'm', " LAYERS ", " ADAM ", 'durability': 'journal'}");
+    assert_int_equal(json_array_size(json_object_get(made, "snapshots")), 0);
+    assert_true(json_is_array(json_object_get(made, "snapshots")));
+    json_decref(made);
+    json_t *refused = ask(404, "POST /models/m/restore", "{}");
+    assert_string_equal(json_string_value(json_object_get(refused, "detail")), "there is no such snapshot");
+    check_slug(refused, "not-found");
+    check_slug(ask(404, "POST /models/m/restore", "{'version': 1}"), "not-found");
+    test_journal_checkpoint(&journal, service.api);
+    run(200, "POST /backward", STEP);
+    json_t *restored = ask(200, "POST /models/m/restore", "{}");
+    assert_int_equal(integer(restored, "version"), 0);
+    json_decref(restored);
+}
+
+/* The store hands over what is another model's: it is not the client that is wrong then. */
+static void a_snapshot_of_another_model_is_corrupt(void **state) {
+    (void)state;
+    create("m", "journal");
+    run(200, "POST /backward", STEP);
+    test_journal_checkpoint(&journal, service.api);
+    run(200, "DELETE /models/m", NULL);
+    create("m", "journal");
+    test_journal_checkpoint(&journal, service.api);
+    assert_int_equal(journal.n_saved, 2);
+    memcpy(journal.saved[0].birth, journal.saved[1].birth, sizeof journal.saved[0].birth);
+    check_slug(ask(500, "POST /models/m/restore", "{'version': 1}"), "corrupt");
+    assert_int_equal(version_of("m"), 0);
+}
+
 int main(void) {
 #define durable_test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -591,6 +627,8 @@ int main(void) {
         durable_test(durability_can_be_changed),
         durable_test(a_model_that_is_not_finite_is_stopped),
         durable_test(restored_models_refuse_what_came_before),
+        durable_test(a_name_taken_anew_has_no_snapshots_of_before),
+        durable_test(a_snapshot_of_another_model_is_corrupt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -343,21 +343,22 @@ static void what_nobody_needs_is_removed(void **state) {
     assert_in_range(count_files(disk, "journal-"), 1, 4);
     assert_int_equal(count_files(disk, ""), files_of(disk).n);
 
+    char birth[32];
     const struct api_store *store = srv_store_api(process.store);
     struct api_stored stored[4];
     void *bytes;
     size_t size;
-    assert_int_equal(store->list(store->self, "m", stored, 4), 2);
+    incarnation_of(&process, "m", birth); /* it is its first */
+    assert_int_equal(store->list(store->self, "m", birth, stored, 4), 2);
     assert_int_equal(stored[0].version, 60);
     assert_int_equal(stored[1].version, 54);
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(
-            store->read(store->self, "m", i == 2 ? -1 : (int64_t)stored[i].version, &bytes, &size, &err),
-            NN_OK);
+        int64_t version = i == 2 ? -1 : (int64_t)stored[i].version;
+        assert_int_equal(store->read(store->self, "m", birth, version, &bytes, &size, &err), NN_OK);
         assert_true(size > 1000);
         free(bytes);
     }
-    assert_int_equal(store->read(store->self, "m", 48, &bytes, &size, &err), NN_E_NOT_FOUND);
+    assert_int_equal(store->read(store->self, "m", birth, 48, &bytes, &size, &err), NN_E_NOT_FOUND);
     test_do(&process.service, 200, "DELETE /models/m", NULL);
     checkpoint(&process);
     checkpoint(&process);
@@ -367,6 +368,54 @@ static void what_nobody_needs_is_removed(void **state) {
     start(&process, disk);
     assert_int_equal(version_of(&process, "idle"), 0);
     test_do(&process.service, 404, "GET /models/m", NULL);
+    stop(&process);
+    test_disk_free(disk);
+}
+
+static json_t *restore(struct process *process, int status, const char *which) {
+    return test_ask(&process->service, status, "POST /models/m/restore", NULL, "%s", which);
+}
+
+static size_t count_snapshots(struct process *process) {
+    json_t *json = test_call(&process->service, 200, "GET /models/m", NULL);
+    size_t n = json_array_size(json_object_get(json, "snapshots"));
+    json_decref(json);
+    return n;
+}
+
+/* Whoever has the name of a model that is gone has none of its snapshots, a start or not; and keeps its own over one. */
+static void snapshots_are_of_a_model_and_not_of_its_name(void **state) {
+    (void)state;
+    struct process process;
+    struct test_disk *disk = test_disk_new();
+    start(&process, disk);
+    create(&process, "m", "journal");
+    steps(&process, "m", 2);
+    checkpoint(&process);
+    assert_int_equal(count_snapshots(&process), 1);
+    test_do(&process.service, 200, "DELETE /models/m", NULL);
+    create(&process, "m", "journal");
+    for (int starts = 0; starts < 2; starts++) {
+        assert_int_equal(count_snapshots(&process), 0);
+        json_decref(restore(&process, 404, "{'version': 2}"));
+        json_t *problem = restore(&process, 404, "{}");
+        assert_string_equal(json_string_value(json_object_get(problem, "detail")),
+                            "there is no snapshot of \"m\" yet");
+        json_decref(problem);
+        if (starts) break;
+        stop(&process);
+        struct nn_error err;
+        struct srv_store_options options = usual;
+        options.threads = false; /* which would take a checkpoint at once */
+        if (start_as(&process, disk, &options, false, &err)) fail_msg("%s", err.text);
+    }
+    checkpoint(&process);
+    stop(&process);
+    start(&process, disk);
+    assert_int_equal(count_snapshots(&process), 1);
+    steps(&process, "m", 3);
+    json_decref(restore(&process, 200, "{}"));
+    assert_int_equal(version_of(&process, "m"), 0);
     stop(&process);
     test_disk_free(disk);
 }
@@ -746,6 +795,7 @@ int main(void) {
         cmocka_unit_test(a_clean_stop_keeps_the_incarnation),
         cmocka_unit_test(a_stop_right_behind_a_checkpoint_is_clean),
         cmocka_unit_test(what_nobody_needs_is_removed),
+        cmocka_unit_test(snapshots_are_of_a_model_and_not_of_its_name),
         cmocka_unit_test(a_damaged_file_is_named_and_made_good),
         cmocka_unit_test(a_model_without_a_good_snapshot_is_refused),
         cmocka_unit_test(a_new_model_comes_from_the_journal),

@@ -52,26 +52,29 @@ static uint64_t last(void *self) {
 
 static void want_checkpoint(void *self) { ((struct test_journal *)self)->wanted++; }
 
-static size_t list(void *self, const char *model, struct api_stored *stored, size_t room) {
+static bool is_of(const struct test_saved *saved, const char *model, const char *birth) {
+    return strcmp(saved->model, model) == 0 && strcmp(saved->birth, birth) == 0;
+}
+
+static size_t list(void *self, const char *model, const char *birth, struct api_stored *stored, size_t room) {
     struct test_journal *journal = self;
     size_t n = 0;
     pthread_mutex_lock(&journal->lock);
     for (size_t i = journal->n_saved; i-- > 0 && n < room;)
-        if (strcmp(journal->saved[i].model, model) == 0)
+        if (is_of(&journal->saved[i], model, birth))
             stored[n++] = (struct api_stored){journal->saved[i].version, 0};
     pthread_mutex_unlock(&journal->lock);
     return n;
 }
 
-static int read_snapshot(void *self, const char *model, int64_t version, void **bytes, size_t *size,
-                         struct nn_error *err) {
+static int read_snapshot(void *self, const char *model, const char *birth, int64_t version, void **bytes,
+                         size_t *size, struct nn_error *err) {
     struct test_journal *journal = self;
     const struct test_saved *found = NULL;
     pthread_mutex_lock(&journal->lock);
     for (size_t i = journal->n_saved; i-- > 0 && !found;) {
         const struct test_saved *saved = &journal->saved[i];
-        if (strcmp(saved->model, model) == 0 && (version < 0 || saved->version == (uint64_t)version))
-            found = saved;
+        if (is_of(saved, model, birth) && (version < 0 || saved->version == (uint64_t)version)) found = saved;
     }
     pthread_mutex_unlock(&journal->lock);
     if (found) {

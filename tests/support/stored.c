@@ -37,13 +37,13 @@ static uint64_t last(void *self) { return store_of(self)->last(store_of(self)->s
 
 static void want_checkpoint(void *self) { store_of(self)->want_checkpoint(store_of(self)->self); }
 
-static size_t list(void *self, const char *model, struct api_stored *found, size_t room) {
-    return store_of(self)->list(store_of(self)->self, model, found, room);
+static size_t list(void *self, const char *model, const char *birth, struct api_stored *found, size_t room) {
+    return store_of(self)->list(store_of(self)->self, model, birth, found, room);
 }
 
-static int read_one(void *self, const char *model, int64_t version, void **bytes, size_t *size,
-                    struct nn_error *err) {
-    return store_of(self)->read(store_of(self)->self, model, version, bytes, size, err);
+static int read_one(void *self, const char *model, const char *birth, int64_t version, void **bytes,
+                    size_t *size, struct nn_error *err) {
+    return store_of(self)->read(store_of(self)->self, model, birth, version, bytes, size, err);
 }
 
 static void status(void *self, struct api_store_status *found) {

@@ -50,27 +50,34 @@ static uint64_t last(void *self) { return ((struct fuzz_store *)self)->n; }
 
 static void want_checkpoint(void *self) { (void)self; /* one comes in any case */ }
 
-static const struct fuzz_saved *find(const struct fuzz_store *store, const char *model, int64_t version) {
-    for (size_t i = store->n_saved; i-- > 0;) {
-        const struct fuzz_saved *saved = &store->saved[i];
-        if (strcmp(saved->model, model) == 0 && (version < 0 || saved->version == (uint64_t)version))
-            return saved;
-    }
+/* The newest of a name, whichever model had it. */
+static struct fuzz_saved *find(const struct fuzz_store *store, const char *model) {
+    for (size_t i = store->n_saved; i-- > 0;)
+        if (strcmp(store->saved[i].model, model) == 0) return &store->saved[i];
     return NULL;
 }
 
-static size_t list(void *self, const char *model, struct api_stored *stored, size_t room) {
+static bool is_of(const struct fuzz_saved *saved, const char *model, const char *birth) {
+    return strcmp(saved->model, model) == 0 && strcmp(saved->birth, birth) == 0;
+}
+
+static size_t list(void *self, const char *model, const char *birth, struct api_stored *stored, size_t room) {
     const struct fuzz_store *store = self;
     size_t n = 0;
     for (size_t i = store->n_saved; i-- > 0 && n < room;)
-        if (strcmp(store->saved[i].model, model) == 0)
+        if (is_of(&store->saved[i], model, birth))
             stored[n++] = (struct api_stored){store->saved[i].version, 0};
     return n;
 }
 
-static int read_snapshot(void *self, const char *model, int64_t version, void **bytes, size_t *size,
-                         struct nn_error *err) {
-    const struct fuzz_saved *saved = find(self, model, version);
+static int read_snapshot(void *self, const char *model, const char *birth, int64_t version, void **bytes,
+                         size_t *size, struct nn_error *err) {
+    const struct fuzz_store *store = self;
+    const struct fuzz_saved *saved = NULL;
+    for (size_t i = store->n_saved; i-- > 0 && !saved;) {
+        bool good = version < 0 || store->saved[i].version == (uint64_t)version;
+        if (good && is_of(&store->saved[i], model, birth)) saved = &store->saved[i];
+    }
     if (!saved) return nn_fail(err, NN_E_NOT_FOUND, "there is no such snapshot");
     *bytes = fuzz_copy(saved->bytes, saved->size);
     *size = saved->size;
@@ -118,7 +125,7 @@ struct checkpoint {
 static void save(void *arg, const char *name) {
     const struct checkpoint *checkpoint = arg;
     struct fuzz_store *store = checkpoint->store;
-    struct fuzz_saved *newest = (struct fuzz_saved *)find(store, name, -1);
+    struct fuzz_saved *newest = find(store, name);
     struct nn_error err = {0};
     struct api_snapshot *snapshot = api_snapshot_take(checkpoint->api, name, newest ? newest->birth : NULL,
                                                       newest ? newest->changes : 0, &err);
@@ -154,7 +161,7 @@ int fuzz_store_recover(const struct fuzz_store *store, struct api *api, bool sna
     for (size_t i = 0; i < store->n_saved && snapshots && !code; i++) {
         const struct fuzz_saved *saved = &store->saved[i];
         struct api_source source = api_source_of(saved->bytes, saved->size);
-        if (find(store, saved->model, -1) == saved) code = api_recover_model(api, &source, saved->seq, err);
+        if (find(store, saved->model) == saved) code = api_recover_model(api, &source, saved->seq, err);
     }
     for (size_t i = 0; i < store->n && !code; i++)
         code = api_recover_record(api, i + 1, store->records[i].bytes, store->records[i].size, false, err);
