@@ -77,7 +77,7 @@ struct again {
     struct api *api;
     const struct api_record *record;
     uint64_t seq;
-    bool may_be_gone;
+    bool may_be_gone, wanted;
     struct api_request *request; /* until it is carried out */
     struct api_replay replay;
     struct nn_error *err;
@@ -288,6 +288,11 @@ static int carry_out(struct again *again, const char *name) {
     return (int)again->err->code;
 }
 
+static bool is_wanted(const struct again *again, const struct api_model *model) {
+    if (model) return again->seq > model->seq;
+    return !again->may_be_gone || is_beginning(again->record->head);
+}
+
 static int recover(struct again *again) {
     struct api *api = again->api;
     const json_t *head = again->record->head;
@@ -295,10 +300,10 @@ static int recover(struct again *again) {
     struct api_request *request;
     struct api_model *model;
     if (look(api, name, &request, &model, again->err)) return (int)again->err->code;
-    bool done = model ? again->seq <= model->seq : again->may_be_gone && !is_beginning(head);
-    if (!done) check_before(again, model);
+    bool wanted = is_wanted(again, model);
+    if (wanted) check_before(again, model);
     api_request_free(request);
-    if (done || again->err->code || carry_out(again, name)) return (int)again->err->code;
+    if (!wanted || again->err->code || carry_out(again, name)) return (int)again->err->code;
     bool is_request = strcmp(api_record_text(head, "kind"), "request") == 0;
     if (is_request && drop_if_unstored(api, name, again->err)) return (int)again->err->code;
     if (again->replay.code) return NN_OK;
@@ -306,18 +311,42 @@ static int recover(struct again *again) {
                                api_record_integer(head, "time"), again->err);
 }
 
-int api_recover_record(struct api *api, uint64_t seq, const void *bytes, size_t size, bool may_be_gone,
-                       struct nn_error *err) {
+static int look_whether_wanted(struct again *again) {
+    struct api_request *request;
+    struct api_model *model;
+    int code = look(again->api, api_record_text(again->record->head, "model"), &request, &model, again->err);
+    if (!code) again->wanted = is_wanted(again, model);
+    api_request_free(request);
+    return code;
+}
+
+/* `again` but for its record, which is read of these bytes. */
+static int with_record(struct again *again, const void *bytes, size_t size,
+                       int (*what)(struct again *again)) {
     struct api_record record;
     struct nn_arena *arena = nn_arena_new();
-    if (!arena) return no_memory(err);
-    struct again again = {.api = api, .record = &record, .seq = seq, .may_be_gone = may_be_gone, .err = err};
-    if (api_record_read(bytes, size, arena, &record, err) == NN_OK) {
-        recover(&again);
+    if (!arena) return no_memory(again->err);
+    again->record = &record;
+    if (api_record_read(bytes, size, arena, &record, again->err) == NN_OK) {
+        what(again);
         api_record_fini(&record);
     }
     nn_arena_free(arena);
-    return (int)err->code;
+    return (int)again->err->code;
+}
+
+int api_recover_record(struct api *api, uint64_t seq, const void *bytes, size_t size, bool may_be_gone,
+                       struct nn_error *err) {
+    struct again again = {.api = api, .seq = seq, .may_be_gone = may_be_gone, .err = err};
+    return with_record(&again, bytes, size, recover);
+}
+
+int api_recover_wants(struct api *api, uint64_t seq, const void *bytes, size_t size, bool may_be_gone,
+                      bool *wanted, struct nn_error *err) {
+    struct again again = {.api = api, .seq = seq, .may_be_gone = may_be_gone, .err = err};
+    int code = with_record(&again, bytes, size, look_whether_wanted);
+    *wanted = again.wanted;
+    return code;
 }
 
 /* --- the end ------------------------------------------------------------------------------------------ */

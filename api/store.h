@@ -117,6 +117,9 @@ int api_recover_keys(struct api *api, const void *bytes, size_t size, uint64_t l
  * all snapshots were, so that a model which has none is one that was deleted since, and nothing is to be done. */
 int api_recover_record(struct api *api, uint64_t seq, const void *bytes, size_t size, bool may_be_gone,
                        struct nn_error *err);
+/* *wanted: whether api_recover_record would do anything with it now. NN_E_CORRUPT, NN_E_NOMEM. */
+int api_recover_wants(struct api *api, uint64_t seq, const void *bytes, size_t size, bool may_be_gone,
+                      bool *wanted, struct nn_error *err);
 /* `clean`: nothing was ever seen that is not there now. Otherwise every model gets another incarnation. */
 int api_recover_end(struct api *api, bool clean, struct nn_error *err);
 /* A record's kind and model in one line, for people; malloc'ed, NULL when memory is out. */

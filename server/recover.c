@@ -194,20 +194,29 @@ static int load_model(struct recovery *recovery, const struct srv_stored_model *
 
 #define HISTORY_ENDS (-1)
 
+static int refuse_foreign(struct recovery *recovery, const struct srv_record *record) {
+    struct nn_error why = {0};
+    nn_fail(&why, NN_E_CORRUPT,
+            "%s: records from %" PRIu64
+            " on were written by another build or on another machine, and may not "
+            "lead to the same numbers here (--replay-other yes replays them)",
+            record->file, record->seq);
+    return lose(recovery, &why) ? (int)recovery->err->code : HISTORY_ENDS;
+}
+
 static int replay_record(void *arg, const struct srv_record *record, struct nn_error *err) {
     struct recovery *recovery = arg;
-    struct srv_store *store = recovery->store;
+    const struct srv_store *store = recovery->store;
     struct nn_error why = {0};
-    if (strcmp(record->fingerprint, store->fingerprint) != 0 && !store->options.other_numbers) {
-        nn_fail(&why, NN_E_CORRUPT,
-                "%s: records from %" PRIu64
-                " on were written by another build or on another machine, and may not "
-                "lead to the same numbers here (--replay-other yes replays them)",
-                record->file, record->seq);
-        return lose(recovery, &why) ? (int)recovery->err->code : HISTORY_ENDS;
-    }
-    bool may_be_gone = store->newest && record->seq <= store->newest->last;
-    int code = api_recover_record(recovery->api, record->seq, record->bytes, record->size, may_be_gone, &why);
+    bool may_be_gone = store->newest && record->seq <= store->newest->last, wanted = true;
+    bool foreign = strcmp(record->fingerprint, store->fingerprint) != 0 && !store->options.other_numbers;
+    int code = NN_OK;
+    if (foreign)
+        code = api_recover_wants(recovery->api, record->seq, record->bytes, record->size, may_be_gone,
+                                 &wanted, &why);
+    if (!code && foreign && wanted) return refuse_foreign(recovery, record);
+    if (!code && wanted)
+        code = api_recover_record(recovery->api, record->seq, record->bytes, record->size, may_be_gone, &why);
     if (!code) return NN_OK;
     if (code != NN_E_CORRUPT) {
         *err = why;

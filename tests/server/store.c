@@ -287,31 +287,44 @@ static void a_clean_stop_keeps_the_incarnation(void **state) {
     test_disk_free(disk);
 }
 
-/* A disk under which somebody changes "m" as soon as the first snapshot of a checkpoint is written. */
+/* A disk under which somebody changes "m" as soon as the snapshot of "a", the first of a checkpoint, is written, and
+ * does away with "gone" where that is there. */
 static struct process *to_change;
 
 static int rename_amid_changes(void *self, const char *from, const char *to) {
     struct test_disk *disk = self;
-    if (to_change && strncmp(to, "snapshot-a", 10) == 0) steps(to_change, "m", 2);
+    if (to_change && strncmp(to, "snapshot-a", 10) == 0) {
+        steps(to_change, "m", 2);
+        json_decref(test_call(&to_change->service, 0, "DELETE /models/gone", NULL));
+    }
     return test_disk_io(disk)->rename(test_disk_io(disk)->self, from, to);
+}
+
+static void start_amid_changes(struct process *process, struct test_disk *disk, struct srv_io *io) {
+    struct nn_error err;
+    *io = *test_disk_io(disk);
+    assert_ptr_equal(io->self, disk);
+    io->rename = rename_amid_changes;
+    if (start_on(process, io, &usual, false, &err)) fail_msg("%s", err.text);
+}
+
+static void checkpoint_amid_changes(struct process *process) {
+    to_change = process;
+    checkpoint(process);
+    to_change = NULL;
 }
 
 static void a_stop_right_behind_a_checkpoint_is_clean(void **state) {
     (void)state;
     struct process process;
     struct numbers m;
-    struct nn_error err;
     char before[32], after[32];
     struct test_disk *disk = test_disk_new();
-    struct srv_io io = *test_disk_io(disk);
-    assert_ptr_equal(io.self, disk);
-    io.rename = rename_amid_changes;
-    if (start_on(&process, &io, &usual, false, &err)) fail_msg("%s", err.text);
+    struct srv_io io;
+    start_amid_changes(&process, disk, &io);
     create(&process, "a", "snapshot");
     create(&process, "m", "journal");
-    to_change = &process;
-    checkpoint(&process);
-    to_change = NULL;
+    checkpoint_amid_changes(&process);
     incarnation_of(&process, "m", before);
     look(&process, "m", &m);
     finish(&process);
@@ -632,6 +645,44 @@ static void other_numbers_are_not_replayed_unasked(void **state) {
     test_disk_free(other);
 }
 
+/* What the snapshots have is not carried out again, and so may have been written anywhere. */
+static void other_numbers_that_snapshots_have_are_no_matter(void **state) {
+    (void)state;
+    struct process process;
+    struct srv_io io;
+    struct numbers m;
+    struct test_disk *disk = test_disk_new();
+    start_amid_changes(&process, disk, &io);
+    create(&process, "a", "snapshot");
+    create(&process, "m", "journal");
+    create(&process, "gone", "journal");
+    checkpoint_amid_changes(&process);
+    look(&process, "m", &m);
+    stop(&process);
+    struct test_disk *later = copy(disk);
+    move_to_another_machine(disk);
+    start(&process, disk);
+    assert_non_null(strstr(said, "records behind it: 3"));
+    assert_false(srv_store_damaged(process.store));
+    assert_same(&process, "m", &m);
+    steps(&process, "m", 1);
+    look(&process, "m", &m);
+    stop(&process);
+    start(&process, disk);
+    assert_same(&process, "m", &m);
+    stop(&process);
+    test_disk_free(disk);
+
+    /* The first change that they lack is one too many, whichever model's it is. */
+    start(&process, later);
+    wait_for_checkpoints(&process, 1); /* which follows a crash by itself */
+    test_do(&process.service, 200, "DELETE /models/a", NULL);
+    stop(&process);
+    move_to_another_machine(later);
+    refuse(later, "written by another build");
+    test_disk_free(later);
+}
+
 static void verify_changes_nothing(void **state) {
     (void)state;
     struct numbers m, n;
@@ -802,6 +853,7 @@ int main(void) {
         cmocka_unit_test(without_a_checkpoint_nothing_is_thrown_away),
         cmocka_unit_test(a_damaged_record_is_refused),
         cmocka_unit_test(other_numbers_are_not_replayed_unasked),
+        cmocka_unit_test(other_numbers_that_snapshots_have_are_no_matter),
         cmocka_unit_test(verify_changes_nothing),
         cmocka_unit_test(a_checkpoint_that_fails_harms_nothing),
         cmocka_unit_test(a_journal_that_fails_refuses_changes),
