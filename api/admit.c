@@ -190,7 +190,7 @@ static int admit(struct api_request *request, const struct api_head *head) {
     if (!err->code && api_token_allows(request, request->route->scope)) return (int)err->code;
     bool probe =
         !err->code && (request->route->scope == API_SCOPE_ANYONE || request->route->body == API_PLAIN_TEXT);
-    if (!err->code && !probe && atomic_load(&request->api->recovering))
+    if (!err->code && !probe && atomic_load(&request->api->starting))
         return nn_fail(err, NN_E_RECOVERING, "models are being read from the disk");
     bool counted = !err->code && request->route->scope && request->route->body != API_PLAIN_TEXT;
     if (counted && head->client && api_client_enter(request, head->client)) return (int)err->code;

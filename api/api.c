@@ -71,6 +71,8 @@ void api_free(struct api *api) {
     free(api);
 }
 
+void api_set_starting(struct api *api, bool starting) { atomic_store(&api->starting, starting); }
+
 void api_set_draining(struct api *api, bool draining) { atomic_store(&api->draining, draining); }
 
 void api_set_tokens_take(struct api *api, struct api_tokens *tokens) {

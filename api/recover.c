@@ -1,4 +1,5 @@
 /* recover.c - the service as it was: models out of snapshots, and the records behind them carried out again. */
+#include <assert.h>
 #include <limits.h>
 #include <math.h>
 #include <search.h>
@@ -17,6 +18,7 @@
 /* What was within the limits when it came is not to be refused now. */
 void api_recover_begin(struct api *api) {
     struct api_limits *limits = &api->settings.limits;
+    assert(!atomic_load(&api->recovering));
     api->own_limits = *limits;
     limits->layers = limits->tensors = limits->json_values = INT_MAX;
     limits->rank = NN_MAX_RANK;

@@ -15,7 +15,7 @@ struct api {
     struct api_metrics *metrics;
     atomic_size_t memory; /* reserved bytes */
     atomic_int in_flight;
-    atomic_bool draining, recovering;
+    atomic_bool starting, draining, recovering;
 
     /* Guards `tokens`, the two trees, and of each model: params, the queue of changes, and `dead`. Held for a few
      * instructions only, and never with another lock. */

@@ -105,7 +105,8 @@ void api_checkpoint_failed(struct api *api, const struct nn_error *err);
 
 /* --- a start: before any request is submitted -------------------------------------------------------- */
 
-/* Until api_recover_end, requests other than the probes and /metrics are refused with 503. */
+/* Until api_recover_end, what was allowed when it came is carried out again, whatever the limits are. Requests are to be
+ * kept away longer than that, until the store can take their changes: see api_set_starting. */
 void api_recover_begin(struct api *api);
 /* `seq` as the checkpoint has it, which may be later than when the snapshot was taken. It is read to its end, or
  * NN_E_CORRUPT, NN_E_NOMEM, or what the source fails with. */

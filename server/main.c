@@ -139,9 +139,10 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
     };
     if (srv_guard_check(&options.guard, err)) goto out;
     /* Probes are answered while models are recovered, and all else waits for them. */
-    if (data.store) api_recover_begin(api);
+    api_set_starting(api, true);
     http = srv_http_new(api, listener, &options, err);
     if (!http || srv_data_recover(&data, api, err)) goto out;
+    api_set_starting(api, false);
     tell_address(srv_listener_url(listener), tls.cert != NULL);
 
     wait_for_stop(api, http, settings->token_file);

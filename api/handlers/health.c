@@ -12,7 +12,7 @@ int api_get_healthz(struct api_request *request) {
 int api_get_readyz(struct api_request *request) {
     if (atomic_load(&request->api->draining))
         return nn_fail(&request->err, NN_E_BUSY, "the service is stopping");
-    if (atomic_load(&request->api->recovering))
+    if (atomic_load(&request->api->starting))
         return nn_fail(&request->err, NN_E_RECOVERING, "models are being read from the disk");
     return api_add(request, "status", json_string("ready"));
 }

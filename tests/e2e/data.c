@@ -201,6 +201,21 @@ static void damage_is_refused_until_it_is_accepted(void **state) {
     service_stop();
 }
 
+/* What recovery may exceed, clients may not. */
+static void limits_hold_beside_a_store(void **state) {
+    (void)state;
+    service_start(FLAGS("--data", data, "--max-layers", "1"), NULL);
+    create();
+    for (int starts = 0; starts < 2; starts++) {
+        refused(413, "too-large", "/layers", "POST", "/models",
+                "{'name': 'n', 'inputs': {'x': {'shape': [2]}}, 'layers': [{'op': 'relu'}, {'op': 'relu'}]}");
+        kill_it();
+        service_start(FLAGS("--data", data, "--max-layers", "1"), NULL);
+    }
+    steps(1);
+    service_stop();
+}
+
 #define data_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void) {
@@ -210,6 +225,7 @@ int main(void) {
         data_test(two_daemons_are_one_too_many),
         data_test(verify_tells_what_is_there),
         data_test(damage_is_refused_until_it_is_accepted),
+        data_test(limits_hold_beside_a_store),
     };
     return cmocka_run_group_tests_name("data", tests, NULL, NULL);
 }

@@ -51,7 +51,10 @@ static int start_on(struct process *process, const struct srv_io *io, const stru
     assert_non_null(process->store);
     test_service_start_stored(&process->service, NULL, 0, srv_store_api(process->store));
     atomic_store(&process->service.drawn, (unsigned long long)++starts * 1000000);
-    return srv_store_recover(process->store, process->service.api, read_only, err);
+    api_set_starting(process->service.api, true);
+    int code = srv_store_recover(process->store, process->service.api, read_only, err);
+    if (!code) api_set_starting(process->service.api, false);
+    return code;
 }
 
 static int start_as(struct process *process, struct test_disk *disk, const struct srv_store_options *options,
@@ -246,6 +249,41 @@ static void what_was_answered_survives_a_crash(void **state) {
     assert_non_null(strstr(said, "recovered from checkpoint 2: models: 2, records behind it: 5"));
     steps(&process, "m", 1);
     look(&process, "m", &m);
+    stop(&process);
+    start(&process, disk);
+    assert_same(&process, "m", &m);
+    stop(&process);
+    test_disk_free(disk);
+}
+
+/* A disk under which somebody asks for a change whenever names are synced. */
+static struct process *to_ask;
+static int asked;
+
+static int sync_amid_requests(void *self) {
+    struct test_disk *disk = self;
+    test_do(&to_ask->service, 503, "GET /readyz", NULL);
+    test_do(&to_ask->service, 200, "GET /healthz", NULL);
+    step(to_ask, 503, "m");
+    asked++;
+    return test_disk_io(disk)->sync_directory(disk);
+}
+
+/* The journal that a start has read is not one that can be appended to, until the start is over. */
+static void nobody_is_served_before_changes_can_be_stored(void **state) {
+    (void)state;
+    struct numbers m, n;
+    struct nn_error err;
+    struct process process;
+    struct test_disk *disk = a_life(&m, &n);
+    struct srv_io io = *test_disk_io(disk);
+    struct srv_store_options options = usual;
+    options.threads = false;
+    io.sync_directory = sync_amid_requests;
+    to_ask = &process;
+    if (start_on(&process, &io, &options, false, &err)) fail_msg("%s", err.text);
+    assert_true(asked > 0);
+    assert_same(&process, "m", &m);
     stop(&process);
     start(&process, disk);
     assert_same(&process, "m", &m);
@@ -843,6 +881,7 @@ static void checkpoints_come_by_bytes_by_time_and_when_wanted(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_answered_survives_a_crash),
+        cmocka_unit_test(nobody_is_served_before_changes_can_be_stored),
         cmocka_unit_test(a_clean_stop_keeps_the_incarnation),
         cmocka_unit_test(a_stop_right_behind_a_checkpoint_is_clean),
         cmocka_unit_test(what_nobody_needs_is_removed),
