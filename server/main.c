@@ -29,10 +29,20 @@ enum { SERVED = 0, FAILED = 1, MISUSED = 2 };
 /* Raised by every signal that asks us to stop. Handlers and not sigwait, because the BLAS library begins
  * threads of its own when it is loaded, and they block no signals. */
 static sem_t stops;
+static volatile sig_atomic_t ready;
 
+/* Until it is ready nobody was answered, and recovery, which may take minutes, has changed nothing that it does not
+ * find again: so there is nothing to wait for. */
 static void on_stop(int signal_number) {
+    static const char told[] = "gradd: stopped before it was ready\n";
     (void)signal_number;
-    sem_post(&stops);
+    if (ready) {
+        sem_post(&stops);
+        return;
+    }
+    ssize_t written = write(STDERR_FILENO, told, sizeof told - 1);
+    (void)written;
+    _exit(SERVED);
 }
 
 static volatile sig_atomic_t to_reload;
@@ -142,6 +152,7 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
     api_set_starting(api, true);
     http = srv_http_new(api, listener, &options, err);
     if (!http || srv_data_recover(&data, api, err)) goto out;
+    ready = 1;
     api_set_starting(api, false);
     tell_address(srv_listener_url(listener), tls.cert != NULL);
 

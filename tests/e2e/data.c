@@ -216,6 +216,38 @@ static void limits_hold_beside_a_store(void **state) {
     service_stop();
 }
 
+/* Told to stop while it carries out again what takes it long: it does so at once, and another start finds it all. */
+static void a_stop_does_not_wait_for_recovery(void **state) {
+    (void)state;
+    static struct test_run run;
+    char address[96];
+    const char *socket = address + sizeof "unix:" - 1;
+    snprintf(address, sizeof address, "unix:%s/socket", parent);
+    start();
+    ask(201, "POST", "/models",
+        "{'name': 'm', 'durability': 'journal', 'inputs': {'x': {'shape': [2]}}, 'layers': [{'op': 'linear', "
+        "'out_features': 1000}, {'op': 'linear', 'out_features': 1000}, {'op': 'linear', 'out_features': "
+        "1}], "
+        "'loss': {'op': 'mse'}, 'optimizer': {'op': 'adam', 'lr': 0.001}}");
+    steps(200);
+    json_t *output =
+        json_deep_copy(ask(200, "POST", "/forward", "{'model': 'm', 'inputs': {'x': [[1, 2]]}}"));
+    kill_it();
+    for (int i = 0; i < 2; i++) {
+        test_gradd_run_until(&run, FLAGS("--listen", address, "--data", data), socket, i ? SIGINT : SIGTERM);
+        assert_int_equal(run.status, 0);
+        assert_string_equal(run.out, ""); /* it never came to serve */
+        assert_string_equal(run.err, "gradd: stopped before it was ready\n");
+        assert_int_equal(unlink(socket), 0);
+    }
+    start();
+    assert_int_equal(integer_at(ask(200, "GET", "/models/m", NULL), "version"), 200);
+    const json_t *again = ask(200, "POST", "/forward", "{'model': 'm', 'inputs': {'x': [[1, 2]]}}");
+    same_json(at(again, "outputs"), at(output, "outputs"));
+    json_decref(output);
+    service_stop();
+}
+
 #define data_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void) {
@@ -226,6 +258,7 @@ int main(void) {
         data_test(verify_tells_what_is_there),
         data_test(damage_is_refused_until_it_is_accepted),
         data_test(limits_hold_beside_a_store),
+        data_test(a_stop_does_not_wait_for_recovery),
     };
     return cmocka_run_group_tests_name("data", tests, NULL, NULL);
 }

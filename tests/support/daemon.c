@@ -173,10 +173,23 @@ static void read_back_take(int fd, char *text, size_t size) {
     close(fd);
 }
 
-void test_gradd_run(struct test_run *run, const char *const *flags, const char *const *environment) {
+static void run_until(struct test_run *run, const char *const *flags, const char *const *environment,
+                      const char *file, int signal_number) {
     static const char *const none[] = {NULL};
     int out = memory_file(), err = memory_file();
-    run->status = wait_for(start(none, flags, environment, out, err));
+    pid_t pid = start(none, flags, environment, out, err);
+    for (int i = 0; file && access(file, F_OK) != 0 && i < PATIENCE_S * 200; i++) test_pause();
+    if (file) assert_int_equal(kill(pid, signal_number), 0);
+    run->status = wait_for(pid);
     read_back_take(out, run->out, sizeof run->out);
     read_back_take(err, run->err, sizeof run->err);
+}
+
+void test_gradd_run(struct test_run *run, const char *const *flags, const char *const *environment) {
+    run_until(run, flags, environment, NULL, 0);
+}
+
+void test_gradd_run_until(struct test_run *run, const char *const *flags, const char *file,
+                          int signal_number) {
+    run_until(run, flags, NULL, file, signal_number);
 }

@@ -30,6 +30,10 @@ struct test_run {
 };
 void test_gradd_run(struct test_run *run, const char *const *flags, const char *const *environment);
 
+/* The same, with a signal that comes as soon as there is a file of this name. */
+void test_gradd_run_until(struct test_run *run, const char *const *flags, const char *file,
+                          int signal_number);
+
 /* Some milliseconds, between two looks at what is to come. */
 void test_pause(void);
 
