@@ -6,10 +6,16 @@
 
 #include "world.h"
 
-#define SEGMENT_BYTES (UINT64_C(64) << 20)
-#define ATTEMPTS      3 /* to verify a directory that somebody may be writing to */
+#define MOST_SEGMENT_BYTES (UINT64_C(64) << 20)
+#define ATTEMPTS           3 /* to verify a directory that somebody may be writing to */
 
 static void log_line(const char *line) { fprintf(stderr, "gradd: %s\n", line); }
+
+/* The records of two checkpoints are kept, each of up to the journal's size; beside them a file that is not full yet, and
+ * one that is not wholly forgotten. */
+static uint64_t segment_bytes(uint64_t journal_size) {
+    return journal_size / 4 < MOST_SEGMENT_BYTES ? journal_size / 4 : MOST_SEGMENT_BYTES;
+}
 
 /* --- the daemon's ------------------------------------------------------------------------------------------ */
 
@@ -17,7 +23,7 @@ int srv_data_open(struct srv_data *data, const struct srv_settings *settings, st
     *data = (struct srv_data){0};
     if (!settings->data) return NN_OK;
     struct srv_store_options options = {
-        .segment_bytes = SEGMENT_BYTES,
+        .segment_bytes = segment_bytes((uint64_t)settings->journal_size),
         .checkpoint_bytes = (uint64_t)settings->journal_size,
         .checkpoint_ms = settings->checkpoint_interval * 1000,
         .snapshots = (int)settings->snapshots,
@@ -108,7 +114,7 @@ static struct api *open_service(const struct api_store *store, struct nn_error *
 
 static bool verify_once(const struct srv_io *io, FILE *out, struct nn_error *err) {
     struct srv_store_options options = {
-        .segment_bytes = SEGMENT_BYTES,
+        .segment_bytes = MOST_SEGMENT_BYTES,
         .checkpoint_bytes = UINT64_MAX,
         .snapshots = 1,
         .accept_loss = true, /* so that all of the damage is found */

@@ -248,6 +248,27 @@ static void a_stop_does_not_wait_for_recovery(void **state) {
     service_stop();
 }
 
+static uint64_t size_of(const char *name) {
+    char path[512];
+    struct stat status;
+    snprintf(path, sizeof path, "%s/%s", data, name);
+    assert_int_equal(stat(path, &status), 0);
+    return (uint64_t)status.st_size;
+}
+
+/* A file is a quarter of what the journal may take, however little that is, and no larger than need be. */
+static void a_small_journal_takes_little_of_the_disk(void **state) {
+    (void)state;
+    service_start(FLAGS("--data", data, "--journal-size", "1M", "--checkpoint-interval", "1h"), NULL);
+    create();
+    assert_int_equal(size_of("journal-00000000000000000001"), 256 << 10);
+    kill_it();
+    start();
+    steps(1);
+    assert_int_equal(size_of("journal-00000000000000000002"), 64 << 20);
+    service_stop();
+}
+
 #define data_test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void) {
@@ -259,6 +280,7 @@ int main(void) {
         data_test(damage_is_refused_until_it_is_accepted),
         data_test(limits_hold_beside_a_store),
         data_test(a_stop_does_not_wait_for_recovery),
+        data_test(a_small_journal_takes_little_of_the_disk),
     };
     return cmocka_run_group_tests_name("data", tests, NULL, NULL);
 }
