@@ -32,6 +32,7 @@ struct api_source {
      * read are not what was once written. */
     int (*read)(struct api_source *source, void *to, size_t size, struct nn_error *err);
 };
+typedef int api_source_fn(void *arg, struct api_source *source, struct nn_error *err);
 /* Bytes in memory, which stay the caller's. */
 struct api_source api_source_of(const void *bytes, size_t size);
 
@@ -62,10 +63,10 @@ struct api_store {
     /* The snapshots of a model, newest first: at most `room` of them; how many. Those of a model of another `birth`,
      * which had the name before, are not there. */
     size_t (*list)(void *self, const char *model, const char *birth, struct api_stored *stored, size_t room);
-    /* The bytes of one, malloc'ed; the newest good one where `version` is -1. NN_E_NOT_FOUND, NN_E_STORE,
-     * NN_E_NOMEM. */
-    int (*read)(void *self, const char *model, const char *birth, int64_t version, void **bytes, size_t *size,
-                struct nn_error *err);
+    /* Hands one to `take`; where `version` is -1 the newest, and the next older one where `take` fails with
+     * NN_E_CORRUPT. NN_E_NOT_FOUND, NN_E_STORE (none is good), or what else `take` fails with. */
+    int (*read)(void *self, const char *model, const char *birth, int64_t version, api_source_fn *take,
+                void *arg, struct nn_error *err);
     void (*status)(void *self, struct api_store_status *status);
 };
 

@@ -59,7 +59,7 @@ int srv_file_sync_names(const struct srv_io *io, struct nn_error *err) {
 
 #define PIECE ((size_t)1 << 18) /* bytes that are read, and summed while they are in the cache */
 
-struct srv_file {
+struct file {
     struct api_source source;
     const struct srv_io *io;
     int file;
@@ -69,7 +69,7 @@ struct srv_file {
     char name[160];
 };
 
-static int read_piece(struct srv_file *file, char *to, size_t size) {
+static int read_piece(struct file *file, char *to, size_t size) {
     int64_t got = file->io->read(file->io->self, file->file, to, size, file->offset);
     if (got != (int64_t)size)
         return nn_fail(&file->err, NN_E_CORRUPT, "%s cannot be read: %s", file->name,
@@ -83,7 +83,7 @@ static int read_piece(struct srv_file *file, char *to, size_t size) {
 }
 
 static int read_next(struct api_source *source, void *to, size_t size, struct nn_error *err) {
-    struct srv_file *file = source->self;
+    struct file *file = source->self;
     if (size > source->size) nn_fail(&file->err, NN_E_CORRUPT, "%s ends too early", file->name);
     for (size_t done = 0; done < size && !file->err.code;) {
         size_t piece = size - done < PIECE ? size - done : PIECE;
@@ -93,8 +93,14 @@ static int read_next(struct api_source *source, void *to, size_t size, struct nn
     return file->err.code ? nn_fail(err, file->err.code, "%s", file->err.text) : NN_OK;
 }
 
+static void close_file(struct file *file) {
+    if (file->file >= 0) file->io->close(file->io->self, file->file);
+    XXH3_freeState(file->sums);
+    free(file);
+}
+
 /* That it is there, and as large as it was. */
-static int look(struct srv_file *file, const struct srv_file_sum *sum, struct nn_error *err) {
+static int look(struct file *file, const struct srv_file_sum *sum, struct nn_error *err) {
     int64_t size = file->file < 0 ? file->file : file->io->size(file->io->self, file->file);
     if (size < 0)
         return nn_fail(err, NN_E_CORRUPT, "%s cannot be read: %s", file->name, strerror((int)-size));
@@ -105,9 +111,9 @@ static int look(struct srv_file *file, const struct srv_file_sum *sum, struct nn
     return NN_OK;
 }
 
-struct srv_file *srv_file_open(const struct srv_io *io, const char *name, const struct srv_file_sum *sum,
-                               struct nn_error *err) {
-    struct srv_file *file = calloc(1, sizeof *file);
+static struct file *open_file(const struct srv_io *io, const char *name, const struct srv_file_sum *sum,
+                              struct nn_error *err) {
+    struct file *file = calloc(1, sizeof *file);
     if (!file || (sum && !(file->sums = XXH3_createState()))) {
         free(file);
         nn_fail(err, NN_E_NOMEM, "no memory to read %s", name);
@@ -121,15 +127,12 @@ struct srv_file *srv_file_open(const struct srv_io *io, const char *name, const 
     snprintf(file->name, sizeof file->name, "%s", name);
     file->file = io->open(io->self, name);
     if (look(file, sum, err) == NN_OK) return file;
-    srv_file_close(file);
+    close_file(file);
     return NULL;
 }
 
-struct api_source *srv_file_source(struct srv_file *file) {
-    return &file->source;
-}
-
-int srv_file_check(struct srv_file *file, struct nn_error *err) {
+/* Reads what nobody wanted, to see whether the file is what it was. */
+static int check(struct file *file, struct nn_error *err) {
     char *scratch = malloc(PIECE);
     if (!scratch) return nn_fail(err, NN_E_NOMEM, "no memory to read %s", file->name);
     while (file->source.size > 0 && !file->err.code)
@@ -138,15 +141,20 @@ int srv_file_check(struct srv_file *file, struct nn_error *err) {
     return file->err.code ? nn_fail(err, file->err.code, "%s", file->err.text) : NN_OK;
 }
 
-void srv_file_close(struct srv_file *file) {
-    if (file->file >= 0) file->io->close(file->io->self, file->file);
-    XXH3_freeState(file->sums);
-    free(file);
+int srv_file_show(const struct srv_io *io, const char *name, const struct srv_file_sum *sum,
+                  api_source_fn *take, void *arg, struct nn_error *err) {
+    struct nn_error why = {0};
+    struct file *file = open_file(io, name, sum, err);
+    if (!file) return (int)err->code;
+    if (take(arg, &file->source, &why) && check(file, err) == NN_OK)
+        nn_fail(err, why.code, "%s: %s", name, why.text);
+    close_file(file);
+    return (int)err->code;
 }
 
 int srv_file_read(const struct srv_io *io, const char *name, const struct srv_file_sum *sum, void **bytes,
                   size_t *size, struct nn_error *err) {
-    struct srv_file *file = srv_file_open(io, name, sum, err);
+    struct file *file = open_file(io, name, sum, err);
     if (!file) return (int)err->code;
     size_t length = (size_t)file->source.size;
     char *all = malloc(length + 1);
@@ -154,7 +162,7 @@ int srv_file_read(const struct srv_io *io, const char *name, const struct srv_fi
         nn_fail(err, NN_E_NOMEM, "no memory for %s, of %zu bytes", name, length);
     else if (read_next(&file->source, all, length, err) == NN_OK)
         all[length] = '\0'; /* for who reads it as text */
-    srv_file_close(file);
+    close_file(file);
     if (err->code) {
         free(all);
         return (int)err->code;

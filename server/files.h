@@ -20,13 +20,10 @@ int srv_file_read(const struct srv_io *io, const char *name, const struct srv_fi
                   size_t *size, struct nn_error *err);
 int srv_file_sync_names(const struct srv_io *io, struct nn_error *err);
 
-/* One that is read piece by piece, by a source that checks it. NULL: NN_E_CORRUPT, as above, NN_E_NOMEM. */
-struct srv_file;
-struct srv_file *srv_file_open(const struct srv_io *io, const char *name, const struct srv_file_sum *sum,
-                               struct nn_error *err);
-struct api_source *srv_file_source(struct srv_file *file);
-/* Reads what nobody wanted, to see whether the file is what it was: NN_E_CORRUPT. */
-int srv_file_check(struct srv_file *file, struct nn_error *err);
-void srv_file_close(struct srv_file *file);
+/* Shows it to `take` piece by piece, without the memory for it. A damaged file may lead anywhere before its checksum
+ * is known: so where `take` fails it is read to its end, and told of as damaged if it is. NN_E_CORRUPT, NN_E_NOMEM, and
+ * what else `take` fails with, behind the file's name. */
+int srv_file_show(const struct srv_io *io, const char *name, const struct srv_file_sum *sum,
+                  api_source_fn *take, void *arg, struct nn_error *err);
 
 #endif

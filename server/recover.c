@@ -130,20 +130,23 @@ static int choose_checkpoint(struct recovery *recovery) {
 
 /* --- models ----------------------------------------------------------------------------------------------- */
 
+struct load {
+    struct api *api;
+    uint64_t seq;
+};
+
+static int load(void *arg, struct api_source *source, struct nn_error *err) {
+    const struct load *to = arg;
+    return api_recover_model(to->api, source, to->seq, err);
+}
+
 static int load_snapshot(struct recovery *recovery, const struct srv_stored_model *model, int i, uint64_t seq,
                          struct nn_error *err) {
     const struct srv_stored *stored = &model->snapshots[i];
+    struct load to = {recovery->api, seq};
     char name[SRV_FILE_NAME];
-    struct nn_error why = {0};
     srv_snapshot_name(name, model->name, stored->number);
-    struct srv_file *file = srv_file_open(recovery->store->io, name, &stored->sum, err);
-    if (!file) return (int)err->code;
-    /* A damaged file may lead anywhere before its checksum is known: then that is what is told. */
-    if (api_recover_model(recovery->api, srv_file_source(file), seq, &why) &&
-        srv_file_check(file, err) == NN_OK)
-        nn_fail(err, why.code, "%s: %s", name, why.text);
-    srv_file_close(file);
-    return (int)err->code;
+    return srv_file_show(recovery->store->io, name, &stored->sum, load, &to, err);
 }
 
 /* Whether all records behind `seq` can be there. */

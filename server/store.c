@@ -83,8 +83,8 @@ static bool find_stored(struct srv_store *store, const char *model, const char *
     return found;
 }
 
-static int store_read(void *self, const char *model, const char *birth, int64_t version, void **bytes,
-                      size_t *size, struct nn_error *err) {
+static int store_read(void *self, const char *model, const char *birth, int64_t version, api_source_fn *take,
+                      void *arg, struct nn_error *err) {
     struct srv_store *store = self;
     struct srv_stored stored;
     struct nn_error why = {0};
@@ -92,9 +92,10 @@ static int store_read(void *self, const char *model, const char *birth, int64_t 
         char name[SRV_FILE_NAME];
         struct nn_error bad = {0};
         srv_snapshot_name(name, model, stored.number);
-        if (srv_file_read(store->io, name, &stored.sum, bytes, size, &bad) == NN_OK) return NN_OK;
-        if (bad.code == NN_E_CORRUPT) srv_store_say(store, "%s", bad.text);
-        nn_fail(&why, bad.code == NN_E_NOMEM ? NN_E_NOMEM : NN_E_STORE, "%s", bad.text);
+        if (srv_file_show(store->io, name, &stored.sum, take, arg, &bad) == NN_OK) return NN_OK;
+        if (bad.code != NN_E_CORRUPT) return nn_fail(err, bad.code, "%s", bad.text);
+        srv_store_say(store, "%s", bad.text);
+        nn_fail(&why, NN_E_STORE, "%s", bad.text);
     }
     if (why.code) return nn_fail(err, why.code, "%s", why.text);
     if (version < 0) return nn_fail(err, NN_E_NOT_FOUND, "there is no snapshot of \"%s\" yet", model);

@@ -30,11 +30,18 @@ static int turn_restore(struct api_request *request) {
     return NN_OK;
 }
 
+static int take(void *arg, struct api_source *source, struct nn_error *err) {
+    struct api_request *request = arg;
+    if ((request->restored = api_snapshot_read(request, source))) return NN_OK;
+    *err = request->err; /* another snapshot may be good */
+    request->err = (struct nn_error){0};
+    return (int)err->code;
+}
+
 int api_post_restore(struct api_request *request) {
     const struct api_store *store = request->api->env.store;
     int64_t version = -1;
-    void *bytes = NULL;
-    size_t size = 0;
+    struct nn_error why = {0};
     if (api_query_check(request, "") || api_get_integer(request, "version", 0, API_MAX_SEED, &version) ||
         api_model_find(request, request->name))
         return (int)request->err.code;
@@ -43,12 +50,10 @@ int api_post_restore(struct api_request *request) {
                        "there are no snapshots: the service was started "
                        "without --data");
     const char *birth = request->model->birth;
-    if (store->read(store->self, request->name, birth, version, &bytes, &size, &request->err))
-        return (int)request->err.code;
-    struct api_source source = api_source_of(bytes, size);
-    if (api_reserve(request, size) == NN_OK) request->restored = api_snapshot_read(request, &source);
-    free(bytes);
-    if (!request->restored) return (int)request->err.code;
+    if (store->read(store->self, request->name, birth, version, take, request, &why)) {
+        request->err = why;
+        return (int)why.code;
+    }
     if (strcmp(request->restored->birth, birth) != 0)
         return nn_fail(&request->err, NN_E_CORRUPT, "the snapshot is of another model");
     nn_params_unref(request->params); /* it is not read */

@@ -67,8 +67,8 @@ static size_t list(void *self, const char *model, const char *birth, struct api_
     return n;
 }
 
-static int read_snapshot(void *self, const char *model, const char *birth, int64_t version, void **bytes,
-                         size_t *size, struct nn_error *err) {
+static int read_snapshot(void *self, const char *model, const char *birth, int64_t version,
+                         api_source_fn *take, void *arg, struct nn_error *err) {
     struct test_journal *journal = self;
     const struct test_saved *found = NULL;
     pthread_mutex_lock(&journal->lock);
@@ -77,12 +77,9 @@ static int read_snapshot(void *self, const char *model, const char *birth, int64
         if (is_of(saved, model, birth) && (version < 0 || saved->version == (uint64_t)version)) found = saved;
     }
     pthread_mutex_unlock(&journal->lock);
-    if (found) {
-        assert_non_null(*bytes = malloc(found->size));
-        memcpy(*bytes, found->bytes, *size = found->size);
-        return NN_OK;
-    }
-    return nn_fail(err, NN_E_NOT_FOUND, "there is no such snapshot");
+    if (!found) return nn_fail(err, NN_E_NOT_FOUND, "there is no such snapshot");
+    struct api_source source = api_source_of(found->bytes, found->size);
+    return take(arg, &source, err);
 }
 
 static void status(void *self, struct api_store_status *status) {

@@ -41,9 +41,9 @@ static size_t list(void *self, const char *model, const char *birth, struct api_
     return store_of(self)->list(store_of(self)->self, model, birth, found, room);
 }
 
-static int read_one(void *self, const char *model, const char *birth, int64_t version, void **bytes,
-                    size_t *size, struct nn_error *err) {
-    return store_of(self)->read(store_of(self)->self, model, birth, version, bytes, size, err);
+static int read_one(void *self, const char *model, const char *birth, int64_t version, api_source_fn *take,
+                    void *arg, struct nn_error *err) {
+    return store_of(self)->read(store_of(self)->self, model, birth, version, take, arg, err);
 }
 
 static void status(void *self, struct api_store_status *found) {

@@ -70,8 +70,8 @@ static size_t list(void *self, const char *model, const char *birth, struct api_
     return n;
 }
 
-static int read_snapshot(void *self, const char *model, const char *birth, int64_t version, void **bytes,
-                         size_t *size, struct nn_error *err) {
+static int read_snapshot(void *self, const char *model, const char *birth, int64_t version,
+                         api_source_fn *take, void *arg, struct nn_error *err) {
     const struct fuzz_store *store = self;
     const struct fuzz_saved *saved = NULL;
     for (size_t i = store->n_saved; i-- > 0 && !saved;) {
@@ -79,9 +79,8 @@ static int read_snapshot(void *self, const char *model, const char *birth, int64
         if (good && is_of(&store->saved[i], model, birth)) saved = &store->saved[i];
     }
     if (!saved) return nn_fail(err, NN_E_NOT_FOUND, "there is no such snapshot");
-    *bytes = fuzz_copy(saved->bytes, saved->size);
-    *size = saved->size;
-    return NN_OK;
+    struct api_source source = api_source_of(saved->bytes, saved->size);
+    return take(arg, &source, err);
 }
 
 static void status(void *self, struct api_store_status *status) {
