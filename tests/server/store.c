@@ -408,6 +408,51 @@ static void a_damaged_file_is_named_and_made_good(void **state) {
     test_disk_free(disk);
 }
 
+/* Where one snapshot is kept of a model, the checkpoint before the newest has another. */
+static void the_only_snapshot_has_one_behind_it(void **state) {
+    (void)state;
+    static const char *const models[] = {"m", "n", "again"};
+    struct numbers numbers[3];
+    struct process process;
+    struct nn_error err;
+    struct srv_store_options options = usual;
+    options.snapshots = 1;
+    struct test_disk *disk = test_disk_new();
+    if (start_as(&process, disk, &options, false, &err)) fail_msg("%s", err.text);
+    create(&process, "m", "journal");
+    create(&process, "n", "snapshot");
+    create(&process, "again", "journal");
+    steps(&process, "n", 2);
+    steps(&process, "again", 2);
+    checkpoint(&process);
+    look(&process, "n", &numbers[1]);
+    test_do(&process.service, 200, "DELETE /models/again", NULL);
+    create(&process, "again", "journal"); /* another one, under that name */
+    for (int i = 0; i < 3; i++) steps(&process, models[i], 3);
+    checkpoint(&process);
+    steps(&process, "m", 3);
+    steps(&process, "again", 3);
+    look(&process, "m", &numbers[0]);
+    look(&process, "again", &numbers[2]);
+    stop(&process);
+
+    for (int i = 0; i < 3; i++) {
+        char prefix[32], name[128];
+        struct test_disk *bad = copy(disk);
+        snprintf(prefix, sizeof prefix, "snapshot-%s-", models[i]);
+        newest_file(bad, prefix, 0, name);
+        spoil(bad, name);
+        if (start_as(&process, bad, &options, false, &err)) fail_msg("%s", err.text);
+        assert_non_null(strstr(said, name));
+        assert_true(srv_store_damaged(process.store));
+        assert_same(&process, models[i], &numbers[i]);
+        assert_same(&process, "m", &numbers[0]);
+        stop(&process);
+        test_disk_free(bad);
+    }
+    test_disk_free(disk);
+}
+
 static void refuse(struct test_disk *disk, const char *names) {
     struct process process;
     struct nn_error err;
@@ -747,6 +792,7 @@ int main(void) {
         cmocka_unit_test(a_stop_right_behind_a_checkpoint_is_clean),
         cmocka_unit_test(what_nobody_needs_is_removed),
         cmocka_unit_test(a_damaged_file_is_named_and_made_good),
+        cmocka_unit_test(the_only_snapshot_has_one_behind_it),
         cmocka_unit_test(a_model_without_a_good_snapshot_is_refused),
         cmocka_unit_test(a_new_model_comes_from_the_journal),
         cmocka_unit_test(without_a_checkpoint_nothing_is_thrown_away),
