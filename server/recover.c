@@ -240,12 +240,23 @@ static int replay_record(void *arg, const struct srv_record *record, struct nn_e
     return lose(recovery, &where);
 }
 
+static int pass_record(void *arg, const struct srv_record *record, struct nn_error *err) {
+    (void)arg, (void)record, (void)err;
+    return NN_OK;
+}
+
 static int replay(struct recovery *recovery) {
     struct srv_store *store = recovery->store;
     struct nn_error why = {0};
     int code = srv_journal_read(store->journal, recovery->after, recovery->durable, replay_record, recovery,
                                 &recovery->found, &why);
-    if (code == NN_OK || code == HISTORY_ENDS) return NN_OK;
+    if (code == HISTORY_ENDS) { /* but the numbers of the rest are given out, or the next start takes it up */
+        struct srv_journal_found rest;
+        code = srv_journal_read(store->journal, recovery->found.last, recovery->durable, pass_record, NULL,
+                                &rest, &why);
+        recovery->found.highest = rest.highest;
+    }
+    if (code == NN_OK) return NN_OK;
     if (recovery->err->code) return (int)recovery->err->code;
     if (code == NN_E_CORRUPT) return lose(recovery, &why);
     *recovery->err = why;

@@ -625,6 +625,15 @@ static void other_numbers_are_not_replayed_unasked(void **state) {
     accept(&process, other);
     assert_int_equal(version_of(&process, "m"), 7);
     stop(&process);
+    start(&process, other); /* it is over */
+    assert_int_equal(version_of(&process, "m"), 7);
+    assert_false(srv_store_damaged(process.store));
+    steps(&process, "m", 1);
+    look(&process, "m", &m);
+    stop(&process);
+    start(&process, other);
+    assert_same(&process, "m", &m);
+    stop(&process);
     test_disk_free(other);
 }
 
