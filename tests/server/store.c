@@ -519,6 +519,51 @@ static void a_new_model_comes_from_the_journal(void **state) {
     test_disk_free(disk);
 }
 
+/* A disk that does not open one file now. */
+static char shut[128];
+
+static int open_others(void *self, const char *name) {
+    struct test_disk *disk = self;
+    return strcmp(name, shut) == 0 ? -EACCES : test_disk_io(disk)->open(self, name);
+}
+
+/* What cannot be read now may be good: to go on from an older one would throw it away. */
+static void a_file_that_may_not_be_read_is_not_damaged(void **state) {
+    (void)state;
+    static const char *const kinds[] = {"checkpoint-", "snapshot-n-", "keys-", "journal-"};
+    struct numbers m, n;
+    struct test_disk *disk = a_life(&m, &n);
+    struct process process;
+    struct nn_error err;
+    struct srv_io io = *test_disk_io(disk);
+    io.open = open_others;
+    start(&process, disk);
+    json_decref(test_ask(&process.service, 200, "POST /backward",
+                         &(struct test_request){.idempotency_key = "k"},
+                         "{'model': 'n', 'apply': true, 'inputs': {'x': [[1, 2, 3]]}, 'targets': "
+                         "{'y': [[0, 1]]}}"));
+    finish(&process);
+    size_t before = test_disk_operations(disk);
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        struct srv_store_options options = usual;
+        options.accept_loss = true; /* it is none */
+        newest_file(disk, kinds[i], 0, shut);
+        process.store = srv_store_new(&io, &options, &(struct nn_error){0});
+        if (process.store) {
+            srv_store_free(process.store);
+            assert_int_equal(start_on(&process, &io, &options, false, &err), NN_E_STORE);
+            assert_non_null(strstr(err.text, shut));
+            stop(&process);
+        }
+        assert_int_equal(test_disk_operations(disk), before);
+    }
+    start(&process, disk);
+    assert_int_equal(version_of(&process, "n"), 6);
+    assert_non_null(strstr(said, "the stop was clean"));
+    stop(&process);
+    test_disk_free(disk);
+}
+
 static void without_a_checkpoint_nothing_is_thrown_away(void **state) {
     (void)state;
     struct numbers m, n;
@@ -804,6 +849,7 @@ int main(void) {
         cmocka_unit_test(the_only_snapshot_has_one_behind_it),
         cmocka_unit_test(a_model_without_a_good_snapshot_is_refused),
         cmocka_unit_test(a_new_model_comes_from_the_journal),
+        cmocka_unit_test(a_file_that_may_not_be_read_is_not_damaged),
         cmocka_unit_test(without_a_checkpoint_nothing_is_thrown_away),
         cmocka_unit_test(a_damaged_record_is_refused),
         cmocka_unit_test(other_numbers_are_not_replayed_unasked),
