@@ -69,10 +69,17 @@ struct file {
     char name[160];
 };
 
+/* What is not there or what the disk has lost is damaged; but what may not be read, say, can be good, and nothing may
+ * be put in its place. */
+static enum nn_code blame(int64_t code) {
+    bool lost = code == -ENOENT || code == -EIO || code == -EBADMSG || code == -EUCLEAN;
+    return lost ? NN_E_CORRUPT : NN_E_STORE;
+}
+
 static int read_piece(struct file *file, char *to, size_t size) {
     int64_t got = file->io->read(file->io->self, file->file, to, size, file->offset);
     if (got != (int64_t)size)
-        return nn_fail(&file->err, NN_E_CORRUPT, "%s cannot be read: %s", file->name,
+        return nn_fail(&file->err, got < 0 ? blame(got) : NN_E_CORRUPT, "%s cannot be read: %s", file->name,
                        got < 0 ? strerror((int)-got) : "it has become shorter");
     file->offset += size;
     file->source.size -= size;
@@ -102,8 +109,7 @@ static void close_file(struct file *file) {
 /* That it is there, and as large as it was. */
 static int look(struct file *file, const struct srv_file_sum *sum, struct nn_error *err) {
     int64_t size = file->file < 0 ? file->file : file->io->size(file->io->self, file->file);
-    if (size < 0)
-        return nn_fail(err, NN_E_CORRUPT, "%s cannot be read: %s", file->name, strerror((int)-size));
+    if (size < 0) return nn_fail(err, blame(size), "%s cannot be read: %s", file->name, strerror((int)-size));
     if (sum && sum->size != (uint64_t)size)
         return nn_fail(err, NN_E_CORRUPT, "%s is damaged: it has %lld bytes, and had %llu", file->name,
                        (long long)size, (unsigned long long)sum->size);

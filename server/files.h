@@ -15,7 +15,7 @@ struct srv_file_sum {
 int srv_file_write(const struct srv_io *io, const char *name, const struct api_segment *segments, size_t n,
                    struct srv_file_sum *sum, struct nn_error *err);
 /* malloc'ed. `sum` NULL: it may be anything. NN_E_CORRUPT: it is not there, or is not what it has to be;
- * NN_E_NOMEM. */
+ * NN_E_STORE: it cannot be read now; NN_E_NOMEM. */
 int srv_file_read(const struct srv_io *io, const char *name, const struct srv_file_sum *sum, void **bytes,
                   size_t *size, struct nn_error *err);
 int srv_file_sync_names(const struct srv_io *io, struct nn_error *err);

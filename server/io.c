@@ -178,7 +178,8 @@ static int lock(struct srv_directory *directory, const char *path, struct nn_err
     return nn_fail(err, NN_E_STORE, "%s: cannot be locked: %s", path, strerror(errno));
 }
 
-/* The name of a directory that was made just now. Where the parent may not be read, it comes with time. */
+/* The directory's own name: it may have been made just now, or by a process that came no further. Where the parent
+ * may not be read, it comes with time. */
 static void sync_parent(int fd) {
     int parent = openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (parent < 0) return;
@@ -203,7 +204,7 @@ struct srv_directory *srv_directory_open(const char *path, int read_only, struct
     if (directory->fd < 0) {
         nn_fail(err, NN_E_STORE, "%s: %s", path, strerror(errno));
     } else if (read_only || lock(directory, path, err) == NN_OK) {
-        if (made) sync_parent(directory->fd);
+        if (!read_only) sync_parent(directory->fd);
         return directory;
     }
     srv_directory_close(directory);

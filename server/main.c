@@ -77,11 +77,11 @@ static void wait_for_stop(struct api *api, struct srv_http *http, const char *to
             srv_allocator_trim();
             trimmed = srv_now_ms();
         }
-        clock_gettime(CLOCK_REALTIME, &until);
+        clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += TICK_NS;
         until.tv_sec += until.tv_nsec / 1000000000;
         until.tv_nsec %= 1000000000;
-    } while (sem_timedwait(&stops, &until) != 0);
+    } while (sem_clockwait(&stops, CLOCK_MONOTONIC, &until) != 0);
 }
 
 static void raise_file_limit(void) {

@@ -166,23 +166,41 @@ static bool come_from_journal(struct recovery *recovery, const struct srv_stored
     return true;
 }
 
+/* The i-th snapshot that may do for a model, as one of the model that is given back, and its place there: those of the
+ * newest checkpoint, and then of the older one, which may have others; NULL: there are no more. */
+static const struct srv_stored_model *find_snapshot(const struct recovery *recovery,
+                                                    const struct srv_stored_model *model, int *i) {
+    if (*i < model->n) return model;
+    const struct srv_stored_model *older = srv_checkpoint_find(recovery->store->older, model->name);
+    *i -= model->n;
+    return older && *i < older->n ? older : NULL;
+}
+
+static bool has_snapshot(const struct srv_stored_model *model, uint64_t number) {
+    for (int i = 0; i < model->n; i++)
+        if (model->snapshots[i].number == number) return true;
+    return false;
+}
+
 static int load_model(struct recovery *recovery, const struct srv_stored_model *model) {
     struct nn_error damage = {0};
-    for (int i = 0; i < model->n; i++) {
-        uint64_t seq = model->snapshots[i].seq;
+    const struct srv_stored_model *from;
+    for (int n = 0, i = 0; (from = find_snapshot(recovery, model, &i)); i = ++n) {
+        uint64_t seq = from->snapshots[i].seq;
         struct nn_error why = {0};
-        bool whole = i == 0 || reaches_back(recovery, seq);
+        bool whole = n == 0 || reaches_back(recovery, seq);
+        if (from != model && (!whole || has_snapshot(model, from->snapshots[i].number))) continue;
         if (!whole) {
             /* Then it stays as it was there: the records that are left do not follow. */
             if (lose(recovery, &damage)) return NN_E_CORRUPT;
             seq = UINT64_MAX;
         }
-        if (load_snapshot(recovery, model, i, seq, &why) == NN_OK) {
+        if (load_snapshot(recovery, from, i, seq, &why) == NN_OK) {
             if (seq < recovery->after) recovery->after = seq;
-            if (i > 0)
+            if (n > 0)
                 srv_store_say(recovery->store,
                               "model \"%s\" comes from an older snapshot, of version %" PRIu64, model->name,
-                              model->snapshots[i].told.version);
+                              from->snapshots[i].told.version);
             return NN_OK;
         }
         if (why.code != NN_E_CORRUPT) return nn_fail(recovery->err, why.code, "%s", why.text);
@@ -234,12 +252,23 @@ static int replay_record(void *arg, const struct srv_record *record, struct nn_e
     return lose(recovery, &where);
 }
 
+static int pass_record(void *arg, const struct srv_record *record, struct nn_error *err) {
+    (void)arg, (void)record, (void)err;
+    return NN_OK;
+}
+
 static int replay(struct recovery *recovery) {
     struct srv_store *store = recovery->store;
     struct nn_error why = {0};
     int code = srv_journal_read(store->journal, recovery->after, recovery->durable, replay_record, recovery,
                                 &recovery->found, &why);
-    if (code == NN_OK || code == HISTORY_ENDS) return NN_OK;
+    if (code == HISTORY_ENDS) { /* but the numbers of the rest are given out, or the next start takes it up */
+        struct srv_journal_found rest;
+        code = srv_journal_read(store->journal, recovery->found.last, recovery->durable, pass_record, NULL,
+                                &rest, &why);
+        recovery->found.highest = rest.highest;
+    }
+    if (code == NN_OK) return NN_OK;
     if (recovery->err->code) return (int)recovery->err->code;
     if (code == NN_E_CORRUPT) return lose(recovery, &why);
     *recovery->err = why;

@@ -518,6 +518,51 @@ static void a_damaged_file_is_named_and_made_good(void **state) {
     test_disk_free(disk);
 }
 
+/* Where one snapshot is kept of a model, the checkpoint before the newest has another. */
+static void the_only_snapshot_has_one_behind_it(void **state) {
+    (void)state;
+    static const char *const models[] = {"m", "n", "again"};
+    struct numbers numbers[3];
+    struct process process;
+    struct nn_error err;
+    struct srv_store_options options = usual;
+    options.snapshots = 1;
+    struct test_disk *disk = test_disk_new();
+    if (start_as(&process, disk, &options, false, &err)) fail_msg("%s", err.text);
+    create(&process, "m", "journal");
+    create(&process, "n", "snapshot");
+    create(&process, "again", "journal");
+    steps(&process, "n", 2);
+    steps(&process, "again", 2);
+    checkpoint(&process);
+    look(&process, "n", &numbers[1]);
+    test_do(&process.service, 200, "DELETE /models/again", NULL);
+    create(&process, "again", "journal"); /* another one, under that name */
+    for (int i = 0; i < 3; i++) steps(&process, models[i], 3);
+    checkpoint(&process);
+    steps(&process, "m", 3);
+    steps(&process, "again", 3);
+    look(&process, "m", &numbers[0]);
+    look(&process, "again", &numbers[2]);
+    stop(&process);
+
+    for (int i = 0; i < 3; i++) {
+        char prefix[32], name[128];
+        struct test_disk *bad = copy(disk);
+        snprintf(prefix, sizeof prefix, "snapshot-%s-", models[i]);
+        newest_file(bad, prefix, 0, name);
+        spoil(bad, name);
+        if (start_as(&process, bad, &options, false, &err)) fail_msg("%s", err.text);
+        assert_non_null(strstr(said, name));
+        assert_true(srv_store_damaged(process.store));
+        assert_same(&process, models[i], &numbers[i]);
+        assert_same(&process, "m", &numbers[0]);
+        stop(&process);
+        test_disk_free(bad);
+    }
+    test_disk_free(disk);
+}
+
 static void refuse(struct test_disk *disk, const char *names) {
     struct process process;
     struct nn_error err;
@@ -580,6 +625,51 @@ static void a_new_model_comes_from_the_journal(void **state) {
     assert_same(&process, "young", &young);
     assert_same(&process, "m", &m);
     assert_non_null(strstr(said, name));
+    stop(&process);
+    test_disk_free(disk);
+}
+
+/* A disk that does not open one file now. */
+static char shut[128];
+
+static int open_others(void *self, const char *name) {
+    struct test_disk *disk = self;
+    return strcmp(name, shut) == 0 ? -EACCES : test_disk_io(disk)->open(self, name);
+}
+
+/* What cannot be read now may be good: to go on from an older one would throw it away. */
+static void a_file_that_may_not_be_read_is_not_damaged(void **state) {
+    (void)state;
+    static const char *const kinds[] = {"checkpoint-", "snapshot-n-", "keys-", "journal-"};
+    struct numbers m, n;
+    struct test_disk *disk = a_life(&m, &n);
+    struct process process;
+    struct nn_error err;
+    struct srv_io io = *test_disk_io(disk);
+    io.open = open_others;
+    start(&process, disk);
+    json_decref(test_ask(&process.service, 200, "POST /backward",
+                         &(struct test_request){.idempotency_key = "k"},
+                         "{'model': 'n', 'apply': true, 'inputs': {'x': [[1, 2, 3]]}, 'targets': "
+                         "{'y': [[0, 1]]}}"));
+    finish(&process);
+    size_t before = test_disk_operations(disk);
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        struct srv_store_options options = usual;
+        options.accept_loss = true; /* it is none */
+        newest_file(disk, kinds[i], 0, shut);
+        process.store = srv_store_new(&io, &options, &(struct nn_error){0});
+        if (process.store) {
+            srv_store_free(process.store);
+            assert_int_equal(start_on(&process, &io, &options, false, &err), NN_E_STORE);
+            assert_non_null(strstr(err.text, shut));
+            stop(&process);
+        }
+        assert_int_equal(test_disk_operations(disk), before);
+    }
+    start(&process, disk);
+    assert_int_equal(version_of(&process, "n"), 6);
+    assert_non_null(strstr(said, "the stop was clean"));
     stop(&process);
     test_disk_free(disk);
 }
@@ -689,6 +779,15 @@ static void other_numbers_are_not_replayed_unasked(void **state) {
 
     accept(&process, other);
     assert_int_equal(version_of(&process, "m"), 7);
+    stop(&process);
+    start(&process, other); /* it is over */
+    assert_int_equal(version_of(&process, "m"), 7);
+    assert_false(srv_store_damaged(process.store));
+    steps(&process, "m", 1);
+    look(&process, "m", &m);
+    stop(&process);
+    start(&process, other);
+    assert_same(&process, "m", &m);
     stop(&process);
     test_disk_free(other);
 }
@@ -897,8 +996,10 @@ int main(void) {
         cmocka_unit_test(what_nobody_needs_is_removed),
         cmocka_unit_test(snapshots_are_of_a_model_and_not_of_its_name),
         cmocka_unit_test(a_damaged_file_is_named_and_made_good),
+        cmocka_unit_test(the_only_snapshot_has_one_behind_it),
         cmocka_unit_test(a_model_without_a_good_snapshot_is_refused),
         cmocka_unit_test(a_new_model_comes_from_the_journal),
+        cmocka_unit_test(a_file_that_may_not_be_read_is_not_damaged),
         cmocka_unit_test(without_a_checkpoint_nothing_is_thrown_away),
         cmocka_unit_test(a_damaged_record_is_refused),
         cmocka_unit_test(other_numbers_are_not_replayed_unasked),

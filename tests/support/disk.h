@@ -36,7 +36,7 @@ enum test_disk_kind test_disk_operation(const struct test_disk *disk, size_t n, 
 
 /* In how many ways a crash after the first n operations may have left the disk, as far as they are tried: with
  * all that was not synced (the first image), with none of it, with names alone or bytes alone, with each
- * operation alone lost or alone kept, with the last write torn. */
+ * operation alone lost or alone kept, with half of all names and sectors, with the last write torn. */
 size_t test_disk_images(const struct test_disk *disk, size_t n);
 /* The i-th of them, as a disk of its own; `text` says in words what became of it. */
 struct test_disk *test_disk_image(const struct test_disk *disk, size_t n, size_t i, char text[256]);

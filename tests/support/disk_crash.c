@@ -60,8 +60,26 @@ static void tear(struct test_state *state, const struct test_operation *write, s
     free(bytes);
 }
 
+/* Draws whether something of an operation is there: half of all is. */
+enum { SCATTERINGS = 2 };
+static bool is_drawn(size_t seed, size_t operation, size_t part) {
+    uint64_t bits = (seed * 1000003 + operation) * 1000033 + part + 1;
+    for (int i = 0; i < 2; i++) bits = (bits ^ bits >> 31) * UINT64_C(0x9e3779b97f4a7c15);
+    return bits >> 63;
+}
+
+/* The sectors of a write that are drawn. */
+static void scatter(struct test_state *state, const struct test_operation *write, size_t seed, size_t n) {
+    struct test_node *node = &state->nodes[write->node];
+    for (size_t at = 0, size; at < write->size; at += size) {
+        size = TEST_SECTOR - (write->offset + at) % TEST_SECTOR;
+        if (size > write->size - at) size = write->size - at;
+        if (is_drawn(seed, n, 1 + at)) test_state_put(node, write->offset + at, write->bytes + at, size);
+    }
+}
+
 /* What becomes of those that are open: `which` is one of them, or a cut. */
-enum fortune { ALL, NONE, NAMES, BYTES, ALONE_LOST, ALONE_KEPT, TORN };
+enum fortune { ALL, NONE, NAMES, BYTES, ALONE_LOST, ALONE_KEPT, TORN, SCATTERED };
 struct image {
     enum fortune fortune;
     size_t which;
@@ -92,6 +110,8 @@ static void enumerate(const struct test_disk *disk, const size_t *open, size_t n
     for (size_t i = 0; n > 2 && i < n; i++) add_image(images, ALONE_KEPT, i, OLD);
     const struct test_operation *write = last_write(disk, open, n);
     size_t n_cuts = write ? cuts_of(write, cuts) : 0;
+    bool parts = n > 1 || (write && write->size > TEST_SECTOR);
+    for (size_t i = 0; parts && i < SCATTERINGS; i++) add_image(images, SCATTERED, i, OLD);
     for (size_t cut = 0; cut < n_cuts; cut++)
         for (int tear = 0; tear < TEARS; tear++) add_image(images, TORN, cut, (enum tear)tear);
 }
@@ -111,6 +131,8 @@ static bool survives(const struct image *image, const struct test_operation *ope
         return which != image->which;
     case ALONE_KEPT:
         return which == image->which;
+    case SCATTERED:
+        return is_drawn(image->which, which, 0);
     }
     return false;
 }
@@ -123,7 +145,8 @@ static void tell(const struct test_disk *disk, const struct image *image, const 
                                            "bytes alone are there",
                                            "lost alone: ",
                                            "kept alone: ",
-                                           "torn: "};
+                                           "torn: ",
+                                           "half of all sectors and names are there"};
     static const char *const tears[TEARS] = {"what was there before", "zeros", "garbage", "a sector missing"};
     char operation[128] = "";
     size_t cuts[4], cut = 0;
@@ -152,6 +175,8 @@ static void build(struct test_state *state, const struct test_disk *disk, size_t
         if (test_is_sync(operation)) continue;
         if (operation == torn)
             tear(state, operation, cuts[image->which], image->tear);
+        else if (is_open && image->fortune == SCATTERED && operation->kind == TEST_DISK_WRITE)
+            scatter(state, operation, image->which, i);
         else if (!is_open || survives(image, operation, k))
             test_state_apply(state, operation);
         else
