@@ -396,6 +396,7 @@ void api_end_waiting(struct api *api, const struct api_model *model, uint64_t ch
     for (struct api_request *next; first; first = next) {
         next = first->next;
         if (err) first->err = *err;
+        if (err) api_effects_keep(first);
         api_finish_now(first, err ? (int)err->code : NN_OK);
     }
 }

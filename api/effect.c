@@ -30,6 +30,8 @@ struct api_effect {
     uint64_t change; /* which of its changes it is, */
     uint64_t seq;    /* and of which record; 0: of none */
     bool done;
+    bool late;               /* who waited for a checkpoint with it got none, */
+    int64_t durable_version; /* but this version was durable; -1: none */
     int64_t expires_ms;
     struct api_effect *next; /* the one that expires after it */
     char key[]; /* and behind it, on a line of its own, the name of the token, for each has its own keys */
@@ -109,26 +111,39 @@ static struct api_effect *effect_new(struct api_request *request) {
     return effect;
 }
 
-/* The answer of the first request, but for its tensors. `members` is a copy. */
-static int replay(struct api_request *request, const char *members) {
+/* What a repetition is answered with. */
+struct repetition {
+    const char *members; /* a copy; NULL: there is none */
+    bool late;
+    int64_t durable_version;
+};
+
+/* The answer of the first request, but for its tensors. */
+static int replay(struct api_request *request, const struct repetition *repetition) {
+    const char *members = repetition->members;
     json_t *json = api_json_read(members, strlen(members), request->arena, &request->err);
     if (!json) return (int)request->err.code;
     json_decref(request->answer.members);
     request->answer.members = json;
+    int64_t durable = repetition->durable_version;
+    if (repetition->late &&
+        api_add(request, "durable_version", durable < 0 ? json_null() : json_integer(durable)))
+        return (int)request->err.code;
     return api_add(request, "replayed", json_true());
 }
 
 /* What the table says of a key that another request had first. With the lock held. */
 static int found(struct api_request *request, const struct api_effect *first, const struct api_effect *effect,
-                 const char **members) {
+                 struct repetition *repetition) {
     if (!XXH128_isEqual(first->body, effect->body) || first->head != effect->head)
         return nn_fail(&request->err, NN_E_KEY_REUSED, "\"%s\" came with another request before",
                        request->idempotency_key);
     if (!first->done)
         return nn_fail(&request->err, NN_E_IN_FLIGHT, "the first request with \"%s\" is not answered yet",
                        request->idempotency_key);
-    if (!(*members = nn_arena_strdup(request->arena, first->members)))
-        return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    *repetition = (struct repetition){nn_arena_strdup(request->arena, first->members), first->late,
+                                      first->durable_version};
+    if (!repetition->members) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     request->answer.status = first->status;
     if (first->location)
         snprintf(request->answer.location, sizeof request->answer.location, "%s", first->location);
@@ -137,7 +152,7 @@ static int found(struct api_request *request, const struct api_effect *first, co
 
 int api_effect_begin(struct api_request *request, bool *replayed) {
     struct api *api = request->api;
-    const char *members = NULL;
+    struct repetition repetition = {0};
     *replayed = false;
     if (!request->idempotency_key || !changes(request)) return NN_OK;
     if (!is_key(request->idempotency_key))
@@ -149,7 +164,7 @@ int api_effect_begin(struct api_request *request, bool *replayed) {
     pthread_mutex_lock(&api->lock);
     void *node = tfind(effect, &api->effects, by_key);
     if (node) {
-        found(request, *(struct api_effect **)node, effect, &members);
+        found(request, *(struct api_effect **)node, effect, &repetition);
     } else if (api->n_effects >= api->settings.limits.keys) {
         nn_fail(&request->err, NN_E_BUSY, "%d keys are remembered, and may be no more", api->n_effects);
     } else if (tsearch(effect, &api->effects, by_key)) {
@@ -161,8 +176,8 @@ int api_effect_begin(struct api_request *request, bool *replayed) {
     pthread_mutex_unlock(&api->lock);
     if (request->effect) return NN_OK;
     effect_unref(api, effect);
-    *replayed = members != NULL;
-    return members ? replay(request, members) : (int)request->err.code;
+    *replayed = repetition.members != NULL;
+    return *replayed ? replay(request, &repetition) : (int)request->err.code;
 }
 
 int api_effect_note(struct api_request *request) {
@@ -198,6 +213,18 @@ void api_effect_end(struct api_request *request, bool succeeded) {
     }
     pthread_mutex_unlock(&api->lock);
     if (!succeeded) effect_unref(api, effect);
+}
+
+void api_effects_keep(struct api_request *request) {
+    struct api *api = request->api;
+    for (; request; request = request->followers) {
+        if (!request->effect) continue;
+        pthread_mutex_lock(&api->lock);
+        request->effect->late = true;
+        request->effect->durable_version = request->model->durable_version;
+        pthread_mutex_unlock(&api->lock);
+        api_effect_end(request, true);
+    }
 }
 
 void api_effects_expire(struct api *api) {

@@ -26,6 +26,9 @@ int api_effects_recover(struct api *api, const json_t *keys, uint64_t seq, int64
                         struct nn_error *err);
 /* At the end: keeps what was noted, or frees the key. */
 void api_effect_end(struct api_request *request, bool succeeded);
+/* Of a request, and those that follow it, whose change was made, but which fail as no checkpoint came that they waited
+ * for: keeps what was noted, with the version that is durable instead. */
+void api_effects_keep(struct api_request *request);
 /* Forgets those whose time is up. */
 void api_effects_expire(struct api *api);
 void api_effects_clear(struct api *api);
