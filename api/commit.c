@@ -322,9 +322,10 @@ int api_append_state_take(struct api_request *request, struct api_snapshot *stat
     }
     loose->state = state;
     const struct api_env *env = &request->api->env;
+    json_t *keys = api_effects_unrecorded(request->api, model); /* what they stand for is in the state */
     json_t *head =
-        json_pack("{s:s, s:I, s:s, s:I}", "kind", "state", "time", (json_int_t)env->wall_ms(env->self),
-                  "model", model->name, "version", (json_int_t)state->version);
+        json_pack("{s:s, s:I, s:s, s:I, s:o}", "kind", "state", "time", (json_int_t)env->wall_ms(env->self),
+                  "model", model->name, "version", (json_int_t)state->version, "keys", keys);
     loose->head = api_record_head_take(head, &size);
     loose->segments = calloc(state->n_segments + 1, sizeof *loose->segments);
     if (!loose->head || !loose->segments) {

@@ -352,13 +352,16 @@ int api_effects_recover(struct api *api, const json_t *keys, uint64_t seq, int64
     size_t i;
     json_t *key;
     json_array_foreach((json_t *)keys, i, key) {
-        if (expires(api, time_ms) <= api_now_ms(api)) break;
-        if (remember(api, key, seq, expires(api, time_ms), err)) return (int)err->code;
+        const json_t *own = json_object_get(key, "time");
+        int64_t until = expires(api, own ? json_integer_value(own) : time_ms);
+        if (until <= api_now_ms(api)) continue;
+        if (remember(api, key, seq, until, err)) return (int)err->code;
     }
     return NN_OK;
 }
 
 struct collection {
+    const struct api_model *model; /* whose changes without a record; NULL: all */
     struct api_effect **effects;
     size_t n;
 };
@@ -368,48 +371,76 @@ static void collect(const void *node, VISIT visit, void *closure) {
     struct collection *all = closure;
     struct api_effect *effect = *(struct api_effect *const *)node;
     if ((visit != postorder && visit != leaf) || !effect->committed) return;
+    if (all->model && (effect->seq || strcmp(effect->birth, all->model->birth) != 0)) return;
     atomic_fetch_add(&effect->refs, 1);
     all->effects[all->n++] = effect;
 }
 
-/* One a line. `now` is the calendar's, of `clock` by the process's. */
-static void save(struct api_text *text, const struct api_effect *effect, int64_t began_ms) {
+/* As it is kept, with the time of the calendar at which that began. Lets go of the effect. */
+static json_t *describe_take(struct api *api, struct api_effect *effect) {
+    int64_t now = api_now_ms(api), wall = api->env.wall_ms(api->env.self), ttl = api->settings.limits.key_ttl_ms;
+    pthread_mutex_lock(&api->lock);
+    int64_t left = effect->done ? effect->expires_ms - now : ttl;
+    pthread_mutex_unlock(&api->lock);
     json_t *json = describe(effect);
-    json_t *of = json_pack("{s:I, s:s, s:I, s:I}", "time", (json_int_t)began_ms, "birth", effect->birth,
-                           "change", (json_int_t)effect->change, "seq", (json_int_t)effect->seq);
-    if (json_object_update(json, of))
-        text->failed = true;
-    else
-        api_text_json(text, json);
-    api_text_puts(text, "\n");
-    json_decref(json);
+    json_t *of = json_pack("{s:I, s:s, s:I, s:I}", "time", (json_int_t)(wall + left - ttl), "birth",
+                           effect->birth, "change", (json_int_t)effect->change, "seq", (json_int_t)effect->seq);
+    int failed = json_object_update(json, of);
     json_decref(of);
+    effect_unref(api, effect);
+    if (!failed) return json;
+    json_decref(json);
+    return NULL;
 }
 
-int api_keys_save(struct api *api, void **bytes, size_t *size, struct nn_error *err) {
-    struct collection all = {0};
-    struct api_text text = {0};
-    int64_t now = api_now_ms(api), wall = api->env.wall_ms(api->env.self);
+/* Calls keep(arg, json) for each, which consumes it; NULL: memory was out. False: it is now. */
+static bool each_kept(struct api *api, const struct api_model *model, void (*keep)(void *arg, json_t *json),
+                      void *arg) {
+    struct collection all = {.model = model};
     pthread_mutex_lock(&api->lock);
     all.effects = calloc((size_t)api->n_effects + 1, sizeof *all.effects);
     if (all.effects) twalk_r(api->effects, collect, &all);
     pthread_mutex_unlock(&api->lock);
-    if (!all.effects) return nn_fail(err, NN_E_NOMEM, "memory is out");
-    api_text_puts(&text, "");
-    for (size_t i = 0; i < all.n; i++) {
-        struct api_effect *effect = all.effects[i];
-        pthread_mutex_lock(&api->lock);
-        int64_t left = effect->done ? effect->expires_ms - now : api->settings.limits.key_ttl_ms;
-        pthread_mutex_unlock(&api->lock);
-        save(&text, effect, wall + left - api->settings.limits.key_ttl_ms);
-        effect_unref(api, effect);
-    }
+    for (size_t i = 0; i < all.n; i++) keep(arg, describe_take(api, all.effects[i]));
+    bool whole = all.effects != NULL;
     free(all.effects);
+    return whole;
+}
+
+/* One a line. */
+static void keep_line(void *arg, json_t *json) {
+    struct api_text *text = arg;
+    if (json)
+        api_text_json(text, json);
+    else
+        text->failed = true;
+    api_text_puts(text, "\n");
+    json_decref(json);
+}
+
+int api_keys_save(struct api *api, void **bytes, size_t *size, struct nn_error *err) {
+    struct api_text text = {0};
+    api_text_puts(&text, "");
+    if (!each_kept(api, NULL, keep_line, &text)) text.failed = true;
     *bytes = text.data;
     *size = text.size;
     if (!text.failed) return NN_OK;
     api_text_free(&text);
     return nn_fail(err, NN_E_NOMEM, "memory is out");
+}
+
+static void keep_item(void *arg, json_t *json) {
+    json_t **list = arg;
+    if (json_array_append_new(*list, json) == 0) return;
+    json_decref(*list);
+    *list = NULL;
+}
+
+json_t *api_effects_unrecorded(struct api *api, const struct api_model *model) {
+    json_t *list = json_array();
+    if (each_kept(api, model, keep_item, &list)) return list;
+    json_decref(list);
+    return NULL;
 }
 
 /* Whether the change that a key stands for was recovered: its record was, or it is in its model's snapshot. */

@@ -21,6 +21,8 @@ int api_effect_note(struct api_request *request);
 void api_effects_commit(struct api_request *request, const struct api_model *model, uint64_t seq);
 /* What the keys of a request and of those that follow it stand for, as a record holds it; NULL when memory is out. */
 json_t *api_effects_json(const struct api_request *request);
+/* Likewise those of the model's changes that are in no record; with the times of their own. */
+json_t *api_effects_unrecorded(struct api *api, const struct api_model *model);
 /* Remembers what a record of that number and time holds, unless it has expired by now. NN_E_NOMEM. */
 int api_effects_recover(struct api *api, const json_t *keys, uint64_t seq, int64_t time_ms,
                         struct nn_error *err);

@@ -13,8 +13,8 @@
 #include "../support/journal.h"
 #include "../support/service.h"
 
-static struct test_service service;
-static struct test_journal journal;
+static struct test_service service, other; /* the one that ends, and the one that starts after it */
+static struct test_journal journal, empty;
 
 static int setup(void **state) {
     (void)state;
@@ -36,6 +36,9 @@ static int teardown(void **state) {
     "'inputs': {'x': {'shape': [3]}}, 'layers': [{'op': 'linear', 'out_features': 2}], 'loss': {'op': "      \
     "'mse'}, 'optimizer': {'op': 'sgd', 'lr': 0.1, 'momentum': 0.9}"
 
+#define BATCH "'inputs': {'x': [[1, 2, 3], [3, 4, -1]]}, 'targets': {'y': [[0, 1], [1, 0]]}"
+#define STEP  "{'model': 'm', 'apply': true, " BATCH "}"
+
 static json_t *ask(int status, const char *request, const char *body) {
     return test_ask(&service, status, request, NULL, body ? "%s" : NULL, body);
 }
@@ -48,6 +51,31 @@ static void create(const char *durability) {
     char body[512];
     snprintf(body, sizeof body, "{'name': 'm', " LAYERS ", 'durability': '%s'}", durability);
     run(201, "POST /models", body);
+}
+
+/* The service as it starts after a crash: with the first `n` records, and perhaps snapshots. */
+static void crash(bool snapshots, size_t n) {
+    struct nn_error err = {0};
+    test_journal_init(&empty);
+    test_service_start_stored(&other, NULL, 0, &empty.store);
+    atomic_store(&other.now_ms, atomic_load(&service.now_ms));
+    if (test_journal_recover(&journal, other.api, snapshots, n, &err)) fail_msg("%s", err.text);
+}
+
+static void end_crash(void) {
+    test_service_stop(&other);
+    test_journal_fini(&empty);
+}
+
+static json_t *keyed(struct test_service *of, int status, const char *request, const char *body) {
+    const struct test_request headers = {.idempotency_key = "k"};
+    return test_ask(of, status, request, &headers, "%s", body);
+}
+
+static void check_replayed(struct test_service *of, const char *request, const char *body, bool replayed) {
+    json_t *json = keyed(of, 200, request, body);
+    assert_int_equal(json_is_true(json_object_get(json, "replayed")), replayed);
+    json_decref(json);
 }
 
 static json_int_t version_of(struct test_service *of) {
@@ -91,10 +119,28 @@ static void a_change_that_no_checkpoint_has_yet_is_not_made_again(void **state) 
     }
 }
 
+/* Before its durability is raised, a model's changes are in no record, and their keys are not either. */
+static void a_change_that_a_state_has_is_not_made_again(void **state) {
+    (void)state;
+    static const char *const before[] = {"none", "snapshot"};
+    for (size_t i = 0; i < sizeof before / sizeof before[0]; i++) {
+        create(before[i]);
+        check_replayed(&service, "POST /backward", STEP, false);
+        run(200, "PATCH /models/m", "{'durability': 'journal'}");
+        crash(false, journal.n);
+        check_replayed(&other, "POST /backward", STEP, true);
+        assert_int_equal(version_of(&other), 1);
+        end_crash();
+        run(200, "DELETE /models/m", NULL);
+        atomic_fetch_add(&service.now_ms, api_default_limits.key_ttl_ms + 1);
+    }
+}
+
 int main(void) {
 #define promise(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         promise(a_change_that_no_checkpoint_has_yet_is_not_made_again),
+        promise(a_change_that_a_state_has_is_not_made_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
