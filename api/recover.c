@@ -265,10 +265,11 @@ static int drop_if_unstored(struct api *api, const char *name, struct nn_error *
     return code;
 }
 
+static bool is_creation(const json_t *head) { return strcmp(api_record_text(head, "path"), "/models") == 0; }
+
 /* Whether there need be no model before it. */
 static bool is_beginning(const json_t *head) {
-    return strcmp(api_record_text(head, "kind"), "state") == 0 ||
-           strcmp(api_record_text(head, "path"), "/models") == 0;
+    return strcmp(api_record_text(head, "kind"), "state") == 0 || is_creation(head);
 }
 
 static int carry_out(struct again *again, const char *name) {
@@ -294,6 +295,8 @@ static int recover(struct again *again) {
     const char *name = api_record_text(head, "model");
     struct api_request *request;
     struct api_model *model;
+    /* What was to raise its durability never came: there was no such model any more. */
+    if (is_creation(head) && drop_if_unstored(api, name, again->err)) return (int)again->err->code;
     if (look(api, name, &request, &model, again->err)) return (int)again->err->code;
     bool done = model ? again->seq <= model->seq : again->may_be_gone && !is_beginning(head);
     if (!done) check_before(again, model);

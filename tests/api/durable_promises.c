@@ -136,11 +136,34 @@ static void a_change_that_a_state_has_is_not_made_again(void **state) {
     }
 }
 
+/* --- no start is refused ------------------------------------------------------------------------------ */
+
+/* The state is there, and what was to follow it is not: the model is gone, and another takes its name. */
+static void a_raise_that_was_cut_short_is_in_nobodys_way(void **state) {
+    (void)state;
+    create("none");
+    run(200, "POST /backward", STEP);
+    run(200, "PATCH /models/m", "{'durability': 'journal'}");
+    run(200, "DELETE /models/m", NULL);
+    while (journal.n > 1) free(journal.records[--journal.n].bytes);
+    journal.durable = 1;
+    crash(false, journal.n);
+    json_decref(test_ask(&other, 404, "GET /models/m", NULL, NULL));
+    end_crash();
+    create("journal");
+    run(200, "POST /backward", STEP);
+    run(200, "POST /backward", STEP);
+    crash(false, journal.n);
+    assert_int_equal(version_of(&other), 2);
+    end_crash();
+}
+
 int main(void) {
 #define promise(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         promise(a_change_that_no_checkpoint_has_yet_is_not_made_again),
         promise(a_change_that_a_state_has_is_not_made_again),
+        promise(a_raise_that_was_cut_short_is_in_nobodys_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
