@@ -210,7 +210,7 @@ struct patch {
     bool keeps;                         /* the model's optimizer, */
     struct nn_optimizer_change *change; /* with other hyper-parameters; */
     struct nn_optimizer *optimizer;     /* or else it gets this one, perhaps none */
-    size_t bytes;                       /* that the optimizer takes, or takes more */
+    size_t bytes;                       /* that the optimizer takes */
 };
 
 /* The optimizer that the specification asks for: none, the old one configured anew, or another. */
@@ -225,11 +225,10 @@ static int make_optimizer(struct api_request *request, struct patch *patch) {
     patch->bytes = nn_optimizer_bytes(model->graph, def, attrs);
     if (api_reserve(request, patch->bytes)) return (int)err->code;
     patch->keeps = model->optimizer && nn_optimizer_definition(model->optimizer) == def;
-    if (!patch->keeps) {
+    if (patch->keeps)
+        patch->change = nn_optimizer_change_new(model->optimizer, attrs, err);
+    else
         patch->optimizer = nn_optimizer_new(model->graph, def, attrs, err);
-    } else if ((patch->change = nn_optimizer_change_new(model->optimizer, attrs, err))) {
-        patch->bytes = nn_optimizer_change_bytes(patch->change);
-    }
     return err->code ? api_point(request, "optimizer", err->member[0] ? err->member : NULL) : NN_OK;
 }
 

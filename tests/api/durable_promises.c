@@ -158,12 +158,46 @@ static void a_raise_that_was_cut_short_is_in_nobodys_way(void **state) {
     end_crash();
 }
 
+/* --- the same numbers --------------------------------------------------------------------------------- */
+
+static char *parameters_of(struct test_service *of) {
+    json_t *json = test_ask(of, 200, "GET /models/m/parameters", NULL, NULL);
+    json_object_del(json, "incarnation");
+    char *text = json_dumps(json, JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
+    json_decref(json);
+    return text;
+}
+
+static void check_same(bool snapshots) {
+    crash(snapshots, journal.n);
+    char *found = parameters_of(&other), *expected = parameters_of(&service);
+    assert_string_equal(found, expected);
+    free(found);
+    free(expected);
+    end_crash();
+}
+
+/* State that a checkpoint does not have cannot be what a later step goes on from. */
+static void what_an_optimizer_used_once_does_not_come_back(void **state) {
+    (void)state;
+    create("journal");
+    run(200, "POST /backward", STEP);
+    run(200, "PATCH /models/m", "{'optimizer': {'momentum': 0}}");
+    run(200, "POST /backward", STEP);
+    test_journal_checkpoint(&journal, service.api);
+    run(200, "PATCH /models/m", "{'optimizer': {'momentum': 0.9}}");
+    run(200, "POST /backward", STEP);
+    check_same(false);
+    check_same(true);
+}
+
 int main(void) {
 #define promise(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         promise(a_change_that_no_checkpoint_has_yet_is_not_made_again),
         promise(a_change_that_a_state_has_is_not_made_again),
         promise(a_raise_that_was_cut_short_is_in_nobodys_way),
+        promise(what_an_optimizer_used_once_does_not_come_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
