@@ -172,6 +172,7 @@ int api_get_model(struct api_request *request) {
 }
 
 static int turn_delete(struct api_request *request) {
+    request->unstores = true;
     if (api_commit(request)) return (int)request->err.code;
     api_model_remove(request, NN_E_NOT_FOUND);
     return api_model_farewell(request);
@@ -238,6 +239,7 @@ static int describe_patched(struct api_request *request, const struct patch *pat
     api_model_spec_unref(state.spec);
     state.spec = patch->spec;
     state.durability = patch->policy.durability;
+    request->unstores = patch->policy.durability == API_DURABLE_NONE;
     if (!patch->keeps) state.steps = 0;
     return describe_state(request, state, &patch->policy);
 }

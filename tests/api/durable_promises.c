@@ -191,6 +191,44 @@ static void what_an_optimizer_used_once_does_not_come_back(void **state) {
     check_same(true);
 }
 
+/* --- what is told ------------------------------------------------------------------------------------- */
+
+/* -1: null. What is told by the answer and of the model then, and what there is after a crash. */
+static void check_durable(const char *request, const char *body, json_int_t durable) {
+    json_t *json = ask(200, request, body);
+    const json_t *told = json_object_get(json, "durable_version");
+    assert_true(durable < 0 ? json_is_null(told) : json_is_integer(told));
+    if (durable >= 0) assert_int_equal(json_integer_value(told), durable);
+    json_decref(json);
+    crash(true, journal.n);
+    if (durable < 0)
+        json_decref(test_ask(&other, 404, "GET /models/m", NULL, NULL));
+    else
+        assert_int_equal(version_of(&other), durable);
+    end_crash();
+    json = ask(0, "GET /models/m", NULL);
+    told = json_object_get(json, "durable_version");
+    assert_int_equal(json_is_integer(told) ? json_integer_value(told) : -1, durable);
+    json_decref(json);
+}
+
+static void answers_tell_what_a_crash_would_leave(void **state) {
+    (void)state;
+    create("snapshot");
+    for (int i = 0; i < 2; i++) {
+        check_durable("POST /backward", STEP, i);
+        test_journal_checkpoint(&journal, service.api);
+    }
+    check_durable("POST /models/m/restore", "{'version': 1}", 1);
+    check_durable("POST /backward", STEP, 1);
+    check_durable("PATCH /models/m", "{'durability': 'journal'}", 2);
+    check_durable("POST /backward", STEP, 3);
+    check_durable("PATCH /models/m", "{'durability': 'none'}", -1);
+    run(200, "POST /backward", STEP);
+    check_durable("PATCH /models/m", "{'durability': 'snapshot'}", 4);
+    check_durable("DELETE /models/m", NULL, -1);
+}
+
 int main(void) {
 #define promise(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -198,6 +236,7 @@ int main(void) {
         promise(a_change_that_a_state_has_is_not_made_again),
         promise(a_raise_that_was_cut_short_is_in_nobodys_way),
         promise(what_an_optimizer_used_once_does_not_come_back),
+        promise(answers_tell_what_a_crash_would_leave),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
