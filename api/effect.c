@@ -264,6 +264,14 @@ void api_effects_commit(struct api_request *request, const struct api_model *mod
     pthread_mutex_unlock(&api->lock);
 }
 
+void api_effects_revoke(struct api_request *request) {
+    struct api *api = request->api;
+    pthread_mutex_lock(&api->lock);
+    for (; request; request = request->followers)
+        if (request->effect) request->effect->committed = false;
+    pthread_mutex_unlock(&api->lock);
+}
+
 /* Of what does not change any more once it is noted. */
 static json_t *describe(const struct api_effect *effect) {
     size_t size = strcspn(effect->key, "\n");
@@ -446,6 +454,8 @@ json_t *api_effects_unrecorded(struct api *api, const struct api_model *model) {
 /* Whether the change that a key stands for was recovered: its record was, or it is in its model's snapshot. */
 static bool is_recovered(struct api *api, const json_t *key, uint64_t last) {
     uint64_t seq = (uint64_t)api_record_integer(key, "seq");
+    for (size_t i = 0; i < api->n_failed; i++)
+        if (seq == api->failed[i]) return false;
     return seq ? seq <= last
                : api_model_was_read(api, api_record_text(key, "birth"),
                                     (uint64_t)api_record_integer(key, "change"));

@@ -19,6 +19,8 @@ int api_effect_note(struct api_request *request);
 /* In a turn, when the change is about to be made: which of the model's it is, and of which record (0: none), for this
  * request and those that follow it. */
 void api_effects_commit(struct api_request *request, const struct api_model *model, uint64_t seq);
+/* Still in the turn: it was not made. */
+void api_effects_revoke(struct api_request *request);
 /* What the keys of a request and of those that follow it stand for, as a record holds it; NULL when memory is out. */
 json_t *api_effects_json(const struct api_request *request);
 /* Likewise those of the model's changes that are in no record; with the times of their own. */

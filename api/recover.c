@@ -289,6 +289,16 @@ static int carry_out(struct again *again, const char *name) {
     return (int)again->err->code;
 }
 
+/* Its keys may have been saved while nobody knew yet. */
+static int note_failed(struct again *again) {
+    struct api *api = again->api;
+    uint64_t *failed = reallocarray(api->failed, api->n_failed + 1, sizeof *failed);
+    if (!failed) return no_memory(again->err);
+    api->failed = failed;
+    failed[api->n_failed++] = again->seq;
+    return NN_OK;
+}
+
 static int recover(struct again *again) {
     struct api *api = again->api;
     const json_t *head = again->record->head;
@@ -304,7 +314,7 @@ static int recover(struct again *again) {
     if (done || again->err->code || carry_out(again, name)) return (int)again->err->code;
     bool is_request = strcmp(api_record_text(head, "kind"), "request") == 0;
     if (is_request && drop_if_unstored(api, name, again->err)) return (int)again->err->code;
-    if (again->replay.code) return NN_OK;
+    if (again->replay.code) return note_failed(again);
     return api_effects_recover(api, json_object_get(head, "keys"), again->seq,
                                api_record_integer(head, "time"), again->err);
 }
@@ -368,6 +378,9 @@ int api_recover_end(struct api *api, bool clean, struct nn_error *err) {
     twalk_r(api->models, end_one, &ending);
     pthread_mutex_unlock(&api->lock);
     restore_limits(api);
+    free(api->failed);
+    api->failed = NULL;
+    api->n_failed = 0;
     atomic_store(&api->recovering, false);
     return ending.failed ? nn_fail(err, NN_E_INTERNAL, "the source of entropy failed") : NN_OK;
 }

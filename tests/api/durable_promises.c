@@ -229,6 +229,38 @@ static void answers_tell_what_a_crash_would_leave(void **state) {
     check_durable("DELETE /models/m", NULL, -1);
 }
 
+/* A key is saved when its change is over, and then only where it succeeded. */
+static void a_step_that_failed_is_not_told_as_made(void **state) {
+    (void)state;
+    static char body[256];
+    const struct test_request request = {
+        .method = "POST", .path = "/models/m/gradients", .idempotency_key = "k", .body = body};
+    struct test_request sent = request;
+    struct test_pending pending;
+    create("journal");
+    run(200, "PATCH /models/m", "{'optimizer': {'lr': 1e30}}");
+    json_t *json = ask(200, "GET /models/m", NULL);
+    snprintf(body, sizeof body,
+             "{\"incarnation\": \"%s\", \"version\": 0, \"gradients\": {\"0.bias\": [1e20, 1]}}",
+             json_string_value(json_object_get(json, "incarnation")));
+    json_decref(json);
+    sent.size = strlen(body);
+    journal.hold = true;
+    test_submit(&service, &pending, &sent);
+    assert_int_equal(journal.n, 3);
+    test_journal_checkpoint(&journal, service.api);
+    test_journal_sync(&journal);
+    struct test_answer answer = test_take(&pending);
+    assert_int_equal(answer.status, 422);
+    test_answer_free(&answer);
+    crash(true, journal.n);
+    json = keyed(&other, 0, "POST /models/m/gradients", body);
+    assert_null(json_object_get(json, "replayed"));
+    json_decref(json);
+    end_crash();
+    journal.hold = false;
+}
+
 int main(void) {
 #define promise(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -237,6 +269,7 @@ int main(void) {
         promise(a_raise_that_was_cut_short_is_in_nobodys_way),
         promise(what_an_optimizer_used_once_does_not_come_back),
         promise(answers_tell_what_a_crash_would_leave),
+        promise(a_step_that_failed_is_not_told_as_made),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
