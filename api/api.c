@@ -161,6 +161,7 @@ struct api_request *api_request_quiet(struct api *api, api_reply_fn *reply, void
     if (!request) return NULL;
     request->api = api;
     request->quiet = true;
+    request->out = API_SAFETENSORS; /* which takes no memory until it is encoded */
     request->lr = NAN;
     request->scale = 1;
     request->max_staleness = -1;

@@ -386,13 +386,15 @@ static void collect(const void *node, VISIT visit, void *closure) {
 
 /* As it is kept, with the time of the calendar at which that began. Lets go of the effect. */
 static json_t *describe_take(struct api *api, struct api_effect *effect) {
-    int64_t now = api_now_ms(api), wall = api->env.wall_ms(api->env.self), ttl = api->settings.limits.key_ttl_ms;
+    int64_t now = api_now_ms(api), wall = api->env.wall_ms(api->env.self),
+            ttl = api->settings.limits.key_ttl_ms;
     pthread_mutex_lock(&api->lock);
     int64_t left = effect->done ? effect->expires_ms - now : ttl;
     pthread_mutex_unlock(&api->lock);
     json_t *json = describe(effect);
-    json_t *of = json_pack("{s:I, s:s, s:I, s:I}", "time", (json_int_t)(wall + left - ttl), "birth",
-                           effect->birth, "change", (json_int_t)effect->change, "seq", (json_int_t)effect->seq);
+    json_t *of =
+        json_pack("{s:I, s:s, s:I, s:I}", "time", (json_int_t)(wall + left - ttl), "birth", effect->birth,
+                  "change", (json_int_t)effect->change, "seq", (json_int_t)effect->seq);
     int failed = json_object_update(json, of);
     json_decref(of);
     effect_unref(api, effect);

@@ -261,6 +261,39 @@ static void a_step_that_failed_is_not_told_as_made(void **state) {
     journal.hold = false;
 }
 
+/* What fits in when it comes does so again, though its answer's text would not. */
+static void an_answer_that_nobody_reads_takes_no_memory(void **state) {
+    (void)state;
+    struct api_settings tight = {.limits = api_default_limits};
+    tight.limits.memory = (size_t)70 << 20;
+    struct test_service small;
+    struct nn_error err = {0};
+    struct test_journal records;
+    test_journal_init(&records);
+    test_service_start_stored(&small, &tight, 0, &records.store);
+    test_do(&small, 201, "POST /models",
+            "{\"name\": \"m\", \"durability\": \"journal\", \"inputs\": {\"x\": {\"shape\": [], \"dtype\": "
+            "\"I64\"}}, "
+            "\"layers\": [{\"op\": \"embedding\", \"num_embeddings\": 5000000, \"embedding_dim\": 1}], "
+            "\"loss\": {\"op\": \"mse\"}, \"optimizer\": {\"op\": \"sgd\", \"lr\": 0.1}}");
+    static const char step[] = "{\"model\": \"m\", \"apply\": true, \"return\": [\"parameters\"], "
+                               "\"inputs\": {\"x\": [3]}, \"targets\": {\"y\": [[1]]}}";
+    const struct test_request request = {.method = "POST",
+                                         .path = "/backward",
+                                         .accept = "application/safetensors",
+                                         .body = step,
+                                         .size = sizeof step - 1};
+    struct test_answer answer = test_request(&small, &request);
+    assert_int_equal(answer.status, 200);
+    test_answer_free(&answer);
+    test_service_stop(&small);
+    test_service_start_stored(&small, &tight, 0, &records.store);
+    if (test_journal_recover(&records, small.api, false, records.n, &err)) fail_msg("%s", err.text);
+    assert_int_equal(version_of(&small), 1);
+    test_service_stop(&small);
+    test_journal_fini(&records);
+}
+
 int main(void) {
 #define promise(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -270,6 +303,7 @@ int main(void) {
         promise(what_an_optimizer_used_once_does_not_come_back),
         promise(answers_tell_what_a_crash_would_leave),
         promise(a_step_that_failed_is_not_told_as_made),
+        promise(an_answer_that_nobody_reads_takes_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
