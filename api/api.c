@@ -67,6 +67,7 @@ void api_free(struct api *api) {
     pthread_mutex_destroy(&api->lock);
     api_tokens_unref(api->tokens);
     api_metrics_free(api->metrics);
+    free(api->failed);
     free(api->version);
     free(api);
 }
@@ -146,6 +147,7 @@ void api_finish_now(struct api_request *request, int code) {
 
 void api_finish(struct api_request *request, int code) {
     assert(code != API_LATER);
+    if (code) api_effects_revoke(request);
     if (!api_commit_over(request, &code)) return;
     if (code == NN_OK && api_wait_for_checkpoint(request)) return;
     api_finish_now(request, code);
@@ -161,6 +163,7 @@ struct api_request *api_request_quiet(struct api *api, api_reply_fn *reply, void
     if (!request) return NULL;
     request->api = api;
     request->quiet = true;
+    request->out = API_SAFETENSORS; /* which takes no memory until it is encoded */
     request->lr = NAN;
     request->scale = 1;
     request->max_staleness = -1;

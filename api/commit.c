@@ -49,17 +49,18 @@ static bool is_of_registry(const struct api_request *request) {
 
 static bool is_written(const struct api_request *request) {
     if (request->quiet || durability(request) == API_DURABLE_NONE) return false;
-    return durability(request) == API_DURABLE_JOURNAL || is_of_registry(request);
+    return durability(request) == API_DURABLE_JOURNAL || is_of_registry(request) || request->restored;
 }
 
 static uint64_t version_after(const struct api_request *request) {
     return request->makes ? request->made : nn_params_version(request->model->params);
 }
 
-/* Whether the version that there is then is durable as soon as the record is: a model's first one follows from its
- * specification. */
+/* Whether the version that there is then is durable as soon as the record is: of a state it is, and a model's first one
+ * follows from its specification. */
 static bool is_durable_then(const struct api_request *request) {
-    return durability(request) == API_DURABLE_JOURNAL || version_after(request) == 0;
+    return durability(request) == API_DURABLE_JOURNAL || version_after(request) == 0 || request->raised ||
+           request->restored;
 }
 
 int api_add_durable_version(struct api_request *request) {
@@ -70,7 +71,7 @@ int api_add_durable_version(struct api_request *request) {
     pthread_mutex_unlock(&request->api->lock);
     if (request->wait || (is_written(request) && is_durable_then(request)))
         version = (int64_t)version_after(request);
-    bool none = durability(request) == API_DURABLE_NONE || version < 0;
+    bool none = durability(request) == API_DURABLE_NONE || request->unstores || version < 0;
     return api_add(request, "durable_version", none ? json_null() : json_integer(version));
 }
 
@@ -207,7 +208,7 @@ static int write_down(struct api_request *request, struct api_model *model, json
     atomic_fetch_add(&model->refs, 1);
     commit->state = state;
     commit->version = state ? state->version : version_after(request);
-    commit->tells = state || is_durable_then(request);
+    commit->tells = is_durable_then(request) && !request->unstores;
     if (append(request, commit, head, data, n) == NN_OK) return NN_OK;
     api_commit_fini(request);
     return (int)request->err.code;
@@ -283,7 +284,7 @@ int api_commit_state_take(struct api_request *request, struct api_model *model, 
         api_snapshot_free(state);
         return (int)request->err.code;
     }
-    if (request->quiet || durability(request) == API_DURABLE_NONE)
+    if (!is_written(request))
         api_snapshot_free(state);
     else if (write_down(request, model, describe(request, model, "state", state->version), state->segments,
                         state->n_segments, state))
@@ -322,9 +323,10 @@ int api_append_state_take(struct api_request *request, struct api_snapshot *stat
     }
     loose->state = state;
     const struct api_env *env = &request->api->env;
+    json_t *keys = api_effects_unrecorded(request->api, model); /* what they stand for is in the state */
     json_t *head =
-        json_pack("{s:s, s:I, s:s, s:I}", "kind", "state", "time", (json_int_t)env->wall_ms(env->self),
-                  "model", model->name, "version", (json_int_t)state->version);
+        json_pack("{s:s, s:I, s:s, s:I, s:o}", "kind", "state", "time", (json_int_t)env->wall_ms(env->self),
+                  "model", model->name, "version", (json_int_t)state->version, "keys", keys);
     loose->head = api_record_head_take(head, &size);
     loose->segments = calloc(state->n_segments + 1, sizeof *loose->segments);
     if (!loose->head || !loose->segments) {
@@ -396,6 +398,7 @@ void api_end_waiting(struct api *api, const struct api_model *model, uint64_t ch
     for (struct api_request *next; first; first = next) {
         next = first->next;
         if (err) first->err = *err;
+        if (err) api_effects_keep(first);
         api_finish_now(first, err ? (int)err->code : NN_OK);
     }
 }

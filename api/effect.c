@@ -30,6 +30,8 @@ struct api_effect {
     uint64_t change; /* which of its changes it is, */
     uint64_t seq;    /* and of which record; 0: of none */
     bool done;
+    bool late;               /* who waited for a checkpoint with it got none, */
+    int64_t durable_version; /* but this version was durable; -1: none */
     int64_t expires_ms;
     struct api_effect *next; /* the one that expires after it */
     char key[]; /* and behind it, on a line of its own, the name of the token, for each has its own keys */
@@ -109,26 +111,39 @@ static struct api_effect *effect_new(struct api_request *request) {
     return effect;
 }
 
-/* The answer of the first request, but for its tensors. `members` is a copy. */
-static int replay(struct api_request *request, const char *members) {
+/* What a repetition is answered with. */
+struct repetition {
+    const char *members; /* a copy; NULL: there is none */
+    bool late;
+    int64_t durable_version;
+};
+
+/* The answer of the first request, but for its tensors. */
+static int replay(struct api_request *request, const struct repetition *repetition) {
+    const char *members = repetition->members;
     json_t *json = api_json_read(members, strlen(members), request->arena, &request->err);
     if (!json) return (int)request->err.code;
     json_decref(request->answer.members);
     request->answer.members = json;
+    int64_t durable = repetition->durable_version;
+    if (repetition->late &&
+        api_add(request, "durable_version", durable < 0 ? json_null() : json_integer(durable)))
+        return (int)request->err.code;
     return api_add(request, "replayed", json_true());
 }
 
 /* What the table says of a key that another request had first. With the lock held. */
 static int found(struct api_request *request, const struct api_effect *first, const struct api_effect *effect,
-                 const char **members) {
+                 struct repetition *repetition) {
     if (!XXH128_isEqual(first->body, effect->body) || first->head != effect->head)
         return nn_fail(&request->err, NN_E_KEY_REUSED, "\"%s\" came with another request before",
                        request->idempotency_key);
     if (!first->done)
         return nn_fail(&request->err, NN_E_IN_FLIGHT, "the first request with \"%s\" is not answered yet",
                        request->idempotency_key);
-    if (!(*members = nn_arena_strdup(request->arena, first->members)))
-        return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    *repetition = (struct repetition){nn_arena_strdup(request->arena, first->members), first->late,
+                                      first->durable_version};
+    if (!repetition->members) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     request->answer.status = first->status;
     if (first->location)
         snprintf(request->answer.location, sizeof request->answer.location, "%s", first->location);
@@ -137,7 +152,7 @@ static int found(struct api_request *request, const struct api_effect *first, co
 
 int api_effect_begin(struct api_request *request, bool *replayed) {
     struct api *api = request->api;
-    const char *members = NULL;
+    struct repetition repetition = {0};
     *replayed = false;
     if (!request->idempotency_key || !changes(request)) return NN_OK;
     if (!is_key(request->idempotency_key))
@@ -149,7 +164,7 @@ int api_effect_begin(struct api_request *request, bool *replayed) {
     pthread_mutex_lock(&api->lock);
     void *node = tfind(effect, &api->effects, by_key);
     if (node) {
-        found(request, *(struct api_effect **)node, effect, &members);
+        found(request, *(struct api_effect **)node, effect, &repetition);
     } else if (api->n_effects >= api->settings.limits.keys) {
         nn_fail(&request->err, NN_E_BUSY, "%d keys are remembered, and may be no more", api->n_effects);
     } else if (tsearch(effect, &api->effects, by_key)) {
@@ -161,8 +176,8 @@ int api_effect_begin(struct api_request *request, bool *replayed) {
     pthread_mutex_unlock(&api->lock);
     if (request->effect) return NN_OK;
     effect_unref(api, effect);
-    *replayed = members != NULL;
-    return members ? replay(request, members) : (int)request->err.code;
+    *replayed = repetition.members != NULL;
+    return *replayed ? replay(request, &repetition) : (int)request->err.code;
 }
 
 int api_effect_note(struct api_request *request) {
@@ -200,6 +215,18 @@ void api_effect_end(struct api_request *request, bool succeeded) {
     if (!succeeded) effect_unref(api, effect);
 }
 
+void api_effects_keep(struct api_request *request) {
+    struct api *api = request->api;
+    for (; request; request = request->followers) {
+        if (!request->effect) continue;
+        pthread_mutex_lock(&api->lock);
+        request->effect->late = true;
+        request->effect->durable_version = request->model->durable_version;
+        pthread_mutex_unlock(&api->lock);
+        api_effect_end(request, true);
+    }
+}
+
 void api_effects_expire(struct api *api) {
     int64_t now = api_now_ms(api);
     pthread_mutex_lock(&api->lock);
@@ -234,6 +261,14 @@ void api_effects_commit(struct api_request *request, const struct api_model *mod
         effect->seq = seq;
         memcpy(effect->birth, model->birth, sizeof effect->birth);
     }
+    pthread_mutex_unlock(&api->lock);
+}
+
+void api_effects_revoke(struct api_request *request) {
+    struct api *api = request->api;
+    pthread_mutex_lock(&api->lock);
+    for (; request; request = request->followers)
+        if (request->effect) request->effect->committed = false;
     pthread_mutex_unlock(&api->lock);
 }
 
@@ -325,13 +360,16 @@ int api_effects_recover(struct api *api, const json_t *keys, uint64_t seq, int64
     size_t i;
     json_t *key;
     json_array_foreach((json_t *)keys, i, key) {
-        if (expires(api, time_ms) <= api_now_ms(api)) break;
-        if (remember(api, key, seq, expires(api, time_ms), err)) return (int)err->code;
+        const json_t *own = json_object_get(key, "time");
+        int64_t until = expires(api, own ? json_integer_value(own) : time_ms);
+        if (until <= api_now_ms(api)) continue;
+        if (remember(api, key, seq, until, err)) return (int)err->code;
     }
     return NN_OK;
 }
 
 struct collection {
+    const struct api_model *model; /* whose changes without a record; NULL: all */
     struct api_effect **effects;
     size_t n;
 };
@@ -341,43 +379,59 @@ static void collect(const void *node, VISIT visit, void *closure) {
     struct collection *all = closure;
     struct api_effect *effect = *(struct api_effect *const *)node;
     if ((visit != postorder && visit != leaf) || !effect->committed) return;
+    if (all->model && (effect->seq || strcmp(effect->birth, all->model->birth) != 0)) return;
     atomic_fetch_add(&effect->refs, 1);
     all->effects[all->n++] = effect;
 }
 
-/* One a line. `now` is the calendar's, of `clock` by the process's. */
-static void save(struct api_text *text, const struct api_effect *effect, int64_t began_ms) {
+/* As it is kept, with the time of the calendar at which that began. Lets go of the effect. */
+static json_t *describe_take(struct api *api, struct api_effect *effect) {
+    int64_t now = api_now_ms(api), wall = api->env.wall_ms(api->env.self),
+            ttl = api->settings.limits.key_ttl_ms;
+    pthread_mutex_lock(&api->lock);
+    int64_t left = effect->done ? effect->expires_ms - now : ttl;
+    pthread_mutex_unlock(&api->lock);
     json_t *json = describe(effect);
-    json_t *of = json_pack("{s:I, s:s, s:I, s:I}", "time", (json_int_t)began_ms, "birth", effect->birth,
-                           "change", (json_int_t)effect->change, "seq", (json_int_t)effect->seq);
-    if (json_object_update(json, of))
-        text->failed = true;
-    else
-        api_text_json(text, json);
-    api_text_puts(text, "\n");
-    json_decref(json);
+    json_t *of =
+        json_pack("{s:I, s:s, s:I, s:I}", "time", (json_int_t)(wall + left - ttl), "birth", effect->birth,
+                  "change", (json_int_t)effect->change, "seq", (json_int_t)effect->seq);
+    int failed = json_object_update(json, of);
     json_decref(of);
+    effect_unref(api, effect);
+    if (!failed) return json;
+    json_decref(json);
+    return NULL;
 }
 
-int api_keys_save(struct api *api, void **bytes, size_t *size, struct nn_error *err) {
-    struct collection all = {0};
-    struct api_text text = {0};
-    int64_t now = api_now_ms(api), wall = api->env.wall_ms(api->env.self);
+/* Calls keep(arg, json) for each, which consumes it; NULL: memory was out. False: it is now. */
+static bool each_kept(struct api *api, const struct api_model *model, void (*keep)(void *arg, json_t *json),
+                      void *arg) {
+    struct collection all = {.model = model};
     pthread_mutex_lock(&api->lock);
     all.effects = calloc((size_t)api->n_effects + 1, sizeof *all.effects);
     if (all.effects) twalk_r(api->effects, collect, &all);
     pthread_mutex_unlock(&api->lock);
-    if (!all.effects) return nn_fail(err, NN_E_NOMEM, "memory is out");
-    api_text_puts(&text, "");
-    for (size_t i = 0; i < all.n; i++) {
-        struct api_effect *effect = all.effects[i];
-        pthread_mutex_lock(&api->lock);
-        int64_t left = effect->done ? effect->expires_ms - now : api->settings.limits.key_ttl_ms;
-        pthread_mutex_unlock(&api->lock);
-        save(&text, effect, wall + left - api->settings.limits.key_ttl_ms);
-        effect_unref(api, effect);
-    }
+    for (size_t i = 0; i < all.n; i++) keep(arg, describe_take(api, all.effects[i]));
+    bool whole = all.effects != NULL;
     free(all.effects);
+    return whole;
+}
+
+/* One a line. */
+static void keep_line(void *arg, json_t *json) {
+    struct api_text *text = arg;
+    if (json)
+        api_text_json(text, json);
+    else
+        text->failed = true;
+    api_text_puts(text, "\n");
+    json_decref(json);
+}
+
+int api_keys_save(struct api *api, void **bytes, size_t *size, struct nn_error *err) {
+    struct api_text text = {0};
+    api_text_puts(&text, "");
+    if (!each_kept(api, NULL, keep_line, &text)) text.failed = true;
     *bytes = text.data;
     *size = text.size;
     if (!text.failed) return NN_OK;
@@ -385,9 +439,25 @@ int api_keys_save(struct api *api, void **bytes, size_t *size, struct nn_error *
     return nn_fail(err, NN_E_NOMEM, "memory is out");
 }
 
+static void keep_item(void *arg, json_t *json) {
+    json_t **list = arg;
+    if (json_array_append_new(*list, json) == 0) return;
+    json_decref(*list);
+    *list = NULL;
+}
+
+json_t *api_effects_unrecorded(struct api *api, const struct api_model *model) {
+    json_t *list = json_array();
+    if (each_kept(api, model, keep_item, &list)) return list;
+    json_decref(list);
+    return NULL;
+}
+
 /* Whether the change that a key stands for was recovered: its record was, or it is in its model's snapshot. */
 static bool is_recovered(struct api *api, const json_t *key, uint64_t last) {
     uint64_t seq = (uint64_t)api_record_integer(key, "seq");
+    for (size_t i = 0; i < api->n_failed; i++)
+        if (seq == api->failed[i]) return false;
     return seq ? seq <= last
                : api_model_was_read(api, api_record_text(key, "birth"),
                                     (uint64_t)api_record_integer(key, "change"));

@@ -206,14 +206,11 @@ void api_model_publish(struct api_request *request, struct nn_params *next) {
 void api_model_set_optimizer_take(struct api_request *request, struct nn_optimizer *optimizer, size_t bytes,
                                   struct api_model_spec *spec) {
     struct api_model *model = request->model;
-    if (optimizer != model->optimizer) {
-        nn_optimizer_free(model->optimizer);
-        model->reserved -= model->optimizer_bytes;
-        api_release(request->api, model->optimizer_bytes);
-        model->optimizer_bytes = 0;
-    }
+    if (optimizer != model->optimizer) nn_optimizer_free(model->optimizer);
+    model->reserved -= model->optimizer_bytes;
+    api_release(request->api, model->optimizer_bytes);
     keep(request, model, bytes);
-    model->optimizer_bytes += bytes;
+    model->optimizer_bytes = bytes;
     model->optimizer = optimizer;
     pthread_mutex_lock(&request->api->lock);
     struct api_model_spec *old = model->spec;

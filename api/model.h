@@ -144,7 +144,7 @@ void api_model_forget_past(struct api_model *model);
 /* In a turn: tells readers what the optimizer and the accumulation buffer have come to. */
 void api_model_note(struct api_request *request);
 /* In a turn: replaces the optimizer (owned from here on, with `bytes` of the request's reservation) and the
- * specification that says so, owned too. The same optimizer again takes `bytes` more. */
+ * specification that says so, owned too. It may be the same optimizer, configured anew. */
 void api_model_set_optimizer_take(struct api_request *request, struct nn_optimizer *optimizer, size_t bytes,
                                   struct api_model_spec *spec);
 

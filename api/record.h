@@ -11,7 +11,8 @@
  *   model     whose change it is
  *   version   that the model has afterwards
  *   hash      of the parameters before it, at every API_HASH_VERSIONS-th version: XXH3, 64 bits
- *   keys      what its Idempotency-Keys stand for: see effect.h
+ *   keys      what its Idempotency-Keys stand for: see effect.h; of a state that is to be a basis, those of the
+ *             changes in it that have no records, with the times of their own
  *
  *   request:  method, path, name, query, encoding; read, a version, and drawn, random numbers, where there are
  *   gradient: accumulate, seen, lr, scale, only (by parameter: 0 or 1) */

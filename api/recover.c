@@ -267,10 +267,11 @@ static int drop_if_unstored(struct api *api, const char *name, struct nn_error *
     return code;
 }
 
+static bool is_creation(const json_t *head) { return strcmp(api_record_text(head, "path"), "/models") == 0; }
+
 /* Whether there need be no model before it. */
 static bool is_beginning(const json_t *head) {
-    return strcmp(api_record_text(head, "kind"), "state") == 0 ||
-           strcmp(api_record_text(head, "path"), "/models") == 0;
+    return strcmp(api_record_text(head, "kind"), "state") == 0 || is_creation(head);
 }
 
 static int carry_out(struct again *again, const char *name) {
@@ -295,12 +296,24 @@ static bool is_wanted(const struct again *again, const struct api_model *model) 
     return !again->may_be_gone || is_beginning(again->record->head);
 }
 
+/* Its keys may have been saved while nobody knew yet. */
+static int note_failed(struct again *again) {
+    struct api *api = again->api;
+    uint64_t *failed = reallocarray(api->failed, api->n_failed + 1, sizeof *failed);
+    if (!failed) return no_memory(again->err);
+    api->failed = failed;
+    failed[api->n_failed++] = again->seq;
+    return NN_OK;
+}
+
 static int recover(struct again *again) {
     struct api *api = again->api;
     const json_t *head = again->record->head;
     const char *name = api_record_text(head, "model");
     struct api_request *request;
     struct api_model *model;
+    /* What was to raise its durability never came: there was no such model any more. */
+    if (is_creation(head) && drop_if_unstored(api, name, again->err)) return (int)again->err->code;
     if (look(api, name, &request, &model, again->err)) return (int)again->err->code;
     bool wanted = is_wanted(again, model);
     if (wanted) check_before(again, model);
@@ -308,7 +321,7 @@ static int recover(struct again *again) {
     if (!wanted || again->err->code || carry_out(again, name)) return (int)again->err->code;
     bool is_request = strcmp(api_record_text(head, "kind"), "request") == 0;
     if (is_request && drop_if_unstored(api, name, again->err)) return (int)again->err->code;
-    if (again->replay.code) return NN_OK;
+    if (again->replay.code) return note_failed(again);
     return api_effects_recover(api, json_object_get(head, "keys"), again->seq,
                                api_record_integer(head, "time"), again->err);
 }
@@ -396,6 +409,9 @@ int api_recover_end(struct api *api, bool clean, struct nn_error *err) {
     twalk_r(api->models, end_one, &ending);
     pthread_mutex_unlock(&api->lock);
     restore_limits(api);
+    free(api->failed);
+    api->failed = NULL;
+    api->n_failed = 0;
     atomic_store(&api->recovering, false);
     return ending.failed ? nn_fail(err, NN_E_INTERNAL, "the source of entropy failed") : NN_OK;
 }

@@ -130,6 +130,7 @@ struct api_request {
     bool quiet;                    /* the service's own: nobody reads its answer */
     bool makes;                    /* another version: `made` */
     int raised;                    /* the durability that it gives the model: enum api_durability */
+    bool unstores;                 /* nothing of the model is stored then */
     uint64_t made, change;         /* and which of the model's changes it is */
     uint64_t drawn[4];             /* random numbers */
     int n_drawn;                   /* of them */

@@ -12,6 +12,8 @@ struct api {
     struct api_limits own_limits; /* while recovering, which those of the settings are widened for */
     char *version;                /* a copy that settings points to */
     struct api_env env;
+    uint64_t *failed; /* while recovering: records of changes that failed, as they had before */
+    size_t n_failed;
     struct api_metrics *metrics;
     atomic_size_t memory; /* reserved bytes */
     atomic_int in_flight;

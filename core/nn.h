@@ -469,12 +469,11 @@ void nn_optimizer_free(struct nn_optimizer *optimizer);
 /* What nn_optimizer_new would allocate. */
 size_t nn_optimizer_bytes(const struct nn_graph *graph, const struct nn_def *def,
                           const struct nn_attrs *attrs);
-/* Other hyper-parameters for the same definition; the state stays. In two steps, of which only the first may
- * fail: NN_E_VALUE, NN_E_NOMEM. */
+/* Other hyper-parameters for the same definition; the state stays, but for slots that they do not use. In two steps, of
+ * which only the first may fail: NN_E_VALUE, NN_E_NOMEM. */
 struct nn_optimizer_change;
 struct nn_optimizer_change *nn_optimizer_change_new(const struct nn_optimizer *optimizer,
                                                     const struct nn_attrs *attrs, struct nn_error *err);
-size_t nn_optimizer_change_bytes(const struct nn_optimizer_change *change); /* that the state grows by */
 void nn_optimizer_change_free(struct nn_optimizer_change *change);
 void nn_optimizer_configure_take(struct nn_optimizer *optimizer, struct nn_optimizer_change *change);
 /* Both at once; an error leaves it unchanged. */

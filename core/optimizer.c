@@ -76,7 +76,6 @@ struct nn_optimizer_change {
     struct nn_arena *arena;
     const union nn_attr_value *attrs;
     unsigned char *added[NN_MAX_SLOTS]; /* that they use, and those before did not */
-    size_t bytes;
 };
 
 struct nn_optimizer_change *nn_optimizer_change_new(const struct nn_optimizer *optimizer,
@@ -91,7 +90,6 @@ struct nn_optimizer_change *nn_optimizer_change_new(const struct nn_optimizer *o
     for (int i = 0; i < NN_MAX_SLOTS; i++) {
         if (!uses_slot(op, change->attrs, i) || optimizer->slot[i]) continue;
         if (!(change->added[i] = nn_block_zeros(optimizer->graph->trainable_bytes))) goto no_memory;
-        change->bytes += optimizer->graph->trainable_bytes;
     }
     return change;
 no_memory:
@@ -99,8 +97,6 @@ no_memory:
     nn_fail(err, NN_E_NOMEM, "no memory for the optimizer's state");
     return NULL;
 }
-
-size_t nn_optimizer_change_bytes(const struct nn_optimizer_change *change) { return change->bytes; }
 
 void nn_optimizer_change_free(struct nn_optimizer_change *change) {
     if (!change) return;
@@ -123,6 +119,10 @@ void nn_optimizer_configure_take(struct nn_optimizer *optimizer, struct nn_optim
     optimizer->arena = change->arena;
     optimizer->attrs = change->attrs;
     for (int i = 0; i < NN_MAX_SLOTS; i++) {
+        if (!uses_slot(optimizer->op, optimizer->attrs, i)) {
+            nn_block_free(optimizer->slot[i]);
+            optimizer->slot[i] = NULL;
+        }
         if (!change->added[i]) continue;
         optimizer->slot[i] = change->added[i];
         fill_slot(optimizer, i);

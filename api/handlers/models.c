@@ -173,6 +173,7 @@ int api_get_model(struct api_request *request) {
 }
 
 static int turn_delete(struct api_request *request) {
+    request->unstores = true;
     if (api_commit(request)) return (int)request->err.code;
     api_model_remove(request, NN_E_NOT_FOUND);
     return api_model_farewell(request);
@@ -211,7 +212,7 @@ struct patch {
     bool keeps;                         /* the model's optimizer, */
     struct nn_optimizer_change *change; /* with other hyper-parameters; */
     struct nn_optimizer *optimizer;     /* or else it gets this one, perhaps none */
-    size_t bytes;                       /* that the optimizer takes, or takes more */
+    size_t bytes;                       /* that the optimizer takes */
 };
 
 /* The optimizer that the specification asks for: none, the old one configured anew, or another. */
@@ -226,11 +227,10 @@ static int make_optimizer(struct api_request *request, struct patch *patch) {
     patch->bytes = nn_optimizer_bytes(model->graph, def, attrs);
     if (api_reserve(request, patch->bytes)) return (int)err->code;
     patch->keeps = model->optimizer && nn_optimizer_definition(model->optimizer) == def;
-    if (!patch->keeps) {
+    if (patch->keeps)
+        patch->change = nn_optimizer_change_new(model->optimizer, attrs, err);
+    else
         patch->optimizer = nn_optimizer_new(model->graph, def, attrs, err);
-    } else if ((patch->change = nn_optimizer_change_new(model->optimizer, attrs, err))) {
-        patch->bytes = nn_optimizer_change_bytes(patch->change);
-    }
     return err->code ? api_point(request, "optimizer", err->member[0] ? err->member : NULL) : NN_OK;
 }
 
@@ -240,6 +240,7 @@ static int describe_patched(struct api_request *request, const struct patch *pat
     api_model_spec_unref(state.spec);
     state.spec = patch->spec;
     state.durability = patch->policy.durability;
+    request->unstores = patch->policy.durability == API_DURABLE_NONE;
     if (!patch->keeps) state.steps = 0;
     return describe_state(request, state, &patch->policy);
 }
