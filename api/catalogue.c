@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "api.h"
+#include "json_build.h"
 #include "tensor.h"
 
 static const char *const type_names[] = {
@@ -25,19 +26,6 @@ static bool is_bounded(const struct nn_attr_def *attr) { return attr->min != 0 |
 
 /* --- JSON ------------------------------------------------------------------------------------------ */
 
-/* Both return NULL where memory was out, now or before: a NULL among the arguments is passed on. */
-static json_t *append(json_t *list, json_t *item) {
-    if (json_array_append_new(list, item) == 0) return list;
-    json_decref(list);
-    return NULL;
-}
-
-static json_t *with(json_t *object, const char *name, json_t *value) {
-    if (json_object_set_new(object, name, value) == 0) return object;
-    json_decref(object);
-    return NULL;
-}
-
 static json_t *default_json(const struct nn_attr_def *attr) {
     json_t *list;
     switch (attr->type) {
@@ -55,41 +43,41 @@ static json_t *default_json(const struct nn_attr_def *attr) {
     }
     list = json_array();
     for (int i = 0; attr->list_default && i < attr->list_min; i++)
-        list = append(list, json_real(attr->list_default[i]));
+        list = api_json_append(list, json_real(attr->list_default[i]));
     return list;
 }
 
 static json_t *choices_json(const struct nn_attr_def *attr) {
     json_t *list = json_array();
-    for (int i = 0; attr->choices[i]; i++) list = append(list, json_string(attr->choices[i]));
+    for (int i = 0; attr->choices[i]; i++) list = api_json_append(list, json_string(attr->choices[i]));
     return list;
 }
 
 static json_t *attr_json(const struct nn_attr_def *attr) {
     json_t *json = json_pack("{s:s, s:s, s:b, s:s}", "name", attr->name, "type", type_names[attr->type],
                              "required", attr->required, "text", attr->text);
-    if (!attr->required) json = with(json, "default", default_json(attr));
+    if (!attr->required) json = api_json_with(json, "default", default_json(attr));
     if (is_bounded(attr)) {
-        json = with(json, attr->min_open ? "exclusive_minimum" : "minimum", json_real(attr->min));
-        json = with(json, attr->max_open ? "exclusive_maximum" : "maximum", json_real(attr->max));
+        json = api_json_with(json, attr->min_open ? "exclusive_minimum" : "minimum", json_real(attr->min));
+        json = api_json_with(json, attr->max_open ? "exclusive_maximum" : "maximum", json_real(attr->max));
     }
-    return attr->choices ? with(json, "choices", choices_json(attr)) : json;
+    return attr->choices ? api_json_with(json, "choices", choices_json(attr)) : json;
 }
 
 static json_t *def_json(const struct nn_def *def) {
     json_t *attrs = json_array(), *flags = json_array();
     for (const struct nn_attr_def *attr = def->attrs; attr && attr->name; attr++)
-        attrs = append(attrs, attr_json(attr));
+        attrs = api_json_append(attrs, attr_json(attr));
     for (size_t i = 0; i < sizeof flag_names / sizeof flag_names[0]; i++)
-        if (def->flags & flag_names[i].flag) flags = append(flags, json_string(flag_names[i].name));
+        if (def->flags & flag_names[i].flag) flags = api_json_append(flags, json_string(flag_names[i].name));
     json_t *json =
         json_pack("{s:s, s:s, s:s}", "op", def->name, "summary", def->summary, "forward", def->forward);
-    if (def->backward) json = with(json, "backward", json_string(def->backward));
-    if (def->source) json = with(json, "source", json_string(def->source));
-    json = with(json, "min_inputs", json_integer(def->min_inputs));
-    json = with(json, "max_inputs", json_integer(def->max_inputs));
-    json = with(json, "flags", flags);
-    return with(json, "attributes", attrs);
+    if (def->backward) json = api_json_with(json, "backward", json_string(def->backward));
+    if (def->source) json = api_json_with(json, "source", json_string(def->source));
+    json = api_json_with(json, "min_inputs", json_integer(def->min_inputs));
+    json = api_json_with(json, "max_inputs", json_integer(def->max_inputs));
+    json = api_json_with(json, "flags", flags);
+    return api_json_with(json, "attributes", attrs);
 }
 
 json_t *api_catalogue_json(void) {
@@ -97,9 +85,9 @@ json_t *api_catalogue_json(void) {
     const struct nn_def *def;
     for (int i = 0; (def = nn_op_def(i)); i++) {
         json_t **list = def->flags & NN_IS_LOSS ? &losses : &operators;
-        *list = append(*list, def_json(def));
+        *list = api_json_append(*list, def_json(def));
     }
-    for (int i = 0; (def = nn_optimizer_def(i)); i++) optimizers = append(optimizers, def_json(def));
+    for (int i = 0; (def = nn_optimizer_def(i)); i++) optimizers = api_json_append(optimizers, def_json(def));
     return json_pack("{s:o, s:o, s:o}", "operators", operators, "losses", losses, "optimizers", optimizers);
 }
 

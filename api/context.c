@@ -214,7 +214,8 @@ void api_context_unclaim(struct api_request *request) {
 
 /* --- telling ---------------------------------------------------------------------------------------- */
 
-static json_t *describe(struct api *api, const struct api_context *context) {
+static json_t *describe(struct api *api, const void *item) {
+    const struct api_context *context = item;
     const struct nn_run_options *run = nn_run_options(context->run);
     int64_t left = context->used_ms + api->settings.limits.context_ttl_ms - api_now_ms(api);
     return json_pack("{s:s, s:s, s:s, s:I, s:I, s:s, s:I, s:I, s:I}", "context", context->id, "model",
@@ -225,29 +226,13 @@ static json_t *describe(struct api *api, const struct api_context *context) {
                      (json_int_t)(left > 0 ? left : 0));
 }
 
-struct listing {
-    struct api *api;
-    json_t *list;
-    const struct api_token *token;
-    bool failed;
-};
-
-static void list_one(const void *node, VISIT visit, void *closure) {
-    struct listing *listing = closure;
-    if (visit != postorder && visit != leaf) return;
-    const struct api_context *context = *(struct api_context *const *)node;
-    if (!api_token_sees(listing->token, context->model->name)) return;
-    listing->failed |= json_array_append_new(listing->list, describe(listing->api, context)) != 0;
+static const struct api_model *model_of(const void *item) {
+    return ((const struct api_context *)item)->model;
 }
 
 int api_contexts_list(struct api_request *request, json_t *list) {
-    struct api *api = request->api;
-    struct listing listing = {api, list, request->token, false};
-    api_contexts_expire(api);
-    pthread_mutex_lock(&api->lock);
-    twalk_r(api->contexts, list_one, &listing);
-    pthread_mutex_unlock(&api->lock);
-    return listing.failed ? nn_fail(&request->err, NN_E_NOMEM, "memory is out") : NN_OK;
+    api_contexts_expire(request->api);
+    return api_registry_list(request, &request->api->contexts, model_of, describe, list);
 }
 
 json_t *api_context_describe(struct api_request *request, const char *id) {

@@ -106,8 +106,13 @@ int api_model_farewell(struct api_request *request);
 void api_model_replace(struct api_request *request, struct api_model *next);
 /* Drawn anew, or while a request is carried out again, what was drawn then. */
 int api_model_draw_incarnation(struct api_request *request, struct api_model *model);
-/* Calls fn with every model's reference held, in the order of names; false stops. */
+/* Appends a description of each to `list`, in the order of names. */
 int api_models_list(struct api_request *request, json_t *list);
+/* Appends what `describe` makes of each item of a tree behind the service's lock, which it is called with, to `list`:
+ * in the tree's order, and of those alone whose model the request's token sees. */
+int api_registry_list(struct api_request *request, void *const *tree,
+                      const struct api_model *(*model_of)(const void *item),
+                      json_t *(*describe)(struct api *api, const void *item), json_t *list);
 void api_model_unref(struct api *api, struct api_model *model);
 void api_models_clear(struct api *api);
 

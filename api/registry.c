@@ -150,28 +150,43 @@ bool api_model_was_read(struct api *api, const char *birth, uint64_t changes) {
 }
 
 struct listing {
+    struct api_request *request;
+    const struct api_model *(*model_of)(const void *item);
+    json_t *(*describe)(struct api *api, const void *item);
     json_t *list;
-    const struct api_token *token;
     bool failed;
 };
 
 static void list_one(const void *node, VISIT visit, void *closure) {
     struct listing *listing = closure;
     if (visit != postorder && visit != leaf) return;
-    const struct api_model *model = *(struct api_model *const *)node;
-    if (!api_token_sees(listing->token, model->name)) return;
-    json_t *item = json_pack("{s:s, s:s, s:I}", "name", model->name, "incarnation", model->incarnation,
-                             "version", (json_int_t)nn_params_version(model->params));
-    listing->failed |= json_array_append_new(listing->list, item) != 0;
+    const void *item = *(void *const *)node;
+    if (!api_token_sees(listing->request->token, listing->model_of(item)->name)) return;
+    json_t *described = listing->describe(listing->request->api, item);
+    listing->failed |= json_array_append_new(listing->list, described) != 0;
+}
+
+int api_registry_list(struct api_request *request, void *const *tree,
+                      const struct api_model *(*model_of)(const void *item),
+                      json_t *(*describe)(struct api *api, const void *item), json_t *list) {
+    struct listing listing = {request, model_of, describe, list, false};
+    pthread_mutex_lock(&request->api->lock);
+    twalk_r(*tree, list_one, &listing);
+    pthread_mutex_unlock(&request->api->lock);
+    return listing.failed ? nn_fail(&request->err, NN_E_NOMEM, "memory is out") : NN_OK;
+}
+
+static const struct api_model *itself(const void *item) { return item; }
+
+static json_t *describe(struct api *api, const void *item) {
+    const struct api_model *model = item;
+    (void)api;
+    return json_pack("{s:s, s:s, s:I}", "name", model->name, "incarnation", model->incarnation, "version",
+                     (json_int_t)nn_params_version(model->params));
 }
 
 int api_models_list(struct api_request *request, json_t *list) {
-    struct api *api = request->api;
-    struct listing listing = {list, request->token, false};
-    pthread_mutex_lock(&api->lock);
-    twalk_r(api->models, list_one, &listing);
-    pthread_mutex_unlock(&api->lock);
-    return listing.failed ? nn_fail(&request->err, NN_E_NOMEM, "memory is out") : NN_OK;
+    return api_registry_list(request, &request->api->models, itself, describe, list);
 }
 
 void api_models_clear(struct api *api) {

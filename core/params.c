@@ -97,14 +97,19 @@ static void scale_range(void *arg, int64_t begin, int64_t end) {
     a->kernels->scale(a->y, a->scale, begin, end);
 }
 
+static bool finite(const struct nn_graph *graph, const unsigned char *x, int64_t elements,
+                   const struct nn_parallel *par) {
+    struct array a = {.kernels = nn_kernels_of(graph->dtype), .x = x};
+    nn_parallel_ranges(par, elements, NN_BLOCK_CHUNK, finite_range, &a);
+    return !atomic_load(&a.bad);
+}
+
 static int first_nonfinite(const struct nn_graph *graph, const unsigned char *data, bool trainable_only,
                            const struct nn_parallel *par) {
     for (int i = 0; i < graph->n_params; i++) {
         const struct nn_param *param = &graph->params[i];
         if (trainable_only && !param->trainable) continue;
-        struct array a = {.kernels = nn_kernels_of(graph->dtype), .x = data + param->offset};
-        nn_parallel_ranges(par, param->elements, NN_BLOCK_CHUNK, finite_range, &a);
-        if (atomic_load(&a.bad)) return i;
+        if (!finite(graph, data + param->offset, param->elements, par)) return i;
     }
     return -1;
 }
@@ -236,5 +241,9 @@ void nn_grads_scale(struct nn_grads *grads, double scale, const struct nn_parall
 }
 
 int nn_grads_first_nonfinite(const struct nn_grads *grads, const struct nn_parallel *par) {
-    return first_nonfinite(grads->graph, nn_grads_numbers(grads), true, par);
+    const struct nn_graph *graph = grads->graph;
+    const unsigned char *data = nn_grads_numbers(grads);
+    /* Nearly always all is well, which one loop tells: each more would take a turn of the threads. */
+    if (finite(graph, data, nn_trainable_elements(graph), par)) return -1;
+    return first_nonfinite(graph, data, true, par);
 }

@@ -87,4 +87,35 @@ static inline double nn_axis_exp(const real *x, real max, real *y, int64_t n, in
     return nn_axis_sum(y, n, stride);
 }
 
+/* Forward, and backward that reads y, of an operator that takes one vector after the other: of rows begin to end. */
+static inline void nn_axis_forward(const struct nn_pass *pass, int64_t dim, int64_t begin, int64_t end,
+                                   void (*vector)(const real *x, real *y, int64_t n, int64_t stride)) {
+    const struct nn_axis axis = nn_axis_at(dim, pass->out);
+    for (int64_t v = begin * axis.outer * axis.inner; v < end * axis.outer * axis.inner; v++) {
+        int64_t first = nn_axis_vector(&axis, v);
+        const real *x = (const real *)pass->x[0] + first;
+        real *y = (real *)pass->y + first;
+        if (axis.inner == 1)
+            vector(x, y, axis.length, 1);
+        else
+            vector(x, y, axis.length, axis.inner);
+    }
+}
+
+static inline void nn_axis_backward(const struct nn_pass *pass, int64_t dim, int64_t begin, int64_t end,
+                                    void (*vector)(const real *y, const real *d_y, real *d_x, int64_t n,
+                                                   int64_t stride)) {
+    const struct nn_axis axis = nn_axis_at(dim, pass->out);
+    if (!pass->d_x[0]) return;
+    for (int64_t v = begin * axis.outer * axis.inner; v < end * axis.outer * axis.inner; v++) {
+        int64_t first = nn_axis_vector(&axis, v);
+        const real *y = (const real *)pass->y + first, *d_y = (const real *)pass->d_y + first;
+        real *d_x = (real *)pass->d_x[0] + first;
+        if (axis.inner == 1)
+            vector(y, d_y, d_x, axis.length, 1);
+        else
+            vector(y, d_y, d_x, axis.length, axis.inner);
+    }
+}
+
 #endif

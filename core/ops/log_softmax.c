@@ -29,30 +29,11 @@ static inline void log_softmax_backward(const real *y, const real *d_y, real *d_
 }
 
 static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
-    const struct nn_axis axis = nn_axis_at(pass->attrs[DIM].i, pass->out);
-    for (int64_t v = begin * axis.outer * axis.inner; v < end * axis.outer * axis.inner; v++) {
-        int64_t first = nn_axis_vector(&axis, v);
-        const real *x = (const real *)pass->x[0] + first;
-        real *y = (real *)pass->y + first;
-        if (axis.inner == 1)
-            log_softmax(x, y, axis.length, 1);
-        else
-            log_softmax(x, y, axis.length, axis.inner);
-    }
+    nn_axis_forward(pass, pass->attrs[DIM].i, begin, end, log_softmax);
 }
 
 static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
-    const struct nn_axis axis = nn_axis_at(pass->attrs[DIM].i, pass->out);
-    if (!pass->d_x[0]) return;
-    for (int64_t v = begin * axis.outer * axis.inner; v < end * axis.outer * axis.inner; v++) {
-        int64_t first = nn_axis_vector(&axis, v);
-        const real *y = (const real *)pass->y + first, *d_y = (const real *)pass->d_y + first;
-        real *d_x = (real *)pass->d_x[0] + first;
-        if (axis.inner == 1)
-            log_softmax_backward(y, d_y, d_x, axis.length, 1);
-        else
-            log_softmax_backward(y, d_y, d_x, axis.length, axis.inner);
-    }
+    nn_axis_backward(pass, pass->attrs[DIM].i, begin, end, log_softmax_backward);
 }
 
 static const struct nn_example examples[] = {

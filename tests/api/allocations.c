@@ -145,6 +145,7 @@ static const struct step {
     {"POST /backward", JSON, "{\"model\": \"m\", " INPUTS ", " TARGETS ", \"apply\": true}", 409},
     {"GET /ops", JSON, NULL, 200},
     {"GET /ops", TENSORS, NULL, 200},
+    {"GET /openapi.json", JSON, NULL, 200},
     {"POST /backward", JSON,
      "{\"model\": {\"inputs\": {\"x\": {\"shape\": [2]}},"
      "             \"layers\": [{\"op\": \"linear\", \"out_features\": 2}]},"

@@ -88,20 +88,33 @@ static char *state_of(struct test_service *of, const char *model) {
     return text;
 }
 
-/* That a service which starts with the first `n` records, and perhaps snapshots, has this model as it is. */
-static void check_recovered_from(const char *model, bool snapshots, size_t n, const char *expected) {
-    struct test_service other;
-    struct test_journal empty;
+/* A service at this moment that has started with the first `n` records, and perhaps snapshots. */
+struct recovered {
+    struct test_service service;
+    struct test_journal journal; /* which it goes on with */
+};
+
+static void recovered_start(struct recovered *recovered, bool snapshots, size_t n) {
     struct nn_error err = {0};
-    test_journal_init(&empty);
-    test_service_start_stored(&other, NULL, 0, &empty.store);
-    atomic_store(&other.now_ms, atomic_load(&service.now_ms));
-    if (test_journal_recover(&journal, other.api, snapshots, n, &err)) fail_msg("%s", err.text);
-    char *found = state_of(&other, model);
+    test_journal_init(&recovered->journal);
+    test_service_start_stored(&recovered->service, NULL, 0, &recovered->journal.store);
+    atomic_store(&recovered->service.now_ms, atomic_load(&service.now_ms));
+    if (test_journal_recover(&journal, recovered->service.api, snapshots, n, &err)) fail_msg("%s", err.text);
+}
+
+static void recovered_stop(struct recovered *recovered) {
+    test_service_stop(&recovered->service);
+    test_journal_fini(&recovered->journal);
+}
+
+/* That such a service has this model as it is. */
+static void check_recovered_from(const char *model, bool snapshots, size_t n, const char *expected) {
+    struct recovered recovered;
+    recovered_start(&recovered, snapshots, n);
+    char *found = state_of(&recovered.service, model);
     assert_string_equal(found, expected);
     free(found);
-    test_service_stop(&other);
-    test_journal_fini(&empty);
+    recovered_stop(&recovered);
 }
 
 static void check_recovered(const char *model, bool snapshots) {
@@ -309,50 +322,38 @@ static void a_sync_that_failed_is_told(void **state) {
 
 /* --- keys --------------------------------------------------------------------------------------------- */
 
-static void check_key(struct test_service *of, int status, bool replayed) {
+/* Whether a service that has recovered knows the step of key "k". */
+static void check_key(bool snapshots, size_t n, bool replayed) {
     const struct test_request headers = {.idempotency_key = "k"};
-    json_t *json = test_ask(of, status, "POST /backward", &headers, "%s", STEP);
+    struct recovered recovered;
+    recovered_start(&recovered, snapshots, n);
+    json_t *json = test_ask(&recovered.service, 200, "POST /backward", &headers, "%s", STEP);
     assert_int_equal(json_is_true(json_object_get(json, "replayed")), replayed);
     if (replayed) assert_int_equal(integer(json, "applied_version"), 1);
     json_decref(json);
+    recovered_stop(&recovered);
 }
-
-static void with_recovered(bool snapshots, size_t n, void (*check)(struct test_service *other)) {
-    struct test_service other;
-    struct test_journal empty;
-    struct nn_error err = {0};
-    test_journal_init(&empty);
-    test_service_start_stored(&other, NULL, 0, &empty.store);
-    atomic_store(&other.now_ms, atomic_load(&service.now_ms));
-    if (test_journal_recover(&journal, other.api, snapshots, n, &err)) fail_msg("%s", err.text);
-    check(&other);
-    test_service_stop(&other);
-    test_journal_fini(&empty);
-}
-
-static void replays(struct test_service *other) { check_key(other, 200, true); }
-static void does_not_replay(struct test_service *other) { check_key(other, 200, false); }
 
 static void keys_outlive_the_process(void **state) {
     (void)state;
     create("m", "journal");
     json_decref(ask_keyed(200, "k", "POST /backward", STEP));
     run(200, "POST /backward", STEP);
-    with_recovered(false, journal.n, replays);
-    with_recovered(false, 1, does_not_replay); /* its change is not there */
+    check_key(false, journal.n, true);
+    check_key(false, 1, false); /* its change is not there */
     test_journal_checkpoint(&journal, service.api);
-    with_recovered(true, journal.n, replays);
+    check_key(true, journal.n, true);
     atomic_fetch_add(&service.now_ms, api_default_limits.key_ttl_ms + 1);
-    with_recovered(true, journal.n, does_not_replay);
+    check_key(true, journal.n, false);
 }
 
 static void keys_of_snapshots_go_with_them(void **state) {
     (void)state;
     create("m", "snapshot");
     json_decref(ask_keyed(200, "k", "POST /backward", STEP));
-    with_recovered(false, journal.n, does_not_replay);
+    check_key(false, journal.n, false);
     test_journal_checkpoint(&journal, service.api);
-    with_recovered(true, journal.n, replays);
+    check_key(true, journal.n, true);
 }
 
 /* --- durability --------------------------------------------------------------------------------------- */

@@ -71,10 +71,7 @@ static void requests_by_route_and_class(void **state) {
     ask(405, "BREW /models", NULL);
     ask(413, "GET /models", "{}");
     struct test_metrics metrics = scrape();
-    static const struct {
-        const char *series;
-        double value;
-    } expected[] = {
+    static const struct test_sample expected[] = {
         {"gradd_requests_total{method=\"POST\",route=\"/models\",class=\"2xx\"}", 1},
         {"gradd_requests_total{method=\"POST\",route=\"/models\",class=\"4xx\"}", 2},
         {"gradd_requests_total{method=\"GET\",route=\"/models/{}\",class=\"2xx\"}", 1},
@@ -91,9 +88,7 @@ static void requests_by_route_and_class(void **state) {
         {"gradd_request_duration_seconds_count{method=\"POST\",route=\"/models\"}", 3},
         {"gradd_request_duration_seconds_count{method=\"other\",route=\"other\"}", 2},
     };
-    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++)
-        if (test_metric(&metrics, expected[i].series) != expected[i].value)
-            fail_msg("%s is %g", expected[i].series, test_metric(&metrics, expected[i].series));
+    test_metrics_check(&metrics, expected, sizeof expected / sizeof expected[0]);
     test_metrics_fini(&metrics);
     assert_int_equal(told("gradd_requests_total{method=\"GET\",route=\"/metrics\",class=\"2xx\"}"), 1);
 }

@@ -35,10 +35,7 @@ static void counts(void **state) {
                                              .body = body,
                                              .size = sizeof body - 1});
     struct test_metrics metrics = scrape();
-    static const struct {
-        const char *series;
-        double value;
-    } expected[] = {
+    static const struct test_sample expected[] = {
         {"gradd_requests_total{method=\"POST\",route=\"/models\",class=\"2xx\"}", 1},
         {"gradd_requests_total{method=\"GET\",route=\"/metrics\",class=\"4xx\"}", 1},
         {"gradd_request_duration_seconds_count{method=\"POST\",route=\"/models\"}", 1},
@@ -50,9 +47,7 @@ static void counts(void **state) {
         {"gradd_memory_limit_bytes", 64 << 20},
         {"gradd_models", 1},
     };
-    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++)
-        if (test_metric(&metrics, expected[i].series) != expected[i].value)
-            fail_msg("%s is %g", expected[i].series, test_metric(&metrics, expected[i].series));
+    test_metrics_check(&metrics, expected, sizeof expected / sizeof expected[0]);
     assert_true(test_metric(&metrics, "gradd_memory_reserved_bytes") > 0);
     test_metrics_fini(&metrics);
     metrics = scrape();

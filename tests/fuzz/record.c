@@ -12,45 +12,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define RECORDS 8 /* that an input gives at most, beside those that come first */
 
-struct record {
-    char *bytes;
-    size_t size;
-};
-
-static struct record compose(const char *head, size_t head_size, const void *data, size_t size) {
-    struct record record = {malloc(8 + head_size + size), 8 + head_size + size};
-    uint64_t length = head_size;
-    if (!record.bytes) abort();
-    memcpy(record.bytes, &length, 8);
-    if (head_size) memcpy(record.bytes + 8, head, head_size);
-    if (size) memcpy(record.bytes + 8 + head_size, data, size);
-    return record;
-}
-
-static struct record written_out(struct fuzz_bytes *bytes) {
+static struct fuzz_headed written_out(struct fuzz_bytes *bytes) {
     struct fuzz_bytes head = fuzz_part(bytes), data = fuzz_part(bytes);
-    struct record record =
-        compose((const char *)head.p, (size_t)(head.end - head.p), data.p, (size_t)(data.end - data.p));
+    struct fuzz_headed record =
+        fuzz_compose(head.p, (size_t)(head.end - head.p), data.p, (size_t)(data.end - data.p));
     if (fuzz_byte(bytes, 8) == 7) record.bytes[fuzz_byte(bytes, 8)] = (char)fuzz_byte(bytes, 256);
     return record;
 }
 
-static struct record spoilt(struct fuzz_bytes *bytes, const struct fuzz_record *good) {
-    uint64_t length;
-    memcpy(&length, good->bytes, 8);
-    size_t size = good->size - 8 - (size_t)length;
-    char *data = fuzz_copy(good->bytes + 8 + length, size);
-    json_t *head = json_loadb(good->bytes + 8, (size_t)length, 0, NULL);
-    if (!head) abort();
+static void spoil(struct fuzz_bytes *bytes, json_t *head, char *data, size_t *size) {
     fuzz_spoil_json(bytes, head);
-    fuzz_spoil_data(bytes, data, &size);
-    char *text = json_dumps(head, JSON_COMPACT);
-    if (!text) abort();
-    struct record record = compose(text, strlen(text), data, size);
-    free(text);
-    free(data);
-    json_decref(head);
-    return record;
+    fuzz_spoil_data(bytes, data, size);
 }
 
 static void recover(struct api *api, uint64_t seq, const char *bytes, size_t size, bool good) {
@@ -86,8 +58,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         recover(service.api, seq + 1, history->records[seq].bytes, history->records[seq].size, true);
     for (int i = 0; i < RECORDS && bytes.p < bytes.end; i++) {
         unsigned which = fuzz_byte(&bytes, (unsigned)history->n + 4);
-        struct record record =
-            which < history->n ? spoilt(&bytes, &history->records[which]) : written_out(&bytes);
+        const struct fuzz_record *good = which < history->n ? &history->records[which] : NULL;
+        struct fuzz_headed record =
+            good ? fuzz_spoilt(&bytes, good->bytes, good->size, spoil) : written_out(&bytes);
         recover(service.api, ++seq, record.bytes, record.size, false);
         free(record.bytes);
     }

@@ -11,25 +11,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-struct file {
-    char *bytes;
-    size_t size;
-};
-
-static struct file compose(const char *header, size_t header_size, const void *data, size_t size) {
-    struct file file = {malloc(8 + header_size + size), 8 + header_size + size};
-    uint64_t length = header_size;
-    if (!file.bytes) abort();
-    memcpy(file.bytes, &length, 8);
-    if (header_size) memcpy(file.bytes + 8, header, header_size);
-    if (size) memcpy(file.bytes + 8 + header_size, data, size);
-    return file;
-}
-
-static struct file written_out(struct fuzz_bytes *bytes) {
+static struct fuzz_headed written_out(struct fuzz_bytes *bytes) {
     struct fuzz_bytes header = fuzz_part(bytes);
-    return compose((const char *)header.p, (size_t)(header.end - header.p), bytes->p,
-                   (size_t)(bytes->end - bytes->p));
+    return fuzz_compose(header.p, (size_t)(header.end - header.p), bytes->p, (size_t)(bytes->end - bytes->p));
 }
 
 /* What stands in the header as text. */
@@ -44,23 +28,10 @@ static void spoil_metadata(struct fuzz_bytes *bytes, json_t *header) {
     json_decref(own);
 }
 
-static struct file spoilt(struct fuzz_bytes *bytes, const struct fuzz_saved *good) {
-    uint64_t length;
-    memcpy(&length, good->bytes, 8);
-    size_t size = good->size - 8 - (size_t)length;
-    char *data = fuzz_copy(good->bytes + 8 + length, size);
-    json_t *header = json_loadb(good->bytes + 8, (size_t)length, 0, NULL);
-    if (!header) abort();
+static void spoil(struct fuzz_bytes *bytes, json_t *header, char *data, size_t *size) {
     spoil_metadata(bytes, header);
     if (fuzz_byte(bytes, 4) == 3) fuzz_spoil_json(bytes, header);
-    if (fuzz_byte(bytes, 4) == 3) fuzz_spoil_data(bytes, data, &size);
-    char *text = json_dumps(header, JSON_COMPACT);
-    if (!text) abort();
-    struct file file = compose(text, strlen(text), data, size);
-    free(text);
-    free(data);
-    json_decref(header);
-    return file;
+    if (fuzz_byte(bytes, 4) == 3) fuzz_spoil_data(bytes, data, size);
 }
 
 /* The only model's name, in a block of its own; NULL: there is none. */
@@ -104,8 +75,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const struct fuzz_store *history = fuzz_history();
     struct fuzz_bytes bytes = {data, data + size};
     unsigned which = fuzz_byte(&bytes, (unsigned)history->n_saved + 1);
-    struct file file =
-        which < history->n_saved ? spoilt(&bytes, &history->saved[which]) : written_out(&bytes);
+    const struct fuzz_saved *good = which < history->n_saved ? &history->saved[which] : NULL;
+    struct fuzz_headed file =
+        good ? fuzz_spoilt(&bytes, good->bytes, good->size, spoil) : written_out(&bytes);
     size_t n_first = 0, n_second = 0;
     char *first = recover(file.bytes, file.size, &n_first);
     char *second = first ? recover(first, n_first, &n_second) : NULL;

@@ -2,11 +2,11 @@
 
 import multiprocessing
 import threading
-import unittest
 import unittest.mock
 
 import numpy
-from support import LINE, Daemon, main
+from support import LINE, main
+from support.client import ClientCase
 
 import gradd
 
@@ -21,25 +21,7 @@ def models_of_a_forked_worker(client, queue):
     queue.put([model["name"] for model in client.models()])
 
 
-class Fleet(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.daemon = Daemon()
-        cls.addClassCleanup(cls.daemon.stop)
-        cls.client = gradd.Client(cls.daemon.url, retries=0)  # which would hide what is wrong
-        cls.addClassCleanup(cls.client.close)
-
-    def setUp(self):
-        for model in self.client.models():
-            self.client.delete(model["name"])
-        self.client.create(LINE)
-        self.client.set_parameters("line", {"0.weight": [[1, 2]], "0.bias": [0]})
-
-    def refused(self, status, slug, call, *args, **named):
-        with self.assertRaises(gradd.GraddError) as caught:
-            call(*args, **named)
-        self.assertEqual((caught.exception.status, caught.exception.slug), (status, slug))
-
+class Fleet(ClientCase):
     def weight(self, model="line"):
         return self.client.parameters(model)["parameters"]["0.weight"].tolist()
 

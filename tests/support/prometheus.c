@@ -197,3 +197,11 @@ double test_metric(const struct test_metrics *metrics, const char *series) {
     fail_msg("no series %s", series);
     return NAN;
 }
+
+void test_metrics_check(const struct test_metrics *metrics, const struct test_sample *expected, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        double value = test_metric(metrics, expected[i].series);
+        if (value != expected[i].value)
+            fail_msg("%s is %g, not %g", expected[i].series, value, expected[i].value);
+    }
+}

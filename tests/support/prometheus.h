@@ -22,5 +22,7 @@ struct test_metrics test_metrics_read(const char *text);
 void test_metrics_fini(struct test_metrics *metrics);
 /* Of the series with this very name and labels. */
 double test_metric(const struct test_metrics *metrics, const char *series);
+/* That each of these series is there with its value. */
+void test_metrics_check(const struct test_metrics *metrics, const struct test_sample *expected, size_t n);
 
 #endif

@@ -204,3 +204,32 @@ void fuzz_spoil_data(struct fuzz_bytes *bytes, char *data, size_t *size) {
     }
     if (how > 5) *size -= *size * (1 + fuzz_byte(bytes, 255)) / 256;
 }
+
+struct fuzz_headed fuzz_compose(const void *head, size_t head_size, const void *data, size_t size) {
+    struct fuzz_headed made = {malloc(8 + head_size + size), 8 + head_size + size};
+    uint64_t length = head_size;
+    if (!made.bytes) abort();
+    memcpy(made.bytes, &length, 8);
+    if (head_size) memcpy(made.bytes + 8, head, head_size);
+    if (size) memcpy(made.bytes + 8 + head_size, data, size);
+    return made;
+}
+
+struct fuzz_headed fuzz_spoilt(struct fuzz_bytes *bytes, const char *good, size_t good_size,
+                               void (*spoil)(struct fuzz_bytes *bytes, json_t *head, char *data,
+                                             size_t *size)) {
+    uint64_t length;
+    memcpy(&length, good, 8);
+    size_t size = good_size - 8 - (size_t)length;
+    char *data = fuzz_copy(good + 8 + length, size);
+    json_t *head = json_loadb(good + 8, (size_t)length, 0, NULL);
+    if (!head) abort();
+    spoil(bytes, head, data, &size);
+    char *text = json_dumps(head, JSON_COMPACT);
+    if (!text) abort();
+    struct fuzz_headed made = fuzz_compose(text, strlen(text), data, size);
+    free(text);
+    free(data);
+    json_decref(head);
+    return made;
+}

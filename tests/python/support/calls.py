@@ -7,6 +7,7 @@ import tempfile
 import unittest
 
 from . import LINE, Daemon
+from .client import ClientCase
 
 import gradd  # noqa: E402, isort: skip
 
@@ -21,26 +22,7 @@ def lists(values):
     return values.tolist() if hasattr(values, "tolist") else values
 
 
-class Calls(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.daemon = Daemon()
-        cls.addClassCleanup(cls.daemon.stop)
-        cls.client = gradd.Client(cls.daemon.url, retries=0)  # which would hide what is wrong
-        cls.addClassCleanup(cls.client.close)
-
-    def setUp(self):
-        for model in self.client.models():
-            self.client.delete(model["name"])
-        self.client.create(LINE)
-        self.client.set_parameters("line", {"0.weight": [[1, 2]], "0.bias": [0]})
-
-    def refused(self, status, slug, call, *args, **named):
-        with self.assertRaises(gradd.GraddError) as caught:
-            call(*args, **named)
-        self.assertEqual((caught.exception.status, caught.exception.slug), (status, slug))
-        return caught.exception
-
+class Calls(ClientCase):
     def test_models(self):
         client = self.client
         made = client.create({**LINE, "name": "other"})
