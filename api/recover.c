@@ -299,7 +299,7 @@ static bool is_wanted(const struct again *again, const struct api_model *model) 
 /* Its keys may have been saved while nobody knew yet. */
 static int note_failed(struct again *again) {
     struct api *api = again->api;
-    uint64_t *failed = reallocarray(api->failed, api->n_failed + 1, sizeof *failed);
+    uint64_t *failed = realloc(api->failed, (api->n_failed + 1) * sizeof *failed);
     if (!failed) return no_memory(again->err);
     api->failed = failed;
     failed[api->n_failed++] = again->seq;
