@@ -335,16 +335,14 @@ static int look_whether_wanted(struct again *again) {
     return code;
 }
 
-/* `again` but for its record, which is read of these bytes. */
-static int with_record(struct again *again, const void *bytes, size_t size,
+/* Reads the record that `again` is of. */
+static int with_record(struct again *again, struct api_record *record, const void *bytes, size_t size,
                        int (*what)(struct again *again)) {
-    struct api_record record;
     struct nn_arena *arena = nn_arena_new();
     if (!arena) return no_memory(again->err);
-    again->record = &record;
-    if (api_record_read(bytes, size, arena, &record, again->err) == NN_OK) {
+    if (api_record_read(bytes, size, arena, record, again->err) == NN_OK) {
         what(again);
-        api_record_fini(&record);
+        api_record_fini(record);
     }
     nn_arena_free(arena);
     return (int)again->err->code;
@@ -352,14 +350,16 @@ static int with_record(struct again *again, const void *bytes, size_t size,
 
 int api_recover_record(struct api *api, uint64_t seq, const void *bytes, size_t size, bool may_be_gone,
                        struct nn_error *err) {
-    struct again again = {.api = api, .seq = seq, .may_be_gone = may_be_gone, .err = err};
-    return with_record(&again, bytes, size, recover);
+    struct api_record record;
+    struct again again = {.api = api, .record = &record, .seq = seq, .may_be_gone = may_be_gone, .err = err};
+    return with_record(&again, &record, bytes, size, recover);
 }
 
 int api_recover_wants(struct api *api, uint64_t seq, const void *bytes, size_t size, bool may_be_gone,
                       bool *wanted, struct nn_error *err) {
-    struct again again = {.api = api, .seq = seq, .may_be_gone = may_be_gone, .err = err};
-    int code = with_record(&again, bytes, size, look_whether_wanted);
+    struct api_record record;
+    struct again again = {.api = api, .record = &record, .seq = seq, .may_be_gone = may_be_gone, .err = err};
+    int code = with_record(&again, &record, bytes, size, look_whether_wanted);
     *wanted = again.wanted;
     return code;
 }
