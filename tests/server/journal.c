@@ -17,105 +17,10 @@
 
 #include "../../server/frame.h"
 #include "../../server/journal.h"
+#include "../support/place.h"
 
 #define SEGMENT 4096
 #define RECORDS 9 /* which one file has room for */
-
-/* --- a directory, whose calls can be made to fail ---------------------------------------------------------- */
-
-struct place {
-    char path[64];
-    struct srv_directory *directory;
-    struct srv_io io; /* the directory's, or what is put in its place */
-    const struct srv_io *real;
-    int fail_reserve, fail_write, fail_sync; /* errno, or 0 */
-};
-
-static int place_reserve(void *self, int file, uint64_t size) {
-    struct place *place = self;
-    return place->fail_reserve ? -place->fail_reserve : place->real->reserve(place->real->self, file, size);
-}
-static int place_write(void *self, int file, const struct iovec *parts, int n, uint64_t offset) {
-    struct place *place = self;
-    return place->fail_write ? -place->fail_write
-                             : place->real->write(place->real->self, file, parts, n, offset);
-}
-/* Nobody pulls the plug here, and a disk would take minutes for all these. */
-static int place_sync(void *self, int file) {
-    const struct place *place = self;
-    (void)file;
-    return -place->fail_sync;
-}
-static int place_open(void *self, const char *name) {
-    struct place *place = self;
-    return place->real->open(place->real->self, name);
-}
-static int place_create(void *self, const char *name) {
-    struct place *place = self;
-    return place->real->create(place->real->self, name);
-}
-static void place_close(void *self, int file) {
-    struct place *place = self;
-    place->real->close(place->real->self, file);
-}
-static int64_t place_size(void *self, int file) {
-    struct place *place = self;
-    return place->real->size(place->real->self, file);
-}
-static int64_t place_read(void *self, int file, void *buffer, size_t size, uint64_t offset) {
-    struct place *place = self;
-    return place->real->read(place->real->self, file, buffer, size, offset);
-}
-static int place_sync_directory(void *self) {
-    (void)self;
-    return 0;
-}
-static int place_remove(void *self, const char *name) {
-    struct place *place = self;
-    return place->real->remove(place->real->self, name);
-}
-static int place_list(void *self, void (*each)(void *arg, const char *name), void *arg) {
-    struct place *place = self;
-    return place->real->list(place->real->self, each, arg);
-}
-
-static void place_init(struct place *place) {
-    struct nn_error err = {0};
-    *place = (struct place){.path = "/tmp/gradd-journal-XXXXXX"};
-    assert_non_null(mkdtemp(place->path));
-    place->directory = srv_directory_open(place->path, 0, &err);
-    assert_non_null(place->directory);
-    place->real = srv_directory_io(place->directory);
-    place->io = (struct srv_io){
-        .self = place,
-        .open = place_open,
-        .create = place_create,
-        .close = place_close,
-        .size = place_size,
-        .read = place_read,
-        .write = place_write,
-        .reserve = place_reserve,
-        .sync = place_sync,
-        .sync_directory = place_sync_directory,
-        .remove = place_remove,
-        .list = place_list,
-    };
-}
-
-static void remove_file(void *arg, const char *name) {
-    const struct place *place = arg;
-    assert_int_equal(place->real->remove(place->real->self, name), 0);
-}
-
-static void place_fini(struct place *place) {
-    place->real->list(place->real->self, remove_file, place);
-    srv_directory_close(place->directory);
-    assert_int_equal(rmdir(place->path), 0);
-}
-
-static void path_of(const struct place *place, uint64_t first, char path[128]) {
-    snprintf(path, 128, "%s/journal-%020llu", place->path, (unsigned long long)first);
-}
 
 /* --- what is written, and what is read --------------------------------------------------------------------- */
 
@@ -137,6 +42,26 @@ static struct srv_journal *open_journal(struct place *place, const char *fingerp
     struct srv_journal *journal = srv_journal_new(&place->io, &options, &err);
     assert_non_null(journal);
     return journal;
+}
+
+/* The first process of a place. */
+static struct srv_journal *begin(struct place *place, const char *fingerprint) {
+    struct nn_error err = {0};
+    place_init(place);
+    struct srv_journal *journal = open_journal(place, fingerprint);
+    assert_int_equal(srv_journal_begin(journal, 0, false, &err), NN_OK);
+    return journal;
+}
+
+/* The next one, which has begun nothing yet. */
+static struct srv_journal *reopen(struct place *place, struct srv_journal *journal) {
+    srv_journal_free(journal);
+    return open_journal(place, "here");
+}
+
+static void end(struct place *place, struct srv_journal *journal) {
+    srv_journal_free(journal);
+    place_fini(place);
 }
 
 static int append(struct srv_journal *journal, struct told *told, struct nn_error *err) {
@@ -187,19 +112,19 @@ static int read_back(struct srv_journal *journal, uint64_t after, struct srv_jou
 
 /* A journal of RECORDS records in one process, as another finds it. */
 static struct srv_journal *written(struct place *place) {
-    struct nn_error err = {0};
-    place_init(place);
-    struct srv_journal *journal = open_journal(place, "here");
-    assert_int_equal(srv_journal_begin(journal, 0, false, &err), NN_OK);
+    struct srv_journal *journal = begin(place, "here");
     write_records(journal, RECORDS);
-    srv_journal_free(journal);
-    return open_journal(place, "here");
+    return reopen(place, journal);
 }
 
 static uint64_t used_bytes(uint64_t records) {
     uint64_t used = SRV_JOURNAL_HEADER;
     for (uint64_t seq = 1; seq <= records; seq++) used += srv_frame_room(record_size(seq));
     return used;
+}
+
+static void path_of(const struct place *place, uint64_t first, char path[128]) {
+    snprintf(path, 128, "%s/journal-%020llu", place->path, (unsigned long long)first);
 }
 
 /* --- tests ------------------------------------------------------------------------------------------------- */
@@ -219,12 +144,10 @@ static void what_was_committed_comes_back(void **state) {
     assert_int_equal(srv_journal_settle(journal, 0, &err), NN_OK);
     assert_int_equal(srv_journal_begin(journal, found.last, false, &err), NN_OK);
     write_records(journal, RECORDS);
-    srv_journal_free(journal);
-    journal = open_journal(&place, "here");
+    journal = reopen(&place, journal);
     assert_int_equal(read_back(journal, 3, &found, &err), NN_OK);
     assert_int_equal(found.last, 2 * RECORDS);
-    srv_journal_free(journal);
-    place_fini(&place);
+    end(&place, journal);
 }
 
 static int note_fingerprint(void *arg, const struct srv_record *record, struct nn_error *err) {
@@ -238,9 +161,7 @@ static void many_files_follow_one_another(void **state) {
     struct place place;
     struct nn_error err = {0};
     struct srv_journal_found found;
-    place_init(&place);
-    struct srv_journal *journal = open_journal(&place, "there");
-    assert_int_equal(srv_journal_begin(journal, 0, false, &err), NN_OK);
+    struct srv_journal *journal = begin(&place, "there");
     write_records(journal, 200);
     struct api_store_status status = {0};
     srv_journal_status(journal, &status);
@@ -248,9 +169,7 @@ static void many_files_follow_one_another(void **state) {
     assert_int_equal(status.records, 200);
     assert_int_equal(status.waiting, 0);
     srv_journal_forget(journal, 100);
-    srv_journal_free(journal);
-
-    journal = open_journal(&place, "here");
+    journal = reopen(&place, journal);
     assert_in_range(srv_journal_first(journal), 80, 101);
     assert_int_equal(read_back(journal, 100, &found, &err), NN_OK);
     assert_int_equal(found.last, 200);
@@ -260,8 +179,7 @@ static void many_files_follow_one_another(void **state) {
     /* What was forgotten is missing for who wants it. */
     assert_int_equal(read_back(journal, 10, &found, &err), NN_E_CORRUPT);
     assert_int_equal(found.given_up, 11);
-    srv_journal_free(journal);
-    place_fini(&place);
+    end(&place, journal);
 }
 
 static void a_large_record_has_a_file_of_its_size(void **state) {
@@ -269,9 +187,7 @@ static void a_large_record_has_a_file_of_its_size(void **state) {
     struct place place;
     struct nn_error err = {0};
     struct told told = {0};
-    place_init(&place);
-    struct srv_journal *journal = open_journal(&place, "here");
-    assert_int_equal(srv_journal_begin(journal, 0, false, &err), NN_OK);
+    struct srv_journal *journal = begin(&place, "here");
     const size_t size = (size_t)3 * SEGMENT + 1;
     unsigned char *bytes = calloc(size, 1);
     struct api_segment parts[600];
@@ -315,12 +231,10 @@ static void every_prefix_is_a_torn_end(void **state) {
 
             assert_int_equal(srv_journal_begin(journal, whole, false, &err), NN_OK);
             write_records(journal, 3);
-            srv_journal_free(journal);
-            journal = open_journal(&place, "here");
+            journal = reopen(&place, journal);
             assert_int_equal(read_back(journal, 0, &found, &err), NN_OK);
             assert_int_equal(found.last, whole + 3);
-            srv_journal_free(journal);
-            place_fini(&place);
+            end(&place, journal);
         }
 }
 
@@ -374,8 +288,7 @@ static void a_flipped_bit_is_named(void **state) {
         }
         flip(&place, 1, offset);
     }
-    srv_journal_free(journal);
-    place_fini(&place);
+    end(&place, journal);
 }
 
 /* A checkpoint may know of records that the journal has lost without a trace. */
@@ -389,16 +302,14 @@ static void what_is_known_to_have_been_durable_is_missed(void **state) {
     assert_int_equal(srv_journal_read(journal, 0, RECORDS + 1, check_record, &expected, &found, &err),
                      NN_E_CORRUPT);
     assert_int_equal(found.last, RECORDS);
-    srv_journal_free(journal);
-    place_fini(&place);
+    end(&place, journal);
 
     place_init(&place);
     err = (struct nn_error){0};
     journal = open_journal(&place, "here");
     assert_int_equal(srv_journal_read(journal, 4, 4, check_record, &expected, &found, &err), NN_OK);
     assert_int_equal(srv_journal_read(journal, 4, 5, check_record, &expected, &found, &err), NN_E_CORRUPT);
-    srv_journal_free(journal);
-    place_fini(&place);
+    end(&place, journal);
 }
 
 /* A record in which a client has put what looks like a frame. */
@@ -408,9 +319,7 @@ static void the_inside_of_a_record_is_no_frame(void **state) {
     struct nn_error err = {0};
     struct told told = {0};
     struct srv_journal_found found;
-    place_init(&place);
-    struct srv_journal *journal = open_journal(&place, "here");
-    assert_int_equal(srv_journal_begin(journal, 0, false, &err), NN_OK);
+    struct srv_journal *journal = begin(&place, "here");
     struct srv_frame frame = {.seq = 99, .durable = 98};
     srv_frame_seal(&frame, 0);
     uint64_t seq;
@@ -424,8 +333,7 @@ static void the_inside_of_a_record_is_no_frame(void **state) {
     assert_int_equal(read_back(journal, 0, &found, &err), NN_OK);
     assert_true(found.torn);
     assert_int_equal(found.last, 0);
-    srv_journal_free(journal);
-    place_fini(&place);
+    end(&place, journal);
 }
 
 /* A full disk refuses what needs room, and takes it again when there is some. */
@@ -435,9 +343,7 @@ static void a_full_disk_refuses_and_recovers(void **state) {
     struct nn_error err = {0};
     struct told told = {0};
     struct srv_journal_found found;
-    place_init(&place);
-    struct srv_journal *journal = open_journal(&place, "here");
-    assert_int_equal(srv_journal_begin(journal, 0, false, &err), NN_OK);
+    struct srv_journal *journal = begin(&place, "here");
     write_records(journal, 3);
     place.fail_reserve = ENOSPC;
     uint64_t n = 0;
@@ -451,12 +357,10 @@ static void a_full_disk_refuses_and_recovers(void **state) {
     assert_int_equal(srv_journal_last(journal), 3 + n);
     place.fail_reserve = 0;
     write_records(journal, 5);
-    srv_journal_free(journal);
-    journal = open_journal(&place, "here");
+    journal = reopen(&place, journal);
     assert_int_equal(read_back(journal, 0, &found, &err), NN_OK);
     assert_int_equal(found.last, 3 + n + 5);
-    srv_journal_free(journal);
-    place_fini(&place);
+    end(&place, journal);
 }
 
 static void note_failure(void *arg, const struct nn_error *err) {
@@ -496,13 +400,10 @@ static void a_failed_disk_ends_it(void **state) {
         srv_journal_status(journal, &status);
         assert_true(status.failed);
         assert_int_equal(told.yes, 0);
-        srv_journal_free(journal);
-
-        journal = open_journal(&place, "here");
+        journal = reopen(&place, journal);
         assert_int_equal(read_back(journal, 0, &found, &err), NN_OK);
         assert_int_equal(found.last, which ? 3 : 4); /* what was written may well be there */
-        srv_journal_free(journal);
-        place_fini(&place);
+        end(&place, journal);
     }
 }
 
@@ -538,9 +439,7 @@ static void threads_append_beside_one_another(void **state) {
     struct place place;
     struct nn_error err = {0};
     static struct burst burst;
-    place_init(&place);
-    burst = (struct burst){.journal = open_journal(&place, "here"), .mutex = PTHREAD_MUTEX_INITIALIZER};
-    assert_int_equal(srv_journal_begin(burst.journal, 0, false, &err), NN_OK);
+    burst = (struct burst){.journal = begin(&place, "here"), .mutex = PTHREAD_MUTEX_INITIALIZER};
     assert_int_equal(srv_journal_start(burst.journal, &err), NN_OK);
     pthread_t threads[4];
     for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&threads[i], NULL, append_some, &burst), 0);

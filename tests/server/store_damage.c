@@ -1,0 +1,410 @@
+/* Damaged files of a store, which are named, and made good where an older one can; and records that were written
+ * elsewhere. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "../../server/frame.h"
+#include "../support/process.h"
+
+/* The one of these with the highest number, or `back` files before that. */
+static void newest_file(const struct test_disk *disk, const char *prefix, int back, char name[128]) {
+    struct process_files files = process_files_of(disk);
+    char below[128] = "~";
+    for (; back >= 0; back--) {
+        *name = '\0';
+        for (size_t i = 0; i < files.n; i++)
+            if (strncmp(files.names[i], prefix, strlen(prefix)) == 0 && strcmp(files.names[i], name) > 0 &&
+                strcmp(files.names[i], below) < 0)
+                snprintf(name, 128, "%s", files.names[i]);
+        snprintf(below, sizeof below, "%s", name);
+    }
+    assert_true(*name);
+}
+
+static void spoil_at(struct test_disk *disk, const char *name, size_t at) {
+    size_t size;
+    unsigned char *bytes = test_disk_bytes(disk, name, &size);
+    assert_non_null(bytes);
+    bytes[at < size ? at : size / 2] ^= 0x40;
+}
+
+static void spoil(struct test_disk *disk, const char *name) { spoil_at(disk, name, SIZE_MAX); }
+
+static struct test_disk *copy(const struct test_disk *disk) {
+    char text[256];
+    return test_disk_image(disk, test_disk_operations(disk), 0, text);
+}
+
+/* One file of each kind that went bad costs nothing that was journalled, and is named. */
+static void a_damaged_file_is_named_and_made_good(void **state) {
+    (void)state;
+    static const char *const kinds[] = {"checkpoint-", "snapshot-m-", "snapshot-n-"};
+    struct process_numbers m, n;
+    struct test_disk *disk = process_life(&m, &n);
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        for (int missing = 0; missing < 2; missing++)
+            for (int back = 0; back < 2; back++) {
+                struct process process;
+                char name[128];
+                struct test_disk *bad = copy(disk);
+                newest_file(bad, kinds[i], back, name);
+                if (missing)
+                    test_disk_io(bad)->remove(test_disk_io(bad)->self, name);
+                else
+                    spoil(bad, name);
+                process_start(&process, bad);
+                process_is_as(&process, "m", &m);
+                /* A checkpoint that is not there leaves no trace; what is not needed is not looked at. */
+                bool seen = back == 0 ? !(missing && i == 0) : i == 0 && !missing;
+                if (seen) assert_non_null(strstr(process_said, name));
+                assert_int_equal(srv_store_damaged(process.store), seen);
+                assert_int_equal(process_version_of(&process, "n"), back == 0 && i != 1 ? 3 : 5);
+                process_checkpoint(&process);
+                process_stop(&process);
+                process_start(&process, bad);
+                process_is_as(&process, "m", &m);
+                assert_false(srv_store_damaged(process.store));
+                process_stop(&process);
+                test_disk_free(bad);
+            }
+    test_disk_free(disk);
+}
+
+/* Where one snapshot is kept of a model, the checkpoint before the newest has another. */
+static void the_only_snapshot_has_one_behind_it(void **state) {
+    (void)state;
+    static const char *const models[] = {"m", "n", "again"};
+    struct process_numbers numbers[3];
+    struct process process;
+    struct nn_error err;
+    struct srv_store_options options = process_usual;
+    options.snapshots = 1;
+    struct test_disk *disk = test_disk_new();
+    if (process_start_as(&process, disk, &options, false, &err)) fail_msg("%s", err.text);
+    process_create(&process, "m", "journal");
+    process_create(&process, "n", "snapshot");
+    process_create(&process, "again", "journal");
+    process_steps(&process, "n", 2);
+    process_steps(&process, "again", 2);
+    process_checkpoint(&process);
+    process_look(&process, "n", &numbers[1]);
+    test_do(&process.service, 200, "DELETE /models/again", NULL);
+    process_create(&process, "again", "journal"); /* another one, under that name */
+    for (int i = 0; i < 3; i++) process_steps(&process, models[i], 3);
+    process_checkpoint(&process);
+    process_steps(&process, "m", 3);
+    process_steps(&process, "again", 3);
+    process_look(&process, "m", &numbers[0]);
+    process_look(&process, "again", &numbers[2]);
+    process_stop(&process);
+
+    for (int i = 0; i < 3; i++) {
+        char prefix[32], name[128];
+        struct test_disk *bad = copy(disk);
+        snprintf(prefix, sizeof prefix, "snapshot-%s-", models[i]);
+        newest_file(bad, prefix, 0, name);
+        spoil(bad, name);
+        if (process_start_as(&process, bad, &options, false, &err)) fail_msg("%s", err.text);
+        assert_non_null(strstr(process_said, name));
+        assert_true(srv_store_damaged(process.store));
+        process_is_as(&process, models[i], &numbers[i]);
+        process_is_as(&process, "m", &numbers[0]);
+        process_stop(&process);
+        test_disk_free(bad);
+    }
+    test_disk_free(disk);
+}
+
+static void refuse(struct test_disk *disk, const char *names) {
+    struct process process;
+    struct nn_error err;
+    size_t before = test_disk_operations(disk);
+    assert_int_equal(process_start_as(&process, disk, &process_usual, false, &err), NN_E_CORRUPT);
+    assert_non_null(strstr(err.text, names));
+    process_stop(&process);
+    assert_int_equal(test_disk_operations(disk), before); /* nothing was changed */
+}
+
+static void accept(struct process *process, struct test_disk *disk) {
+    struct nn_error err;
+    struct srv_store_options options = process_usual;
+    options.accept_loss = true;
+    if (process_start_as(process, disk, &options, false, &err)) fail_msg("%s", err.text);
+    assert_true(srv_store_damaged(process->store));
+}
+
+static void a_model_without_a_good_snapshot_is_refused(void **state) {
+    (void)state;
+    struct process_numbers m, n;
+    struct test_disk *disk = process_life(&m, &n);
+    struct process process;
+    char name[128];
+    for (int back = 0; back < 2; back++) {
+        newest_file(disk, "snapshot-n-", back, name);
+        spoil(disk, name);
+    }
+    newest_file(disk, "snapshot-n-", 0, name);
+    refuse(disk, name);
+    accept(&process, disk);
+    test_do(&process.service, 404, "GET /models/n", NULL);
+    process_is_as(&process, "m", &m);
+    process_stop(&process);
+    process_start(&process, disk); /* it is over */
+    process_is_as(&process, "m", &m);
+    assert_false(srv_store_damaged(process.store));
+    process_end(&process, disk);
+}
+
+/* A model that is new has all of its life in the journal still. */
+static void a_new_model_comes_from_the_journal(void **state) {
+    (void)state;
+    struct process_numbers m, n, young;
+    struct test_disk *disk = process_life(&m, &n);
+    struct process process;
+    char name[128];
+    process_start(&process, disk);
+    process_wait_for_checkpoints(&process, 1); /* which follows a crash by itself */
+    process_create(&process, "young", "journal");
+    process_steps(&process, "young", 3);
+    process_checkpoint(&process);
+    process_steps(&process, "young", 3);
+    process_look(&process, "young", &young);
+    process_stop(&process);
+    newest_file(disk, "snapshot-young-", 0, name);
+    spoil(disk, name);
+    process_start(&process, disk);
+    process_is_as(&process, "young", &young);
+    process_is_as(&process, "m", &m);
+    assert_non_null(strstr(process_said, name));
+    process_end(&process, disk);
+}
+
+/* A disk that does not open one file now. */
+static char shut[128];
+
+static int open_others(void *self, const char *name) {
+    struct test_disk *disk = self;
+    return strcmp(name, shut) == 0 ? -EACCES : test_disk_io(disk)->open(self, name);
+}
+
+/* What cannot be read now may be good: to go on from an older one would throw it away. */
+static void a_file_that_may_not_be_read_is_not_damaged(void **state) {
+    (void)state;
+    static const char *const kinds[] = {"checkpoint-", "snapshot-n-", "keys-", "journal-"};
+    struct process_numbers m, n;
+    struct test_disk *disk = process_life(&m, &n);
+    struct process process;
+    struct nn_error err;
+    struct srv_io io = *test_disk_io(disk);
+    io.open = open_others;
+    process_start(&process, disk);
+    json_decref(test_ask(&process.service, 200, "POST /backward",
+                         &(struct test_request){.idempotency_key = "k"},
+                         "{'model': 'n', 'apply': true, 'inputs': {'x': [[1, 2, 3]]}, 'targets': "
+                         "{'y': [[0, 1]]}}"));
+    process_finish(&process);
+    size_t before = test_disk_operations(disk);
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        struct srv_store_options options = process_usual;
+        options.accept_loss = true; /* it is none */
+        newest_file(disk, kinds[i], 0, shut);
+        process.store = srv_store_new(&io, &options, &(struct nn_error){0});
+        if (process.store) {
+            srv_store_free(process.store);
+            assert_int_equal(process_start_on(&process, &io, &options, false, &err), NN_E_STORE);
+            assert_non_null(strstr(err.text, shut));
+            process_stop(&process);
+        }
+        assert_int_equal(test_disk_operations(disk), before);
+    }
+    process_start(&process, disk);
+    assert_int_equal(process_version_of(&process, "n"), 6);
+    assert_non_null(strstr(process_said, "the stop was clean"));
+    process_stop(&process);
+    test_disk_free(disk);
+}
+
+static void without_a_checkpoint_nothing_is_thrown_away(void **state) {
+    (void)state;
+    struct process_numbers m, n;
+    struct test_disk *disk = process_life(&m, &n);
+    struct process process;
+    struct nn_error err;
+    struct srv_store_options options = process_usual;
+    char name[128];
+    options.accept_loss = true;
+    for (int back = 0; back < 2; back++) {
+        newest_file(disk, "checkpoint-", back, name);
+        spoil(disk, name);
+    }
+    refuse(disk, "checkpoint-");
+    size_t before = test_disk_operations(disk);
+    assert_int_equal(process_start_as(&process, disk, &options, false, &err), NN_E_CORRUPT);
+    assert_int_equal(test_disk_operations(disk), before);
+    process_end(&process, disk);
+}
+
+/* The byte at which record `seq` begins in the file that has it. */
+static size_t find_record(const struct test_disk *disk, uint64_t seq, char name[128]) {
+    struct process_files files = process_files_of(disk);
+    for (size_t i = 0; i < files.n; i++) {
+        size_t size;
+        if (strncmp(files.names[i], "journal-", 8) != 0) continue;
+        const unsigned char *bytes =
+            test_disk_bytes((struct test_disk *)(uintptr_t)disk, files.names[i], &size);
+        struct srv_journal_header header;
+        memcpy(&header, bytes, sizeof header);
+        for (size_t at = SRV_JOURNAL_HEADER; at + sizeof(struct srv_frame) <= size;) {
+            struct srv_frame frame;
+            memcpy(&frame, bytes + at, sizeof frame);
+            if (!srv_frame_good(&frame, header.salt)) break;
+            if (frame.seq == seq) {
+                snprintf(name, 128, "%s", files.names[i]);
+                return at;
+            }
+            at += srv_frame_room(frame.size);
+        }
+    }
+    fail_msg("no record %d", (int)seq);
+    return 0;
+}
+
+static void a_damaged_record_is_refused(void **state) {
+    (void)state;
+    struct process_numbers m, n;
+    struct process process;
+    struct test_disk *disk = process_life(&m, &n);
+    struct nn_error err;
+    if (process_start_as(&process, disk, &process_usual, true, &err)) fail_msg("%s", err.text);
+    uint64_t last = srv_store_api(process.store)->last(srv_store_api(process.store)->self);
+    json_int_t version = process_version_of(&process, "m");
+    process_stop(&process);
+    char name[128], where[192];
+    size_t at = find_record(disk, last - 2, name);
+    spoil_at(disk, name, at + sizeof(struct srv_frame) + 5);
+    snprintf(where, sizeof where, "%s is damaged at byte %zu: record %d", name, at, (int)last - 2);
+    refuse(disk, where);
+    accept(&process, disk);
+    assert_int_equal(process_version_of(&process, "m"), version - 3);
+    process_steps(&process, "m", 1);
+    process_survives(&process, disk);
+    process_end(&process, disk);
+}
+
+/* As if all of it had been written elsewhere. */
+static void move_to_another_machine(struct test_disk *disk) {
+    struct process_files files = process_files_of(disk);
+    for (size_t i = 0; i < files.n; i++) {
+        size_t size;
+        unsigned char *bytes = test_disk_bytes(disk, files.names[i], &size);
+        struct srv_journal_header header;
+        if (strncmp(files.names[i], "journal-", 8) != 0) continue;
+        memcpy(&header, bytes, sizeof header);
+        srv_journal_header_init(&header, header.first, header.salt, "another machine");
+        memcpy(bytes, &header, sizeof header);
+    }
+}
+
+/* Records of another build are replayed by who says so alone. */
+static void other_numbers_are_not_replayed_unasked(void **state) {
+    (void)state;
+    struct process_numbers m, n;
+    struct process process;
+    struct nn_error err;
+    struct test_disk *disk = process_life(&m, &n), *other = copy(disk);
+    move_to_another_machine(disk);
+    move_to_another_machine(other);
+    refuse(disk, "written by another build");
+    struct srv_store_options options = process_usual;
+    options.other_numbers = true;
+    if (process_start_as(&process, disk, &options, false, &err)) fail_msg("%s", err.text);
+    process_is_as(&process, "m", &m);
+    process_end(&process, disk);
+
+    accept(&process, other);
+    assert_int_equal(process_version_of(&process, "m"), 7);
+    process_stop(&process);
+    process_start(&process, other); /* it is over */
+    assert_int_equal(process_version_of(&process, "m"), 7);
+    assert_false(srv_store_damaged(process.store));
+    process_steps(&process, "m", 1);
+    process_look(&process, "m", &m);
+    process_stop(&process);
+    process_start(&process, other);
+    process_is_as(&process, "m", &m);
+    process_stop(&process);
+    test_disk_free(other);
+}
+
+/* What the snapshots have is not carried out again, and so may have been written anywhere. */
+static void other_numbers_that_snapshots_have_are_no_matter(void **state) {
+    (void)state;
+    struct process process;
+    struct srv_io io;
+    struct process_numbers m;
+    struct test_disk *disk = test_disk_new();
+    process_start_amid_changes(&process, disk, &io);
+    process_create(&process, "a", "snapshot");
+    process_create(&process, "m", "journal");
+    process_create(&process, "gone", "journal");
+    process_checkpoint_amid_changes(&process);
+    process_look(&process, "m", &m);
+    process_stop(&process);
+    struct test_disk *later = copy(disk);
+    move_to_another_machine(disk);
+    process_start(&process, disk);
+    assert_non_null(strstr(process_said, "records behind it: 3"));
+    assert_false(srv_store_damaged(process.store));
+    process_is_as(&process, "m", &m);
+    process_steps(&process, "m", 1);
+    process_survives(&process, disk);
+    process_end(&process, disk);
+
+    /* The first change that they lack is one too many, whichever model's it is. */
+    process_start(&process, later);
+    process_wait_for_checkpoints(&process, 1); /* which follows a crash by itself */
+    test_do(&process.service, 200, "DELETE /models/a", NULL);
+    process_stop(&process);
+    move_to_another_machine(later);
+    refuse(later, "written by another build");
+    test_disk_free(later);
+}
+
+static void verify_changes_nothing(void **state) {
+    (void)state;
+    struct process_numbers m, n;
+    struct process process;
+    struct nn_error err;
+    struct test_disk *disk = process_life(&m, &n);
+    size_t before = test_disk_operations(disk);
+    if (process_start_as(&process, disk, &process_usual, true, &err)) fail_msg("%s", err.text);
+    process_is_as(&process, "m", &m);
+    assert_false(srv_store_damaged(process.store));
+    process_stop(&process);
+    assert_int_equal(test_disk_operations(disk), before);
+    test_disk_free(disk);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_damaged_file_is_named_and_made_good),
+        cmocka_unit_test(the_only_snapshot_has_one_behind_it),
+        cmocka_unit_test(a_model_without_a_good_snapshot_is_refused),
+        cmocka_unit_test(a_new_model_comes_from_the_journal),
+        cmocka_unit_test(a_file_that_may_not_be_read_is_not_damaged),
+        cmocka_unit_test(without_a_checkpoint_nothing_is_thrown_away),
+        cmocka_unit_test(a_damaged_record_is_refused),
+        cmocka_unit_test(other_numbers_are_not_replayed_unasked),
+        cmocka_unit_test(other_numbers_that_snapshots_have_are_no_matter),
+        cmocka_unit_test(verify_changes_nothing),
+    };
+    return cmocka_run_group_tests_name("store_damage", tests, NULL, NULL);
+}
