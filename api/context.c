@@ -225,6 +225,8 @@ static json_t *describe(struct api *api, const struct api_context *context) {
                      (json_int_t)(left > 0 ? left : 0));
 }
 
+#define LISTED 2304 /* bytes that a context takes in the list, at most */
+
 struct listing {
     struct api *api;
     json_t *list;
@@ -244,6 +246,10 @@ int api_contexts_list(struct api_request *request, json_t *list) {
     struct api *api = request->api;
     struct listing listing = {api, list, request->token, false};
     api_contexts_expire(api);
+    pthread_mutex_lock(&api->lock);
+    size_t n = (size_t)api->n_contexts;
+    pthread_mutex_unlock(&api->lock); /* to find room may take it */
+    if (api_count(request, n * LISTED)) return (int)request->err.code;
     pthread_mutex_lock(&api->lock);
     twalk_r(api->contexts, list_one, &listing);
     pthread_mutex_unlock(&api->lock);

@@ -149,6 +149,8 @@ bool api_model_was_read(struct api *api, const char *birth, uint64_t changes) {
     return search.found;
 }
 
+#define LISTED 1024 /* bytes that a model takes in the list, at most */
+
 struct listing {
     json_t *list;
     const struct api_token *token;
@@ -168,6 +170,10 @@ static void list_one(const void *node, VISIT visit, void *closure) {
 int api_models_list(struct api_request *request, json_t *list) {
     struct api *api = request->api;
     struct listing listing = {list, request->token, false};
+    pthread_mutex_lock(&api->lock);
+    size_t n = (size_t)api->n_models;
+    pthread_mutex_unlock(&api->lock); /* to find room may take it */
+    if (api_count(request, n * LISTED)) return (int)request->err.code;
     pthread_mutex_lock(&api->lock);
     twalk_r(api->models, list_one, &listing);
     pthread_mutex_unlock(&api->lock);
