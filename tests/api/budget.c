@@ -105,8 +105,8 @@ static void write_header(FILE *f, void (*write)(FILE *f)) {
     write(inner);
     fclose(inner);
     uint64_t size = header.size;
-    fwrite(&size, sizeof size, 1, f);
-    fwrite(header.bytes, header.size, 1, f);
+    assert_int_equal(fwrite(&size, sizeof size, 1, f), 1);
+    assert_int_equal(fwrite(header.bytes, header.size, 1, f), 1);
     free(header.bytes);
 }
 
