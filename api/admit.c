@@ -162,9 +162,18 @@ bool api_request_room(struct api_request *request, size_t size) {
     size_t limit = body_limit(request);
     if (size > limit)
         nn_fail(&request->err, NN_E_TOO_LARGE, "a body has at most %zu bytes here", limit);
-    else if (size > request->reserved)
-        api_reserve(request, size - request->reserved);
+    else if (size > request->reserved - request->papers)
+        api_reserve(request, size - (request->reserved - request->papers));
     return request->err.code == NN_OK;
+}
+
+size_t api_request_buffer(struct api_request *request, size_t size, size_t wish) {
+    if (!api_request_room(request, size)) return 0;
+    if (wish > body_limit(request)) wish = body_limit(request);
+    if (wish <= size) return size;
+    if (api_request_room(request, wish)) return wish;
+    request->err = (struct nn_error){0}; /* it does not need so much */
+    return size;
 }
 
 static int check_length(struct api_request *request, const struct api_head *head) {
@@ -210,7 +219,10 @@ struct api_admission api_admit(struct api *api, const struct api_head *head) {
     request->api = api;
     request->admitted_ns = api_now_ns(api);
     request->arena = nn_arena_new();
-    if (!request->arena) nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    if (request->arena)
+        api_request_bound(request);
+    else
+        nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     if (request->err.code || admit(request, head)) {
         admission.refusal = api_problem(request);
         api_count_answer(request, admission.refusal);

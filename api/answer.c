@@ -144,6 +144,11 @@ fail:
     return NULL;
 }
 
+/* What stands around the tensors in JSON, at most: members, and the maps' names. */
+static size_t frame_bytes(const struct api_answer *answer) {
+    return api_json_text_bound(answer->members) + 64 * ((size_t)answer->n_maps + 1);
+}
+
 /* --- JSON ------------------------------------------------------------------------------------------ */
 
 /* Numbers as their wire type would hold them: converted to it and, where JSON has no numbers of that
@@ -195,11 +200,9 @@ static void add_map(struct api_text *text, const struct api_answer *answer, cons
     api_text_puts(text, "}");
 }
 
-#define FRAME 4096 /* room for what stands around the tensors: most often enough */
-
 static struct api_response *encode_json(struct api_request *request) {
     const struct api_answer *answer = &request->answer;
-    struct api_text text = {.room = answer->text + FRAME};
+    struct api_text text = {.room = answer->text + frame_bytes(answer)};
     const char *name;
     json_t *value;
     text.data = malloc(text.room); /* at once: growing would copy it over and over */
@@ -257,8 +260,16 @@ struct api_response *api_encode(struct api_request *request) {
     return response;
 }
 
+/* What its encoding takes beside the tensors, whose part api_add_tensor has counted. In safetensors, members become
+ * texts of their own first. */
+static int count_frame(struct api_request *request) {
+    const struct api_answer *answer = &request->answer;
+    if (answer->page || answer->status == 304) return NN_OK;
+    return api_count(request, frame_bytes(answer) * (request->out == API_JSON ? 1 : 4));
+}
+
 int api_answer_ready(struct api_request *request) {
-    if (api_effect_note(request)) return (int)request->err.code;
+    if (api_effect_note(request) || count_frame(request)) return (int)request->err.code;
     if ((request->ready = api_encode(request))) return NN_OK;
     return nn_fail(&request->err, NN_E_NOMEM, "no memory for the answer");
 }
@@ -302,6 +313,13 @@ static size_t text_bytes(const char *name, const struct nn_shape *shape, enum ap
     return 2 + api_text_quote_bound(name) + api_text_array_bound(printed, shape);
 }
 
+/* Its part of a header, which doubles while it grows, and of the lists of what is sent. Names of tensors need no
+ * escapes. */
+static size_t header_bytes(const char *map, const char *name) {
+    return 2 * (strlen(map) + strlen(name) + 256) + sizeof(struct api_tensor_out) +
+           sizeof(struct api_segment) + sizeof(void *);
+}
+
 int api_add_tensor(struct api_request *request, const char *map, const char *name,
                    const struct nn_shape *shape, enum nn_dtype from, const void *data, enum api_dtype as) {
     struct api_answer *answer = &request->answer;
@@ -313,6 +331,8 @@ int api_add_tensor(struct api_request *request, const char *map, const char *nam
         answer->results = moved;
         answer->room = larger;
     }
+    if (request->out == API_SAFETENSORS && api_count(request, header_bytes(map, name)))
+        return (int)request->err.code;
     size_t text = request->out == API_JSON ? text_bytes(name, shape, as) : 0;
     size_t copied = copied_bytes(request->out, nn_shape_elements(shape), from, as);
     if (api_reserve(request, text + copied)) return (int)request->err.code;

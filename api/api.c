@@ -170,7 +170,7 @@ struct api_request *api_request_quiet(struct api *api, api_reply_fn *reply, void
     request->reply = reply ? reply : reply_nobody;
     request->reply_context = context;
     request->arena = nn_arena_new();
-    if (request->arena) return request;
+    if (request->arena) return api_request_bound(request), request;
     free(request);
     return NULL;
 }

@@ -142,6 +142,9 @@ struct api_admission api_admit(struct api *api, const struct api_head *head);
 /* Whether a body may come to `size` bytes: within the limit, and, beyond what its head told, within the
  * memory budget, of which it takes them. If not, api_refuse_take says why. */
 bool api_request_room(struct api_request *request, size_t size);
+/* The same for a buffer that grows: how many bytes it may have, at least `size`, and `wish` where that is possible.
+ * 0: not even `size`. */
+size_t api_request_buffer(struct api_request *request, size_t size, size_t wish);
 /* The answer to a body that found no room; consumes the request. NULL: no memory. */
 struct api_response *api_refuse_take(struct api_request *request);
 /* For a request whose peer left before its body was whole. */

@@ -28,7 +28,8 @@ static struct nn_plan *plan_room(struct api_request *request, struct nn_run_opti
     const struct nn_graph *graph = api_pass_graph(request);
     int64_t alone = round_up(options->rows, options->tile);
     int64_t room = round_up(limits->batch_max, options->tile);
-    size_t free_bytes = limits->memory - api_memory_in_use(request->api);
+    size_t held = api_memory_in_use(request->api),
+           free_bytes = held < limits->memory ? limits->memory - held : 0;
     struct nn_error ignored = {0};
     if (company && room > alone) {
         options->rows = room;
@@ -51,7 +52,7 @@ struct api_batch *api_batch_new(struct api_request *request, const struct nn_run
         return NULL;
     }
     size_t members = (size_t)options.rows * sizeof(struct api_request *);
-    size_t bytes = nn_plan_bytes(plan) + members;
+    size_t bytes = nn_plan_bytes(plan) + members + api_pass_plan_bytes(api_pass_graph(request));
     struct api_batch *batch = NULL;
     if (api_reserve(request, bytes) == NN_OK && !(batch = calloc(1, sizeof *batch + members)))
         nn_fail(&request->err, NN_E_NOMEM, "memory is out");

@@ -133,9 +133,10 @@ static const char *names_of(struct api_request *request) {
 
 static json_t *describe_gradient(struct api_request *request, bool accumulate, uint64_t version) {
     json_t *head = describe(request, request->model, "gradient", version);
+    const char *only = names_of(request);
     json_t *how = json_pack("{s:b, s:I, s:f, s:s*}", "accumulate", accumulate, "seen",
-                            (json_int_t)request->seen, "scale", request->scale, "only", names_of(request));
-    int failed = json_object_update(head, how);
+                            (json_int_t)request->seen, "scale", request->scale, "only", only);
+    int failed = json_object_update(head, how) || (request->only && !only);
     if (!isnan(request->lr)) failed |= json_object_set_new(head, "lr", json_real(request->lr));
     json_decref(how);
     if (!failed) return head;

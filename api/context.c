@@ -226,13 +226,16 @@ static json_t *describe(struct api *api, const void *item) {
                      (json_int_t)(left > 0 ? left : 0));
 }
 
+#define LISTED 2304 /* bytes that a context takes in the list, at most */
+
 static const struct api_model *model_of(const void *item) {
     return ((const struct api_context *)item)->model;
 }
 
 int api_contexts_list(struct api_request *request, json_t *list) {
     api_contexts_expire(request->api);
-    return api_registry_list(request, &request->api->contexts, model_of, describe, list);
+    const struct api_registry contexts = {&request->api->contexts, &request->api->n_contexts, LISTED};
+    return api_registry_list(request, &contexts, model_of, describe, list);
 }
 
 json_t *api_context_describe(struct api_request *request, const char *id) {

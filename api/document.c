@@ -49,7 +49,8 @@ static int no_memory(struct nn_error *err) { return nn_fail(err, NN_E_NOMEM, "me
 
 /* --- the tensors of a document ------------------------------------------------------------------ */
 
-/* While JSON is read. The list is of the tensors that are arrays: measured where they stand, and never values of jansson's. */
+/* While JSON is read. The list is of tensors that never become values of jansson's: arrays, which are measured where they
+ * stand, and base64, decoded, without a shape; `json_size` is its bytes, or SIZE_MAX where it is not base64. */
 struct arrays {
     struct api_document list; /* in the order of the text */
     size_t room, taken;
@@ -125,8 +126,21 @@ static bool lift_array(void *self, const char *map, const char *name, const char
     return *span;
 }
 
-/* A tensor as {"dtype", "shape", "base64"}. */
-static int read_base64(struct api_tensor *tensor, json_t *object, const struct arrays *arrays) {
+/* Decodes in place: what is written is shorter than what was read. */
+static bool lift_base64(void *self, const char *map, const char *name, char *text) {
+    struct arrays *arrays = self;
+    const struct member *member = find_member(map, strlen(map));
+    if (!member || member->type != API_TENSORS || strcmp(name, "base64") != 0) return false;
+    struct api_tensor *tensor = add_tensor(&arrays->list, &arrays->room, arrays);
+    if (!tensor) return false;
+    size_t size = strlen(text);
+    *tensor = (struct api_tensor){.data = text};
+    tensor->json_size = (size_t)api_base64_decode(text, size, text, size);
+    return true;
+}
+
+/* A tensor as {"dtype", "shape", "base64"}, the last of which was lifted. */
+static int read_base64(struct api_tensor *tensor, json_t *object, struct arrays *arrays) {
     struct nn_error *err = arrays->err;
     json_t *shape = json_object_get(object, "shape"), *dim;
     const char *dtype = json_string_value(json_object_get(object, "dtype"));
@@ -150,14 +164,11 @@ static int read_base64(struct api_tensor *tensor, json_t *object, const struct a
             return nn_fail(err, NN_E_SIZE, "a tensor has at most %lld elements", (long long)NN_MAX_ELEMENTS);
     }
     bytes = (size_t)elements * api_dtype_size(tensor->dtype);
-    bool fits = bytes <= json_string_length(text); /* before room is taken for what the shape claims */
-    void *data = fits ? nn_arena_alloc(arrays->arena, bytes + 1, 1) : NULL;
-    if (fits && !data) return no_memory(err);
-    if (!fits ||
-        api_base64_decode(json_string_value(text), json_string_length(text), data, bytes) != (int64_t)bytes)
+    const struct api_tensor *lifted = &arrays->list.tensors[arrays->taken++];
+    if (lifted->json_size != bytes)
         return nn_fail(err, NN_E_VALUE, "\"base64\" is not the %zu bytes that dtype and shape tell of",
                        bytes);
-    tensor->data = data;
+    tensor->data = lifted->data;
     return NN_OK;
 }
 
@@ -188,13 +199,14 @@ static int take_map(struct api_document *document, size_t *room, const char *mem
 
 static int read_json(struct api_document *document, enum api_body kind, const char *text, size_t size,
                      struct arrays *arrays) {
-    const struct api_json_lifter lifter = {lift_array, arrays};
+    const struct api_json_lifter lifter = {lift_array, lift_base64, arrays};
     const char *name;
     size_t room = 0;
     json_t *value;
     void *position;
+    int64_t values = 0;
     document->members = api_json_read_lifting(text, size, kind == API_SPECIFICATION ? NULL : &lifter,
-                                              arrays->limits, arrays->arena, arrays->err);
+                                              arrays->limits, &values, arrays->arena, arrays->err);
     if (!document->members) return (int)arrays->err->code;
     if (!json_is_object(document->members))
         return nn_fail(arrays->err, NN_E_MALFORMED, "the document must be an object");
@@ -211,11 +223,11 @@ static int read_json(struct api_document *document, enum api_body kind, const ch
 /* --- safetensors ---------------------------------------------------------------------------------- */
 
 static json_t *read_metadata_text(const struct member *member, const char *text,
-                                  const struct api_limits *limits, struct nn_arena *arena,
+                                  const struct api_limits *limits, int64_t *values, struct nn_arena *arena,
                                   struct nn_error *err) {
     bool bare =
         member && (member->type == API_BARE_STRING || (member->type == API_NAME_OR_OBJECT && text[0] != '{'));
-    if (!bare) return api_json_read_lifting(text, strlen(text), NULL, limits, arena, err);
+    if (!bare) return api_json_read_lifting(text, strlen(text), NULL, limits, values, arena, err);
     json_t *value = json_string(text);
     if (!value) no_memory(err);
     return value;
@@ -226,13 +238,16 @@ static int read_metadata(struct api_document *document, enum api_body kind, cons
                          struct nn_error *err) {
     const char *name;
     json_t *text;
+    int64_t values = 0;
     json_object_foreach((json_t *)metadata, name, text) {
         const struct member *member = find_member(name, strlen(name));
         if (kind == API_DOCUMENT && member && member->type == API_TENSORS) {
             nn_fail(err, NN_E_VALUE, "\"%s\" is a map of tensors, which are named %s/...", name, name);
             return point(pointer, name, NULL), (int)err->code;
         }
-        json_t *value = read_metadata_text(member, json_string_value(text), limits, arena, err);
+        if (!nn_arena_count(arena, api_json_member_bytes(name, json_string_value(text))))
+            return no_memory(err);
+        json_t *value = read_metadata_text(member, json_string_value(text), limits, &values, arena, err);
         if (!value) return point(pointer, name, NULL), (int)err->code;
         if (json_object_set_new(document->members, name, value)) return no_memory(err);
     }

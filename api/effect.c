@@ -14,6 +14,7 @@
 #include "service.h"
 
 #define MAX_KEY 128
+#define A_NODE  64 /* bytes of the table's own for a key */
 
 struct api_effect {
     atomic_int refs;
@@ -97,13 +98,13 @@ static struct api_effect *effect_new(struct api_request *request) {
     const char *parts[] = {request->route->method, request->route->path, request->name, query};
     const char *token = api_token_name(request->token);
     size_t key_size = strlen(request->idempotency_key) + 1 + strlen(token) + 1;
-    size_t size = sizeof(struct api_effect) + key_size;
-    if (api_reserve(request, size)) return NULL;
+    size_t size = sizeof(struct api_effect) + key_size, reserved = size + A_NODE;
+    if (api_reserve(request, reserved)) return NULL;
     struct api_effect *effect = calloc(1, size);
     if (!effect) return nn_fail(&request->err, NN_E_NOMEM, "memory is out"), NULL;
     atomic_init(&effect->refs, 1);
-    api_reserve_move(request, size);
-    effect->reserved = size;
+    api_reserve_move(request, reserved);
+    effect->reserved = reserved;
     snprintf(effect->key, key_size, "%s\n%s", request->idempotency_key, token);
     effect->body = XXH3_128bits(request->body, request->size);
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) /* with its end, which keeps parts apart */
@@ -111,20 +112,23 @@ static struct api_effect *effect_new(struct api_request *request) {
     return effect;
 }
 
-/* What a repetition is answered with. */
+/* A key's first request that is done. */
 struct repetition {
-    const char *members; /* a copy; NULL: there is none */
+    struct api_effect *first; /* held; NULL: there is none */
     bool late;
     int64_t durable_version;
 };
 
 /* The answer of the first request, but for its tensors. */
 static int replay(struct api_request *request, const struct repetition *repetition) {
-    const char *members = repetition->members;
-    json_t *json = api_json_read(members, strlen(members), request->arena, &request->err);
+    const struct api_effect *first = repetition->first;
+    json_t *json = api_json_read(first->members, strlen(first->members), request->arena, &request->err);
     if (!json) return (int)request->err.code;
     json_decref(request->answer.members);
     request->answer.members = json;
+    request->answer.status = first->status;
+    if (first->location)
+        snprintf(request->answer.location, sizeof request->answer.location, "%s", first->location);
     int64_t durable = repetition->durable_version;
     if (repetition->late &&
         api_add(request, "durable_version", durable < 0 ? json_null() : json_integer(durable)))
@@ -133,7 +137,7 @@ static int replay(struct api_request *request, const struct repetition *repetiti
 }
 
 /* What the table says of a key that another request had first. With the lock held. */
-static int found(struct api_request *request, const struct api_effect *first, const struct api_effect *effect,
+static int found(struct api_request *request, struct api_effect *first, const struct api_effect *effect,
                  struct repetition *repetition) {
     if (!XXH128_isEqual(first->body, effect->body) || first->head != effect->head)
         return nn_fail(&request->err, NN_E_KEY_REUSED, "\"%s\" came with another request before",
@@ -141,12 +145,8 @@ static int found(struct api_request *request, const struct api_effect *first, co
     if (!first->done)
         return nn_fail(&request->err, NN_E_IN_FLIGHT, "the first request with \"%s\" is not answered yet",
                        request->idempotency_key);
-    *repetition = (struct repetition){nn_arena_strdup(request->arena, first->members), first->late,
-                                      first->durable_version};
-    if (!repetition->members) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
-    request->answer.status = first->status;
-    if (first->location)
-        snprintf(request->answer.location, sizeof request->answer.location, "%s", first->location);
+    *repetition = (struct repetition){first, first->late, first->durable_version};
+    atomic_fetch_add(&first->refs, 1);
     return NN_OK;
 }
 
@@ -176,22 +176,27 @@ int api_effect_begin(struct api_request *request, bool *replayed) {
     pthread_mutex_unlock(&api->lock);
     if (request->effect) return NN_OK;
     effect_unref(api, effect);
-    *replayed = repetition.members != NULL;
-    return *replayed ? replay(request, &repetition) : (int)request->err.code;
+    *replayed = repetition.first != NULL;
+    if (repetition.first) replay(request, &repetition);
+    effect_unref(api, repetition.first);
+    return (int)request->err.code;
 }
 
 int api_effect_note(struct api_request *request) {
     struct api_effect *effect = request->effect;
     if (!effect || effect->members) return NN_OK;
     const struct api_answer *answer = &request->answer;
+    size_t bound = 2 * api_json_text_bound(answer->members) + sizeof answer->location;
+    if (api_reserve(request, bound)) return (int)request->err.code;
     effect->members = answer->members ? api_json_text(answer->members) : strdup("{}");
     if (answer->location[0]) effect->location = strdup(answer->location);
     if (!effect->members || (answer->location[0] && !effect->location))
         return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     effect->status = answer->status;
     size_t bytes = strlen(effect->members) + 1;
-    if (api_reserve(request, bytes)) return (int)request->err.code;
-    api_reserve_move(request, bytes);
+    if (effect->location) bytes += strlen(effect->location) + 1;
+    api_reserve_move(request, bound);
+    api_release(request->api, bound - bytes);
     effect->reserved += bytes;
     return NN_OK;
 }
@@ -333,7 +338,8 @@ static int remember(struct api *api, const json_t *json, uint64_t seq, int64_t e
     snprintf(effect->birth, sizeof effect->birth, "%s", api_record_text(json, "birth"));
     effect->committed = effect->done = true;
     effect->expires_ms = expires_ms;
-    effect->reserved = size + strlen(api_record_text(json, "members")) + 1;
+    effect->reserved = size + A_NODE + strlen(api_record_text(json, "members")) + 1;
+    if (location) effect->reserved += strlen(location) + 1;
     atomic_fetch_add(&api->memory, effect->reserved);
     bool whole = effect->members && (effect->location || !location), added = false;
     pthread_mutex_lock(&api->lock);

@@ -16,7 +16,7 @@ struct reader {
     struct nn_error *err;
 };
 
-static json_t *read_value(struct reader *r);
+static json_t *read_value(struct reader *r, const char *name);
 
 static json_t *no_memory(struct reader *r) {
     nn_fail(r->err, NN_E_NOMEM, "memory is out");
@@ -43,6 +43,10 @@ static bool accept(struct reader *r, char c) {
     r->p++;
     return true;
 }
+
+/* What jansson's values take beside their text, in bytes: any, with its place in an array that grows by doubling; one
+ * that holds others; a member of an object, whose table grows likewise. Two bytes of a text may be a value. */
+enum { A_VALUE = 64, A_CONTAINER = 192, A_MEMBER = 96 };
 
 /* --- what holds nothing else ----------------------------------------------------------------------- */
 
@@ -83,10 +87,23 @@ static json_t *read_number(struct reader *r) {
     return value ? value : no_memory(r);
 }
 
-static json_t *read_string(struct reader *r) {
-    const char *text = api_json_string_read(&r->p, r->end, r->arena, r->err);
-    json_t *value = text ? json_string_nocheck(text) : NULL;
-    return text && !value ? no_memory(r) : value;
+/* Of a string of jansson's own, the allocator's rounding up included. */
+static size_t string_bytes(const char *text) {
+    size_t size = strlen(text);
+    return size + size / 4 + 16;
+}
+
+static bool count_string(struct reader *r, const char *text) {
+    return nn_arena_count(r->arena, string_bytes(text));
+}
+
+static json_t *read_string(struct reader *r, const char *name) {
+    char *text = api_json_string_read(&r->p, r->end, r->arena, r->err);
+    if (!text) return NULL;
+    bool offered = r->lifter && r->depth == 3 && r->member && name;
+    const char *kept = offered && r->lifter->lift_text(r->lifter->self, r->member, name, text) ? "" : text;
+    json_t *value = r->err->code == NN_OK && count_string(r, kept) ? json_string_nocheck(kept) : NULL;
+    return value ? value : no_memory(r);
 }
 
 /* --- arrays and objects ---------------------------------------------------------------------------- */
@@ -95,7 +112,7 @@ static json_t *read_string(struct reader *r) {
 static bool read_elements(struct reader *r, json_t *array) {
     if (accept(r, ']')) return true;
     do {
-        json_t *value = read_value(r);
+        json_t *value = read_value(r, NULL);
         if (!value) return false;
         if (json_array_append_new(array, value)) return no_memory(r), false;
     } while (accept(r, ','));
@@ -110,8 +127,8 @@ static json_t *read_member_value(struct reader *r, const char *name) {
     bool offered = r->lifter && r->depth == 2 && r->member && r->p < r->end && *r->p == '[';
     if (offered && !r->lifter->lift(r->lifter->self, r->member, name, r->p, (size_t)(r->end - r->p), &span))
         return NULL;
-    if (!span) return read_value(r);
-    json_t *empty = json_array();
+    if (!span) return read_value(r, name);
+    json_t *empty = nn_arena_count(r->arena, A_VALUE + A_CONTAINER) ? json_array() : NULL;
     r->p += span;
     return empty ? empty : no_memory(r);
 }
@@ -124,6 +141,7 @@ static bool read_member(struct reader *r, json_t *object) {
     if (!accept(r, ':')) return malformed(r);
     if (json_object_get(object, name))
         return nn_fail(r->err, NN_E_MALFORMED, "the member \"%.100s\" is there twice", name), false;
+    if (!nn_arena_count(r->arena, A_MEMBER) || !count_string(r, name)) return no_memory(r), false;
     json_t *value = read_member_value(r, name);
     if (!value) return false;
     if (json_object_set_new_nocheck(object, name, value)) return no_memory(r), false;
@@ -143,7 +161,7 @@ static json_t *read_nested(struct reader *r, bool is_array) {
         nn_fail(r->err, NN_E_MALFORMED, "JSON is nested at most %d deep here", r->most_depth);
         return NULL;
     }
-    json_t *value = is_array ? json_array() : json_object();
+    json_t *value = !nn_arena_count(r->arena, A_CONTAINER) ? NULL : is_array ? json_array() : json_object();
     if (!value) return no_memory(r);
     r->p++;
     r->depth++;
@@ -154,8 +172,8 @@ static json_t *read_nested(struct reader *r, bool is_array) {
     return NULL;
 }
 
-/* A value takes some hundred bytes that no budget knows of, and two of the text. */
-static json_t *read_value(struct reader *r) {
+/* `name`: of a member, whose value it is; NULL: of none. */
+static json_t *read_value(struct reader *r, const char *name) {
     skip_space(r);
     if (r->p == r->end) return malformed(r);
     if (++r->values > r->most_values) {
@@ -163,12 +181,13 @@ static json_t *read_value(struct reader *r) {
                 (long long)r->most_values);
         return NULL;
     }
+    if (!nn_arena_count(r->arena, A_VALUE)) return no_memory(r);
     switch (*r->p) {
     case '{':
     case '[':
         return read_nested(r, *r->p == '[');
     case '"':
-        return read_string(r);
+        return read_string(r, name);
     case 't':
     case 'f':
     case 'n':
@@ -178,8 +197,25 @@ static json_t *read_value(struct reader *r) {
     }
 }
 
+size_t api_json_bytes(const json_t *value) {
+    const char *name;
+    json_t *item;
+    size_t i, bytes = A_VALUE;
+    if (json_is_object(value) || json_is_array(value)) bytes += A_CONTAINER;
+    if (json_is_string(value)) bytes += string_bytes(json_string_value(value));
+    json_array_foreach((json_t *)value, i, item) { bytes += api_json_bytes(item); }
+    json_object_foreach((json_t *)value, name, item) {
+        bytes += A_MEMBER + string_bytes(name) + api_json_bytes(item);
+    }
+    return bytes;
+}
+
+size_t api_json_member_bytes(const char *name, const char *text) {
+    return A_MEMBER + string_bytes(name) + A_VALUE + string_bytes(text);
+}
+
 static json_t *read_text(struct reader *r) {
-    json_t *value = read_value(r);
+    json_t *value = read_value(r, NULL);
     if (!value) return NULL;
     skip_space(r);
     if (r->p == r->end) return value;
@@ -198,13 +234,17 @@ json_t *api_json_read(const char *text, size_t size, struct nn_arena *arena, str
 }
 
 json_t *api_json_read_lifting(const char *text, size_t size, const struct api_json_lifter *lifter,
-                              const struct api_limits *limits, struct nn_arena *arena, struct nn_error *err) {
+                              const struct api_limits *limits, int64_t *values, struct nn_arena *arena,
+                              struct nn_error *err) {
     struct reader r = {.p = text,
                        .end = text + size,
                        .most_depth = limits->json_depth,
+                       .values = *values,
                        .most_values = limits->json_values,
                        .lifter = lifter,
                        .arena = arena,
                        .err = err};
-    return read_text(&r);
+    json_t *value = read_text(&r);
+    *values = r.values;
+    return value;
 }

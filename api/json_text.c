@@ -1,6 +1,8 @@
 /* json_text.c - jansson's values as text, with numbers printed like those of tensors: 0.2 as 0.2. */
 #include "json_text.h"
 
+#define A_NUMBER 32 /* bytes of its text at most; a word or a pair of brackets has less */
+
 static void add_number(struct api_text *text, const json_t *value) {
     const struct nn_shape scalar = {0};
     double real = json_real_value(value);
@@ -60,6 +62,18 @@ void api_text_json(struct api_text *text, const json_t *value) {
         api_text_puts(text, "null");
         break;
     }
+}
+
+size_t api_json_text_bound(const json_t *value) {
+    const char *name;
+    json_t *item;
+    size_t i, bytes = A_NUMBER;
+    if (json_is_string(value)) bytes += api_text_quote_bound(json_string_value(value));
+    json_array_foreach((json_t *)value, i, item) { bytes += 1 + api_json_text_bound(item); }
+    json_object_foreach((json_t *)value, name, item) {
+        bytes += 2 + api_text_quote_bound(name) + api_json_text_bound(item);
+    }
+    return bytes;
 }
 
 char *api_json_text(const json_t *value) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json_read.h"
 #include "metrics.h"
 #include "service.h"
 
@@ -52,10 +53,9 @@ static void keep(struct api_request *request, struct api_model *model, size_t by
     model->reserved += bytes;
 }
 
-/* What a model holds beside its numbers: the graph, the specification. */
-static size_t overhead(const struct nn_graph *graph) {
-    return sizeof(struct api_model) + 4096 * (size_t)nn_graph_node_count(graph);
-}
+/* What a model holds beside its graph and its numbers: the specification as it was given, and as patches may make it,
+ * which have no more to add than what is here for them. */
+static size_t overhead(const json_t *json) { return sizeof(struct api_model) + api_json_bytes(json) + 8192; }
 
 static struct api_model_size measure(const struct nn_graph *graph) {
     struct api_model_size size = {.nodes = nn_graph_node_count(graph),
@@ -109,14 +109,14 @@ static int identify(struct api_request *request, struct api_model *model, const 
 
 struct api_model *api_model_new(struct api_request *request, const char *name, const struct api_spec *spec,
                                 const json_t *json, bool draw) {
-    size_t bytes = overhead(spec->graph) + nn_graph_param_bytes(spec->graph), optimizer_bytes = 0;
+    size_t bytes = overhead(json) + nn_graph_param_bytes(spec->graph), optimizer_bytes = 0;
     if (spec->optimizer)
         optimizer_bytes = nn_optimizer_bytes(spec->graph, spec->optimizer, spec->optimizer_attrs);
     if (api_reserve(request, bytes + optimizer_bytes)) return NULL;
     struct api_model *model = calloc(1, sizeof *model);
     if (!model) return nn_fail(&request->err, NN_E_NOMEM, "memory is out"), NULL;
     atomic_init(&model->refs, 1);
-    keep(request, model, bytes + optimizer_bytes);
+    keep(request, model, bytes + optimizer_bytes + spec->bytes);
     model->optimizer_bytes = optimizer_bytes;
     model->durable_version = -1;
     model->policy = spec->policy;

@@ -108,9 +108,15 @@ void api_model_replace(struct api_request *request, struct api_model *next);
 int api_model_draw_incarnation(struct api_request *request, struct api_model *model);
 /* Appends a description of each to `list`, in the order of names. */
 int api_models_list(struct api_request *request, json_t *list);
-/* Appends what `describe` makes of each item of a tree behind the service's lock, which it is called with, to `list`:
- * in the tree's order, and of those alone whose model the request's token sees. */
-int api_registry_list(struct api_request *request, void *const *tree,
+/* A tree behind the service's lock, how many items it has, and the bytes that the description of one takes at most. */
+struct api_registry {
+    void *const *tree;
+    const int *n;
+    size_t described;
+};
+/* Appends what `describe` makes of each item to `list`, with the lock held: in the tree's order, and of those alone
+ * whose model the request's token sees. */
+int api_registry_list(struct api_request *request, const struct api_registry *registry,
                       const struct api_model *(*model_of)(const void *item),
                       json_t *(*describe)(struct api *api, const void *item), json_t *list);
 void api_model_unref(struct api *api, struct api_model *model);

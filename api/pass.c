@@ -21,7 +21,7 @@ static int wrong(struct api_request *request, const char *member, const char *wh
 /* Parameters that are given, or drawn from the specification's own seed. */
 static int stateless_params(struct api_request *request, const struct api_spec *spec) {
     bool given = api_document_has(&request->doc, "parameters");
-    size_t bytes = nn_graph_param_bytes(spec->graph) + 4096 * (size_t)nn_graph_node_count(spec->graph);
+    size_t bytes = nn_graph_param_bytes(spec->graph);
     if (nn_graph_param_count(spec->graph) && !given && !spec->has_seed)
         return wrong(request, "parameters", "given, unless the model has a \"seed\" to draw them from");
     if (api_reserve(request, bytes)) return (int)request->err.code;
@@ -66,6 +66,11 @@ int api_pass_nodes(struct api_request *request, const char *member, bool **flags
         (*flags)[node] = true;
     }
     return NN_OK;
+}
+
+/* By node and by loss, in the plan and in what walks it. */
+size_t api_pass_plan_bytes(const struct nn_graph *graph) {
+    return 8192 + 160 * (size_t)nn_graph_node_count(graph) + 512 * (size_t)nn_graph_loss_count(graph);
 }
 
 /* --- a run ------------------------------------------------------------------------------------------ */
@@ -135,13 +140,15 @@ int api_pass_fill(struct api_request *request, struct nn_run *run, int64_t first
 
 int api_pass_run(struct api_request *request, const struct nn_run_options *options, size_t *bytes) {
     struct nn_error *err = &request->err;
+    *bytes = api_pass_plan_bytes(api_pass_graph(request));
+    if (api_reserve(request, *bytes)) return (int)err->code;
     struct nn_plan *plan = nn_plan_forward(api_pass_graph(request), options, err);
     if (!plan) return api_point(request, "inputs", NULL);
-    *bytes = nn_plan_bytes(plan);
-    if (api_reserve(request, *bytes)) {
+    if (api_reserve(request, nn_plan_bytes(plan))) {
         nn_plan_free(plan);
         return (int)err->code;
     }
+    *bytes += nn_plan_bytes(plan);
     if (!(request->run = nn_run_new_take(request->params, plan, err))) return (int)err->code;
     return api_pass_fill(request, request->run, 0, options->rows);
 }
@@ -325,6 +332,7 @@ int api_pass_backward(struct api_request *request, const struct nn_run *run, con
     if (!losses && !upstream)
         return wrong(request, "targets", "given, or \"upstream\": a gradient begins somewhere");
     *evaluated = losses;
+    if (api_reserve(request, api_pass_plan_bytes(api_pass_graph(request)))) return (int)err->code;
     struct nn_backward_options options = {losses, upstream, nodes, parameters};
     struct nn_plan *plan = nn_plan_backward(api_pass_graph(request), made, &options, err);
     if (!plan) return (int)err->code;

@@ -33,4 +33,7 @@ int api_pass_add_source(struct api_request *request);
 int api_pass_backward(struct api_request *request, const struct nn_run *run, const bool *nodes,
                       bool parameters, const struct nn_loss_options **evaluated);
 
+/* What a plan over the graph takes at most, and what a pass does beside its numbers. */
+size_t api_pass_plan_bytes(const struct nn_graph *graph);
+
 #endif

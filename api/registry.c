@@ -166,15 +166,21 @@ static void list_one(const void *node, VISIT visit, void *closure) {
     listing->failed |= json_array_append_new(listing->list, described) != 0;
 }
 
-int api_registry_list(struct api_request *request, void *const *tree,
+int api_registry_list(struct api_request *request, const struct api_registry *registry,
                       const struct api_model *(*model_of)(const void *item),
                       json_t *(*describe)(struct api *api, const void *item), json_t *list) {
     struct listing listing = {request, model_of, describe, list, false};
     pthread_mutex_lock(&request->api->lock);
-    twalk_r(*tree, list_one, &listing);
+    size_t n = (size_t)*registry->n;
+    pthread_mutex_unlock(&request->api->lock); /* to find room may take it */
+    if (api_count(request, n * registry->described)) return (int)request->err.code;
+    pthread_mutex_lock(&request->api->lock);
+    twalk_r(*registry->tree, list_one, &listing);
     pthread_mutex_unlock(&request->api->lock);
     return listing.failed ? nn_fail(&request->err, NN_E_NOMEM, "memory is out") : NN_OK;
 }
+
+#define LISTED 1024 /* bytes that a model takes in the list, at most */
 
 static const struct api_model *itself(const void *item) { return item; }
 
@@ -186,7 +192,8 @@ static json_t *describe(struct api *api, const void *item) {
 }
 
 int api_models_list(struct api_request *request, json_t *list) {
-    return api_registry_list(request, &request->api->models, itself, describe, list);
+    const struct api_registry models = {&request->api->models, &request->api->n_models, LISTED};
+    return api_registry_list(request, &models, itself, describe, list);
 }
 
 void api_models_clear(struct api *api) {

@@ -50,7 +50,8 @@ void api_request_let_go(struct api_request *request) {
     nn_backward_free(request->backward);
     nn_run_free(request->run);
     nn_params_unref(request->params);
-    size_t kept = request->grads ? nn_graph_trainable_bytes(request->model->graph) : 0;
+    size_t kept = request->papers;
+    if (request->grads) kept += nn_graph_trainable_bytes(request->model->graph);
     if (api_commit_keeps_body(request)) {
         kept += request->size;
     } else {
@@ -91,6 +92,9 @@ static int reserve_again(struct api_request *request, size_t bytes) {
                    bytes, held);
 }
 
+/* More than the limit may be held, where that was set below what recovery found. */
+static bool fits(size_t bytes, size_t held, size_t limit) { return held <= limit && bytes <= limit - held; }
+
 int api_reserve(struct api_request *request, size_t bytes) {
     struct api *api = request->api;
     size_t limit = api->settings.limits.memory, held = atomic_load(&api->memory);
@@ -99,13 +103,28 @@ int api_reserve(struct api_request *request, size_t bytes) {
         return nn_fail(&request->err, NN_E_TOO_LARGE, "this takes %zu bytes, and the service has %zu for all",
                        bytes, limit);
     do {
-        if (bytes > limit - held && api_contexts_expire(api)) held = atomic_load(&api->memory);
-        if (bytes > limit - held)
+        if (!fits(bytes, held, limit) && api_contexts_expire(api)) held = atomic_load(&api->memory);
+        if (!fits(bytes, held, limit))
             return nn_fail(&request->err, NN_E_BUSY, "this takes %zu bytes, and %zu of %zu are taken", bytes,
                            held, limit);
     } while (!atomic_compare_exchange_weak(&api->memory, &held, held + bytes));
     request->reserved += bytes;
     return NN_OK;
+}
+
+static bool take_papers(void *self, size_t bytes) {
+    struct api_request *request = self;
+    if (api_reserve(request, bytes)) return false;
+    request->papers += bytes;
+    return true;
+}
+
+int api_count(struct api_request *request, size_t bytes) {
+    return nn_arena_count(request->arena, bytes) ? NN_OK : (int)request->err.code;
+}
+
+void api_request_bound(struct api_request *request) {
+    nn_arena_bound(request->arena, API_UNASKED, take_papers, request);
 }
 
 void api_release(struct api *api, size_t bytes) { atomic_fetch_sub(&api->memory, bytes); }

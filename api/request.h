@@ -97,7 +97,8 @@ struct api_request {
     struct api_pointer pointer; /* where err is, in the request */
     struct api_effect *effect;  /* what its Idempotency-Key stands for, while it is in flight */
     struct api_client *client;  /* whose count it is in */
-    size_t reserved;            /* bytes of the api's budget */
+    size_t reserved;            /* bytes of the api's budget, */
+    size_t papers;              /* and of these, what the document and the arena take beyond API_UNASKED */
     struct api_response *ready; /* the answer, where it was encoded before the change that it tells of */
 
     /* What the answer may show; let go with the request. */
@@ -141,6 +142,10 @@ struct api_request {
     struct api_replay *replay;     /* quiet, too; NULL: it is carried out for the first time */
 };
 
+/* Has the arena reserve what it takes, as far as that is more than any request may have: see papers. */
+#define API_UNASKED 32768
+void api_request_bound(struct api_request *request);
+
 /* Says where `err` is, unless that is said: "/member" or, with a name, "/member/name". Returns err.code. */
 int api_point(struct api_request *request, const char *member, const char *name);
 
@@ -151,6 +156,9 @@ void api_request_let_go(struct api_request *request);
 /* Takes `bytes` of the memory budget until the request ends. NN_E_BUSY, or NN_E_TOO_LARGE where no
  * waiting would help. */
 int api_reserve(struct api_request *request, size_t bytes);
+/* Counts what a request takes beside its body and its tensors: as api_reserve, but for the API_UNASKED bytes that any
+ * may have. */
+int api_count(struct api_request *request, size_t bytes);
 void api_release(struct api *api, size_t bytes);
 /* Moves part of a request's reservation to something that outlives it, which calls api_release. */
 void api_reserve_move(struct api_request *request, size_t bytes);

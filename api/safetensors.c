@@ -4,12 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json_read.h"
 #include "json_string.h"
 #include "safetensors.h"
 
 #define PREFIX     API_SAFETENSORS_PREFIX
 #define MAX_HEADER 100000000U /* bytes, as in the format's reference reader */
 #define METADATA   "__metadata__"
+#define SORTED     32 /* bytes that qsort may take for an entry */
 
 /* One tensor of the header, while it is read. */
 struct entry {
@@ -113,6 +115,7 @@ static int read_metadata(struct reader *r, const char *name, void *arg) {
     if (r->limits && json_object_size(r->metadata) >= (size_t)r->limits->json_values)
         return nn_fail(r->err, NN_E_TOO_LARGE, METADATA " has at most %d members here",
                        r->limits->json_values);
+    if (!nn_arena_count(r->arena, api_json_member_bytes(name, value))) return no_memory(r);
     return json_object_set_new(r->metadata, name, json_string(value)) ? no_memory(r) : NN_OK;
 }
 
@@ -168,7 +171,8 @@ static int tensor_bytes(const struct api_tensor *tensor, uint64_t *bytes, struct
 static int read_tensor(struct reader *r, const char *name) {
     if (r->limits && r->n >= (size_t)r->limits->tensors)
         return nn_fail(r->err, NN_E_TOO_LARGE, "a request has at most %d tensors here", r->limits->tensors);
-    struct entry *entry = nn_arena_alloc(r->arena, 1, sizeof *entry);
+    bool room = nn_arena_count(r->arena, SORTED);
+    struct entry *entry = room ? nn_arena_alloc(r->arena, 1, sizeof *entry) : NULL;
     if (!entry) return no_memory(r);
     entry->tensor.member = "";
     entry->tensor.name = name;

@@ -167,11 +167,12 @@ static int check_name(const struct place *place, const char *name, const char *m
     return fail_at(place, member);
 }
 
-static int check_count(const struct place *place, size_t n, const char *of) {
-    int limit = place->request->api->settings.limits.layers;
-    if (n <= (size_t)limit) return NN_OK;
-    nn_fail(&place->request->err, NN_E_TOO_LARGE, "a model has at most %d %s here", limit, of);
-    return fail_at(place, NULL);
+/* Of what there may be `times` as many as layers. `member` as in fail_at. */
+static int check_count(const struct place *place, const char *member, size_t n, int times, const char *of) {
+    int64_t limit = (int64_t)place->request->api->settings.limits.layers * times;
+    if ((int64_t)n <= limit) return NN_OK;
+    nn_fail(&place->request->err, NN_E_TOO_LARGE, "a model has at most %lld %s here", (long long)limit, of);
+    return fail_at(place, member);
 }
 
 static int read_input(const struct place *place, const char *name, const json_t *object,
@@ -198,7 +199,7 @@ static int read_inputs(const struct place *place, const json_t *inputs, struct n
     json_t *input;
     if (!json_is_object(inputs) || !json_object_size(inputs))
         return wrong(place, NULL, "an object with at least one input, {\"x\": {\"shape\": [64]}}");
-    if (check_count(place, json_object_size(inputs), "inputs")) return (int)place->request->err.code;
+    if (check_count(place, NULL, json_object_size(inputs), 1, "inputs")) return (int)place->request->err.code;
     json_object_foreach((json_t *)inputs, name, input) {
         struct place at = within(place, name);
         if (read_input(&at, name, input, graph)) return (int)place->request->err.code;
@@ -206,13 +207,14 @@ static int read_inputs(const struct place *place, const json_t *inputs, struct n
     return NN_OK;
 }
 
-/* A list of names, in the arena. */
+/* A list of names of nodes, in the arena. */
 static int read_names(const struct place *place, const char *member, const json_t *list, const char ***names,
                       size_t *n) {
     size_t i;
     json_t *name;
     *n = json_array_size(list);
     if (!json_is_array(list)) return wrong(place, member, "a list of names");
+    if (check_count(place, member, *n, 2, "names in one list")) return (int)place->request->err.code;
     if (!(*names = nn_arena_alloc(place->request->arena, *n, sizeof **names))) return no_memory(place);
     json_array_foreach((json_t *)list, i, name) {
         if (!json_is_string(name)) return wrong(place, member, "a list of names");
@@ -245,7 +247,7 @@ static int read_layers(const struct place *place, const json_t *layers, struct n
     size_t i;
     json_t *layer;
     if (!json_is_array(layers) || !json_array_size(layers)) return wrong(place, NULL, "a list of layers");
-    if (check_count(place, json_array_size(layers), "layers")) return (int)place->request->err.code;
+    if (check_count(place, NULL, json_array_size(layers), 1, "layers")) return (int)place->request->err.code;
     json_array_foreach((json_t *)layers, i, layer) {
         struct place at = element(place, i);
         if (read_layer(&at, layer, graph)) return (int)place->request->err.code;
@@ -278,6 +280,7 @@ static int read_losses(const struct place *place, const json_t *loss, struct nn_
     size_t i;
     json_t *item;
     if (!json_is_array(loss)) return read_loss(place, loss, graph);
+    if (check_count(place, NULL, json_array_size(loss), 1, "losses")) return (int)place->request->err.code;
     json_array_foreach((json_t *)loss, i, item) {
         struct place at = element(place, i);
         if (read_loss(&at, item, graph)) return (int)place->request->err.code;
@@ -438,6 +441,19 @@ int api_spec_optimizer(struct api_request *request, const json_t *json, const ch
     return read_attrs(&place, json, "op", *def, request->arena, attrs);
 }
 
+/* What a graph in the making takes, of whose reservation. */
+struct room {
+    struct api_request *request;
+    size_t bytes;
+};
+
+static bool take(void *self, size_t bytes) {
+    struct room *room = self;
+    if (api_reserve(room->request, bytes)) return false;
+    room->bytes += bytes;
+    return true;
+}
+
 int api_spec_read(struct api_request *request, const json_t *json, const char *prefix,
                   struct api_spec *spec) {
     struct nn_error *err = &request->err;
@@ -459,7 +475,13 @@ int api_spec_read(struct api_request *request, const json_t *json, const char *p
         api_spec_optimizer(request, optimizer, prefix, &spec->optimizer, &spec->optimizer_attrs))
         return (int)err->code;
     if (!(spec->graph = nn_graph_new(is_double ? NN_F64 : NN_F32, err))) return (int)err->code;
-    if (read_graph(&root, json, spec->graph)) api_spec_fini(spec);
+    struct room room = {request, 0};
+    nn_arena_bound(nn_graph_arena(spec->graph), 0, take, &room);
+    int code = read_graph(&root, json, spec->graph);
+    nn_arena_bound(nn_graph_arena(spec->graph), 0, NULL,
+                   NULL); /* it outlives the request, and does not grow */
+    spec->bytes = room.bytes;
+    if (code) api_spec_fini(spec);
     return (int)err->code;
 }
 

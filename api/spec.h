@@ -20,7 +20,8 @@ struct api_policy {
 };
 
 struct api_spec {
-    struct nn_graph *graph; /* owned */
+    struct nn_graph *graph; /* owned, */
+    size_t bytes;           /* and what it takes, of the request's reservation */
     bool has_seed;
     uint64_t seed;
     const struct nn_def *optimizer;         /* NULL: none */

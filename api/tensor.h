@@ -70,7 +70,7 @@ void api_text_array(struct api_text *text, const void *data, enum nn_dtype dtype
 size_t api_text_quote_bound(const char *string);
 size_t api_text_array_bound(enum nn_dtype dtype, const struct nn_shape *shape);
 
-/* Base64 (RFC 4648, section 4, padded). Decodes into `out`, which has room for `room` bytes; returns the
+/* Base64 (RFC 4648, section 4, padded). Decodes into `out`, which has room for `room` bytes and may be `text`; returns the
  * bytes, or -1 if the text is not base64 or does not fit. */
 int64_t api_base64_decode(const char *text, size_t size, void *out, size_t room);
 

@@ -73,7 +73,12 @@ void api_text_quote(struct api_text *text, const char *string) {
     api_text_puts(text, "\"");
 }
 
-size_t api_text_quote_bound(const char *string) { return 6 * strlen(string) + 2; }
+size_t api_text_quote_bound(const char *string) {
+    size_t bytes = 2;
+    for (const unsigned char *c = (const unsigned char *)string; *c; c++)
+        bytes += *c < 0x20 || *c >= 0x80 ? 6 : *c == '"' || *c == '\\' ? 2 : 1;
+    return bytes;
+}
 
 /* --- numbers ----------------------------------------------------------------------------------- */
 

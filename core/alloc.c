@@ -6,7 +6,7 @@
 
 #include "nn.h"
 
-#define CHUNK 4096
+#define CHUNK 4096 /* bytes, its head included */
 
 struct chunk {
     struct chunk *next;
@@ -16,6 +16,9 @@ struct chunk {
 
 struct nn_arena {
     struct chunk *first; /* the one being filled */
+    bool (*take)(void *self, size_t bytes);
+    void *self;
+    size_t left; /* may still be taken unasked; without `take`, anything may */
 };
 
 struct nn_arena *nn_arena_new(void) {
@@ -31,6 +34,26 @@ void nn_arena_free(struct nn_arena *arena) {
     free(arena);
 }
 
+void nn_arena_bound(struct nn_arena *arena, size_t unasked, bool (*take)(void *self, size_t bytes),
+                    void *self) {
+    arena->left = unasked;
+    arena->take = take;
+    arena->self = self;
+}
+
+bool nn_arena_count(struct nn_arena *arena, size_t bytes) {
+    if (!arena->take) return true;
+    if (bytes > arena->left) {
+        size_t asked;
+        if (__builtin_add_overflow(bytes - arena->left, CHUNK - 1, &asked)) asked = SIZE_MAX;
+        asked -= asked % CHUNK; /* so that what is small is not asked for one by one */
+        if (!arena->take(arena->self, asked)) return false;
+        arena->left += asked;
+    }
+    arena->left -= bytes;
+    return true;
+}
+
 void *nn_arena_alloc(struct nn_arena *arena, size_t n, size_t size) {
     size_t bytes, align = _Alignof(max_align_t);
     if (__builtin_mul_overflow(n, size, &bytes) || __builtin_add_overflow(bytes, align - 1, &bytes))
@@ -38,8 +61,9 @@ void *nn_arena_alloc(struct nn_arena *arena, size_t n, size_t size) {
     bytes &= ~(align - 1);
     struct chunk *c = arena->first;
     if (!c || c->size - c->used < bytes) {
-        size_t room = bytes > CHUNK ? bytes : CHUNK, whole;
-        if (__builtin_add_overflow(room, sizeof *c, &whole) || !(c = calloc(1, whole))) return NULL;
+        size_t room = bytes > CHUNK - sizeof *c ? bytes : CHUNK - sizeof *c, whole;
+        if (__builtin_add_overflow(room, sizeof *c, &whole) || !nn_arena_count(arena, whole)) return NULL;
+        if (!(c = calloc(1, whole))) return NULL;
         *c = (struct chunk){.next = arena->first, .size = room};
         arena->first = c;
     }

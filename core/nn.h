@@ -106,6 +106,12 @@ void nn_arena_free(struct nn_arena *arena);
 /* Zeroed, aligned for any type; NULL when memory is out. n * size is checked. */
 void *nn_arena_alloc(struct nn_arena *arena, size_t n, size_t size);
 char *nn_arena_strdup(struct nn_arena *arena, const char *text);
+/* From here on the arena takes `unasked` bytes, and for more asks take(), which may refuse: then the allocation fails.
+ * Nothing is given back before the arena is freed, and that is its owner's to do. */
+void nn_arena_bound(struct nn_arena *arena, size_t unasked, bool (*take)(void *self, size_t bytes),
+                    void *self);
+/* Counts bytes that lie elsewhere as if they were the arena's. False: they were refused. */
+bool nn_arena_count(struct nn_arena *arena, size_t bytes);
 
 /* Bytes in an aligned block (64 bytes, one cache line), as malloc finds them, or zeroed. NULL when memory is
  * out. */

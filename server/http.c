@@ -221,14 +221,20 @@ static enum MHD_Result take_head(struct srv_exchange *x, const char *method, con
 }
 
 /* Only a chunked body outgrows the buffer that its head had made. */
-static bool grow(struct srv_exchange *x, size_t need) {
-    size_t capacity = x->capacity < FIRST_CHUNKED_BUFFER ? FIRST_CHUNKED_BUFFER : x->capacity;
-    while (capacity < need) capacity *= 2; /* far below overflow: `need` is within the limit of bodies */
+static void grow(struct srv_exchange *x, size_t need) {
+    size_t wish = x->capacity < FIRST_CHUNKED_BUFFER ? FIRST_CHUNKED_BUFFER : 2 * x->capacity;
+    size_t capacity = api_request_buffer(x->request, need, wish);
+    if (!capacity) {
+        refuse_body(x);
+        return;
+    }
     char *body = realloc(x->body, capacity);
-    if (!body) return false;
+    if (!body) {
+        give_up_for_memory(x);
+        return;
+    }
     x->body = body;
     x->capacity = capacity;
-    return true;
 }
 
 /* libmicrohttpd queues no answer in the middle of a body, so a refused one is read on. False: enough. */
@@ -241,8 +247,7 @@ static bool take_body(struct srv_exchange *x, const char *data, size_t size) {
     note_activity(x->http);
     x->bytes_in += size;
     if (!srv_exchange_allow(x, x->body_began_ms, x->bytes_in, false)) return false;
-    if (x->request && !api_request_room(x->request, x->size + size)) refuse_body(x);
-    if (x->request && size > x->capacity - x->size && !grow(x, x->size + size)) give_up_for_memory(x);
+    if (x->request && size > x->capacity - x->size) grow(x, x->size + size);
     if (!x->request) return discard(x, size);
     memcpy(x->body + x->size, data, size);
     x->size += size;

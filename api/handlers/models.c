@@ -5,6 +5,7 @@
 #include "../coalesce.h"
 #include "../commit.h"
 #include "../condition.h"
+#include "../json_read.h"
 #include "../model.h"
 #include "../round.h"
 #include "../service.h"
@@ -73,6 +74,7 @@ static int add_moment(struct api_request *request, const struct api_policy *poli
 }
 
 #define SHOWN_SNAPSHOTS 100
+#define A_PART          2048 /* bytes that a node, a parameter or a snapshot takes in a description, at most */
 
 /* How durable it is, and what it could be restored to. Nothing where there is no store. */
 static int add_stored(struct api_request *request, const struct api_model_state *state) {
@@ -82,6 +84,7 @@ static int add_stored(struct api_request *request, const struct api_model_state 
     bool none = state->durability == API_DURABLE_NONE || state->durable_version < 0;
     if (!store) return NN_OK;
     size_t n = store->list(store->self, model->name, model->birth, stored, SHOWN_SNAPSHOTS);
+    if (api_count(request, n * A_PART)) return (int)request->err.code;
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++)
         list = append(list, json_pack("{s:I, s:I}", "version", (json_int_t)stored[i].version, "time_ms",
@@ -95,7 +98,9 @@ static int add_stored(struct api_request *request, const struct api_model_state 
 static int describe_state(struct api_request *request, struct api_model_state state,
                           const struct api_policy *policy) {
     const struct api_model *model = request->model;
-    int failed = 0;
+    size_t parts = (size_t)nn_graph_node_count(model->graph) + (size_t)nn_graph_param_count(model->graph);
+    int failed = api_count(request, parts * A_PART + api_json_bytes(state.spec->json));
+    if (failed) return failed;
     failed |= api_add(request, "name", json_string(model->name));
     failed |= api_add(request, "incarnation", json_string(model->incarnation));
     failed |= api_add(request, "version", json_integer((json_int_t)state.version));
@@ -278,6 +283,8 @@ static void adopt(struct api_request *request, struct patch *patch) {
 
 static int turn_patch(struct api_request *request) {
     struct patch patch = {0};
+    size_t bytes = api_json_bytes(request->model->spec->json) + api_json_bytes(request->doc.members);
+    if (api_count(request, bytes)) return (int)request->err.code;
     patch.spec = api_model_spec_new_take(merge_patch(request->model->spec->json, request->doc.members));
     if (!patch.spec) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     if (api_spec_policy(request, patch.spec->json, NULL, &patch.policy) == NN_OK &&

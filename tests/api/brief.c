@@ -21,6 +21,7 @@ static struct job {
     uint64_t cost;
 } jobs[8];
 static int n_jobs;
+static bool full;             /* no more are taken */
 static void (*in_loop)(void); /* called once, from within the next loop that is spread */
 
 static int64_t now_ms(void *self) { return *(int *)self; }
@@ -32,6 +33,7 @@ static bool entropy(void *self, void *buffer, size_t size) {
 
 static bool execute(void *self, void (*job)(void *arg), void *arg, uint64_t cost) {
     (void)self;
+    if (full) return false;
     assert_true(n_jobs < 8);
     jobs[n_jobs++] = (struct job){job, arg, cost};
     return true;
@@ -246,8 +248,31 @@ static void changes_behind_its_own_are_left_to_another(void **state) {
     assert_int_equal(second.status, 200);
 }
 
+/* What finds no place in it is refused, and what is brief needs none. */
+static void a_full_queue(void **state) {
+    (void)state;
+    struct client client;
+    create(4, 4);
+    size_t before = api_memory_in_use(api);
+    full = true;
+    submit(&client, "POST", "/models", "{\"name\": \"n\"}");
+    full = false;
+    assert_true(client.answered);
+    assert_int_equal(client.status, 503);
+    assert_non_null(strstr(client.body, API_PROBLEM_TYPE "busy"));
+    assert_non_null(strstr(client.body, "the queue is full"));
+    assert_int_equal(api_memory_in_use(api), before);
+    assert_int_equal(api_in_flight(api), 0);
+    full = true;
+    submit(&client, "GET", "/models/m4", NULL);
+    full = false;
+    assert_true(client.answered);
+    assert_int_equal(client.status, 200);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_full_queue, start, stop),
         cmocka_unit_test_setup_teardown(small_requests_are_answered_at_once, start, stop),
         cmocka_unit_test_setup_teardown(others_are_queued_at_their_cost, start, stop),
         cmocka_unit_test_setup_teardown(changes_behind_its_own_are_left_to_another, start, stop),

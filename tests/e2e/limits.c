@@ -243,6 +243,25 @@ static void addresses(void **state) {
     service_stop();
 }
 
+static void keys(void **state) {
+    (void)state;
+    static const char *const keys[] = {"first", "first", "second"};
+    static const int statuses[] = {201, 201, 503};
+    const char *body = quoted("{'name': 'm', " MODEL "}");
+    service_start(FLAGS("--max-keys", "1"), NULL);
+    for (int i = 0; i < 3; i++) {
+        const struct http_answer *answer =
+            service_call(statuses[i], &(struct http_request){.method = "POST",
+                                                             .path = "/models",
+                                                             .type = JSON_TYPE,
+                                                             .key = keys[i],
+                                                             .body = body,
+                                                             .size = strlen(body)});
+        if (statuses[i] == 503) busy(answer);
+    }
+    service_stop();
+}
+
 /* The flags reach what they limit; tests/api/cases/limits.json has each limit, and one beyond. */
 static void documents(void **state) {
     (void)state;
@@ -272,7 +291,7 @@ int main(void) {
         service_test(memory),    service_test(memory_of_contexts),
         service_test(models),    service_test(contexts),
         service_test(documents), service_test(heads),
-        service_test(addresses),
+        service_test(addresses), service_test(keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -97,7 +97,7 @@ static void arrays_and_objects_mix(void **state) {
         read_text(
             &r, "{\"targets\": {\"t\": [1], \"o\": {\"dtype\": \"U8\", \"shape\": [1], \"base64\": \"Ag==\"},"
                 " \"u\": [3]}, \"note\": {\"inputs\": {\"x\": [9]}}, \"inputs\": {\"o\":"
-                " {\"base64\": \"BA==\", \"shape\": [1], \"dtype\": \"U8\"}, \"x\": [5]}}"),
+                " {\"base64\": \"\\u0042A\\u003d=\", \"shape\": [1], \"dtype\": \"U8\"}, \"x\": [5]}}"),
         NN_OK);
     assert_int_equal(r.document.n_tensors, 5);
     assert_true(first_of(&r, "targets", "t") == 1);
