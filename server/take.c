@@ -160,7 +160,8 @@ static void publish(struct taking *taking) {
     pthread_mutex_unlock(&store->mutex);
     taking->next = NULL;
     srv_checkpoint_free(gone);
-    store->known = true;
+    /* Of a model that was skipped the snapshot is one that was there before. */
+    if (taking->skipped == 0) store->known = true;
 }
 
 /* What a checkpoint must not promise without: the records that its snapshots have are durable too. */

@@ -184,7 +184,7 @@ static void sectors_pass_each_other(void **state) {
     static char text[4 * 512 + 1];
     memset(text, 'x', sizeof text - 1);
     int file = create(io, "a");
-    assert_int_equal(io->reserve(io->self, file, 4 * 512), 0);
+    assert_int_equal(io->reserve(io->self, file, (uint64_t)4 * 512), 0);
     assert_int_equal(io->sync(io->self, file), 0);
     assert_int_equal(io->sync_directory(io->self), 0);
     write_text(io, file, text, 0);

@@ -93,6 +93,47 @@ static void a_clean_stop_keeps_the_incarnation(void **state) {
     process_end(&process, disk);
 }
 
+enum { WIDE = 200, WIDE_BYTES = (WIDE + 1) * WIDE * 4 }; /* of parameters */
+
+static void create_wide(struct process *process, const char *name, const char *members) {
+    json_decref(test_ask(&process->service, 201, "POST /models", NULL,
+                         "{'name': '%s', %s, 'inputs': {'x': {'shape': [%d]}}, 'layers': [{'op': 'linear', "
+                         "'out_features': %d}]}",
+                         name, members, WIDE, WIDE));
+}
+
+/* What the last snapshot of a model says was told by the process before: it is not to pass for what this one tells
+ * because there was no memory for another at first. */
+static void a_model_without_room_is_no_better_known(void **state) {
+    (void)state;
+    struct process process;
+    struct nn_error err = {0};
+    char lost[32], before[32], after[32];
+    struct test_disk *disk = test_disk_new();
+    process_start(&process, disk);
+    create_wide(&process, "n",
+                "'durability': 'snapshot', 'optimizer': {'op': 'sgd', 'lr': 0.1, 'momentum': 0.9}");
+    process_checkpoint(&process);
+    process_incarnation_of(&process, "n", lost);
+    process_memory = api_memory_in_use(process.service.api) + 2 * WIDE_BYTES; /* a snapshot copies one */
+    process_stop(&process);
+
+    process_start(&process, disk);
+    process_incarnation_of(&process, "n", before);
+    assert_string_not_equal(before, lost);
+    create_wide(&process, "in-the-way", "'durability': 'none'");
+    assert_int_equal(srv_store_checkpoint(process.store, &err), NN_E_BUSY);
+    test_do(&process.service, 200, "DELETE /models/in-the-way", NULL);
+    process_finish(&process);
+
+    process_start(&process, disk);
+    assert_non_null(strstr(process_said, "the stop was clean"));
+    process_incarnation_of(&process, "n", after);
+    assert_string_equal(after, before);
+    process_memory = 0;
+    process_end(&process, disk);
+}
+
 static void a_stop_right_behind_a_checkpoint_is_clean(void **state) {
     (void)state;
     struct process process;
@@ -351,6 +392,7 @@ int main(void) {
         cmocka_unit_test(what_was_answered_survives_a_crash),
         cmocka_unit_test(nobody_is_served_before_changes_can_be_stored),
         cmocka_unit_test(a_clean_stop_keeps_the_incarnation),
+        cmocka_unit_test(a_model_without_room_is_no_better_known),
         cmocka_unit_test(a_stop_right_behind_a_checkpoint_is_clean),
         cmocka_unit_test(what_nobody_needs_is_removed),
         cmocka_unit_test(snapshots_are_of_a_model_and_not_of_its_name),

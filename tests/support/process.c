@@ -32,6 +32,8 @@ const struct srv_store_options process_usual = {
     .log = hear,
 };
 
+size_t process_memory;
+
 int process_start_on(struct process *process, const struct srv_io *io,
                      const struct srv_store_options *options, bool read_only, struct nn_error *err) {
     static int starts;
@@ -39,7 +41,9 @@ int process_start_on(struct process *process, const struct srv_io *io,
     *err = (struct nn_error){0};
     process->store = srv_store_new(io, options, err);
     assert_non_null(process->store);
-    test_service_start_stored(&process->service, NULL, 0, srv_store_api(process->store));
+    struct api_settings settings = {.limits = api_default_limits, .version = "0.0.0-test", .tile = {4, 4}};
+    if (process_memory) settings.limits.memory = process_memory;
+    test_service_start_stored(&process->service, &settings, 0, srv_store_api(process->store));
     atomic_store(&process->service.drawn, (unsigned long long)++starts * 1000000);
     api_set_starting(process->service.api, true);
     int code = srv_store_recover(process->store, process->service.api, read_only, err);

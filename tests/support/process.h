@@ -17,6 +17,8 @@ struct process {
 extern const struct srv_store_options process_usual; /* two snapshots; checkpoints when asked for */
 extern char process_said[4096];                      /* by stores since the last start */
 
+extern size_t process_memory; /* the budget of those that start now; 0: the default */
+
 /* What recovery says; the process is there in any case. */
 int process_start_on(struct process *process, const struct srv_io *io,
                      const struct srv_store_options *options, bool read_only, struct nn_error *err);
