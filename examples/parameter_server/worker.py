@@ -36,7 +36,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rank", type=int, default=0, help="which of the workers this is")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--batch", type=int, default=64, help="samples an update of one worker")
-    parser.add_argument("--updates", type=int, default=100)
+    parser.add_argument("--updates", type=int, default=100, help="in rounds: up to this version")
     parser.add_argument("--compute", choices=("server", "worker"), default="server", help="who computes gradients")
     parser.add_argument("--rounds", action="store_true", help="the model aggregates in rounds")
     parser.add_argument("--twice", action="store_true", help="send every request twice")
@@ -133,12 +133,12 @@ class Worker:
 
     def run(self) -> None:
         """In rounds, batches are numbered by the version that they are applied to: so all workers agree on
-        the number, also with one who was away. Otherwise each counts its own."""
+        the number, and on when to stop, also with one who came late. Otherwise each counts its own."""
         options = self.options
         seen = self.api.describe(options.model)
-        begun = number = seen["version"] if options.rounds else 0
+        number = seen["version"] if options.rounds else 0
         attempt = 0
-        while number < begun + options.updates:
+        while number < options.updates:
             key = f"{seen['incarnation']}-{self.name}-{number}-{attempt}"
             self.note(asked=number, key=key)
             started = time.monotonic()
