@@ -136,6 +136,7 @@ SUITES ?= unit api server e2e fuzz docs python javascript
 # These count allocations, with one thread, through a malloc of their own, which TSan has too; or they crash a store
 # that has no threads, for minutes.
 UNTHREADED = $(if $(filter thread,$(SAN)),%/tests/api/allocations %/tests/api/leaks %/tests/api/peak \
+    %/tests/api/budget \
     %/tests/server/crash %/tests/server/crash_faults %/tests/server/crash_damage %/tests/server/crash_memory)
 PROGRAM_TESTS = $(filter-out $(UNTHREADED),$(filter $(foreach s,$(SUITES),$(BUILD)/tests/$(s)/%),$(UNIT) $(SERVER_TESTS) $(E2E) $(FUZZERS)))
 SCRIPT_TESTS = $(foreach s,$(filter e2e docs javascript,$(SUITES)),$(shell find tests/$(s) -maxdepth 1 \

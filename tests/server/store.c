@@ -93,7 +93,8 @@ static void a_clean_stop_keeps_the_incarnation(void **state) {
     process_end(&process, disk);
 }
 
-enum { WIDE = 200, WIDE_BYTES = (WIDE + 1) * WIDE * 4 }; /* of parameters */
+#define WIDE       200
+#define WIDE_BYTES ((size_t)(WIDE + 1) * WIDE * 4) /* of parameters */
 
 static void create_wide(struct process *process, const char *name, const char *members) {
     json_decref(test_ask(&process->service, 201, "POST /models", NULL,
