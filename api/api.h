@@ -87,7 +87,7 @@ void api_tokens_unref(struct api_tokens *tokens);
 /* In place of those before, for requests whose head comes from now on. From any thread. */
 void api_set_tokens_take(struct api *api, struct api_tokens *tokens);
 
-/* While starting, requests other than the probes and /metrics get 503. */
+/* While starting, requests other than the probes, /metrics and /openapi.json get 503. */
 void api_set_starting(struct api *api, bool starting);
 /* While draining, /readyz answers 503. */
 void api_set_draining(struct api *api, bool draining);

@@ -89,32 +89,18 @@ static char *state_of(struct test_service *of, const char *model) {
 }
 
 /* A service at this moment that has started with the first `n` records, and perhaps snapshots. */
-struct recovered {
-    struct test_service service;
-    struct test_journal journal; /* which it goes on with */
-};
-
-static void recovered_start(struct recovered *recovered, bool snapshots, size_t n) {
-    struct nn_error err = {0};
-    test_journal_init(&recovered->journal);
-    test_service_start_stored(&recovered->service, NULL, 0, &recovered->journal.store);
-    atomic_store(&recovered->service.now_ms, atomic_load(&service.now_ms));
-    if (test_journal_recover(&journal, recovered->service.api, snapshots, n, &err)) fail_msg("%s", err.text);
-}
-
-static void recovered_stop(struct recovered *recovered) {
-    test_service_stop(&recovered->service);
-    test_journal_fini(&recovered->journal);
+static void start_again(struct test_recovered *recovered, bool snapshots, size_t n) {
+    test_recovered_start(recovered, &journal, &service, snapshots, n);
 }
 
 /* That such a service has this model as it is. */
 static void check_recovered_from(const char *model, bool snapshots, size_t n, const char *expected) {
-    struct recovered recovered;
-    recovered_start(&recovered, snapshots, n);
+    struct test_recovered recovered;
+    start_again(&recovered, snapshots, n);
     char *found = state_of(&recovered.service, model);
     assert_string_equal(found, expected);
     free(found);
-    recovered_stop(&recovered);
+    test_recovered_stop(&recovered);
 }
 
 static void check_recovered(const char *model, bool snapshots) {
@@ -325,13 +311,13 @@ static void a_sync_that_failed_is_told(void **state) {
 /* Whether a service that has recovered knows the step of key "k". */
 static void check_key(bool snapshots, size_t n, bool replayed) {
     const struct test_request headers = {.idempotency_key = "k"};
-    struct recovered recovered;
-    recovered_start(&recovered, snapshots, n);
+    struct test_recovered recovered;
+    start_again(&recovered, snapshots, n);
     json_t *json = test_ask(&recovered.service, 200, "POST /backward", &headers, "%s", STEP);
     assert_int_equal(json_is_true(json_object_get(json, "replayed")), replayed);
     if (replayed) assert_int_equal(integer(json, "applied_version"), 1);
     json_decref(json);
-    recovered_stop(&recovered);
+    test_recovered_stop(&recovered);
 }
 
 static void keys_outlive_the_process(void **state) {

@@ -13,8 +13,9 @@
 #include "../support/journal.h"
 #include "../support/service.h"
 
-static struct test_service service, other; /* the one that ends, and the one that starts after it */
-static struct test_journal journal, empty;
+static struct test_service service; /* the one that ends, */
+static struct test_journal journal;
+static struct test_recovered other; /* and the one that starts after it */
 
 static int setup(void **state) {
     (void)state;
@@ -55,17 +56,10 @@ static void create(const char *durability) {
 
 /* The service as it starts after a crash: with the first `n` records, and perhaps snapshots. */
 static void crash(bool snapshots, size_t n) {
-    struct nn_error err = {0};
-    test_journal_init(&empty);
-    test_service_start_stored(&other, NULL, 0, &empty.store);
-    atomic_store(&other.now_ms, atomic_load(&service.now_ms));
-    if (test_journal_recover(&journal, other.api, snapshots, n, &err)) fail_msg("%s", err.text);
+    test_recovered_start(&other, &journal, &service, snapshots, n);
 }
 
-static void end_crash(void) {
-    test_service_stop(&other);
-    test_journal_fini(&empty);
-}
+static void end_crash(void) { test_recovered_stop(&other); }
 
 static json_t *keyed(struct test_service *of, int status, const char *request, const char *body) {
     const struct test_request headers = {.idempotency_key = "k"};
@@ -128,8 +122,8 @@ static void a_change_that_a_state_has_is_not_made_again(void **state) {
         check_replayed(&service, "POST /backward", STEP, false);
         run(200, "PATCH /models/m", "{'durability': 'journal'}");
         crash(false, journal.n);
-        check_replayed(&other, "POST /backward", STEP, true);
-        assert_int_equal(version_of(&other), 1);
+        check_replayed(&other.service, "POST /backward", STEP, true);
+        assert_int_equal(version_of(&other.service), 1);
         end_crash();
         run(200, "DELETE /models/m", NULL);
         atomic_fetch_add(&service.now_ms, api_default_limits.key_ttl_ms + 1);
@@ -148,13 +142,13 @@ static void a_raise_that_was_cut_short_is_in_nobodys_way(void **state) {
     while (journal.n > 1) free(journal.records[--journal.n].bytes);
     journal.durable = 1;
     crash(false, journal.n);
-    json_decref(test_ask(&other, 404, "GET /models/m", NULL, NULL));
+    json_decref(test_ask(&other.service, 404, "GET /models/m", NULL, NULL));
     end_crash();
     create("journal");
     run(200, "POST /backward", STEP);
     run(200, "POST /backward", STEP);
     crash(false, journal.n);
-    assert_int_equal(version_of(&other), 2);
+    assert_int_equal(version_of(&other.service), 2);
     end_crash();
 }
 
@@ -170,7 +164,7 @@ static char *parameters_of(struct test_service *of) {
 
 static void check_same(bool snapshots) {
     crash(snapshots, journal.n);
-    char *found = parameters_of(&other), *expected = parameters_of(&service);
+    char *found = parameters_of(&other.service), *expected = parameters_of(&service);
     assert_string_equal(found, expected);
     free(found);
     free(expected);
@@ -202,9 +196,9 @@ static void check_durable(const char *request, const char *body, json_int_t dura
     json_decref(json);
     crash(true, journal.n);
     if (durable < 0)
-        json_decref(test_ask(&other, 404, "GET /models/m", NULL, NULL));
+        json_decref(test_ask(&other.service, 404, "GET /models/m", NULL, NULL));
     else
-        assert_int_equal(version_of(&other), durable);
+        assert_int_equal(version_of(&other.service), durable);
     end_crash();
     json = ask(0, "GET /models/m", NULL);
     told = json_object_get(json, "durable_version");
@@ -254,7 +248,7 @@ static void a_step_that_failed_is_not_told_as_made(void **state) {
     assert_int_equal(answer.status, 422);
     test_answer_free(&answer);
     crash(true, journal.n);
-    json = keyed(&other, 0, "POST /models/m/gradients", body);
+    json = keyed(&other.service, 0, "POST /models/m/gradients", body);
     assert_null(json_object_get(json, "replayed"));
     json_decref(json);
     end_crash();

@@ -169,3 +169,17 @@ int test_journal_recover(struct test_journal *journal, struct api *api, bool sna
         return (int)err->code;
     return api_recover_end(api, false, err);
 }
+
+void test_recovered_start(struct test_recovered *recovered, struct test_journal *journal,
+                          struct test_service *before, bool snapshots, size_t n) {
+    struct nn_error err = {0};
+    test_journal_init(&recovered->journal);
+    test_service_start_stored(&recovered->service, NULL, 0, &recovered->journal.store);
+    atomic_store(&recovered->service.now_ms, atomic_load(&before->now_ms));
+    if (test_journal_recover(journal, recovered->service.api, snapshots, n, &err)) fail_msg("%s", err.text);
+}
+
+void test_recovered_stop(struct test_recovered *recovered) {
+    test_service_stop(&recovered->service);
+    test_journal_fini(&recovered->journal);
+}

@@ -47,4 +47,14 @@ void test_journal_checkpoint(struct test_journal *journal, struct api *api);
 int test_journal_recover(struct test_journal *journal, struct api *api, bool snapshots, size_t n,
                          struct nn_error *err);
 
+/* Another service, as it starts after a crash, and the journal that it goes on with. */
+struct test_recovered {
+    struct test_service service;
+    struct test_journal journal;
+};
+/* At `before`'s moment, with the first `n` records of `journal`, and its snapshots where `snapshots`. */
+void test_recovered_start(struct test_recovered *recovered, struct test_journal *journal,
+                          struct test_service *before, bool snapshots, size_t n);
+void test_recovered_stop(struct test_recovered *recovered);
+
 #endif
