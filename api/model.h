@@ -59,6 +59,7 @@ struct api_model {
     int stopped_at;    /* in this parameter: it takes no gradients until parameters are set, or restored */
     int64_t durable_version;  /* that would survive a crash; -1: none */
     bool nudged;              /* whoever drains is to settle the round once more */
+    bool raising;             /* it is being stored, by a policy that it does not have yet; under the lock */
     struct api_round round;   /* changed in a turn alone, */
     struct api_policy policy; /* and so is this: either the lock or the turn is enough to read them */
     struct api_batch *first_batch, *last_batch; /* of forwards that wait: see coalesce.c */

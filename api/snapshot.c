@@ -192,7 +192,7 @@ static void collect(const void *node, VISIT visit, void *closure) {
     struct names *names = closure;
     const struct api_model *model = *(struct api_model *const *)node;
     if ((visit != postorder && visit != leaf) || names->n == names->room) return;
-    if (model->policy.durability == API_DURABLE_NONE) return;
+    if (model->policy.durability == API_DURABLE_NONE && !model->raising) return;
     const char *name = nn_arena_strdup(names->arena, model->name);
     if (name)
         names->name[names->n++] = name;

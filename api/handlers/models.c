@@ -250,11 +250,20 @@ static int describe_patched(struct api_request *request, const struct patch *pat
     return describe_state(request, state, &patch->policy);
 }
 
+/* Between the first record and the policy, a checkpoint has to know that there is a model to have a snapshot of: it
+ * throws away the records before it. */
+static void set_raising(struct api_request *request, bool raising) {
+    pthread_mutex_lock(&request->api->lock);
+    request->model->raising = raising;
+    pthread_mutex_unlock(&request->api->lock);
+}
+
 /* What was not written down so far is, before what follows it. */
 static int raise_durability(struct api_request *request, const struct patch *patch) {
     struct api_model *model = request->model;
     if (request->quiet || patch->policy.durability <= model->policy.durability) return NN_OK;
     request->raised = (int)patch->policy.durability;
+    set_raising(request, true);
     struct api_snapshot *state = api_snapshot_make(request, model);
     model->oldest_readable = nn_params_version(model->params);
     return state ? api_append_state_take(request, state) : (int)request->err.code;
@@ -281,7 +290,7 @@ static void adopt(struct api_request *request, struct patch *patch) {
     set_policy(request, &patch->policy);
 }
 
-static int turn_patch(struct api_request *request) {
+static int patch_model(struct api_request *request) {
     struct patch patch = {0};
     size_t bytes = api_json_bytes(request->model->spec->json) + api_json_bytes(request->doc.members);
     if (api_count(request, bytes)) return (int)request->err.code;
@@ -298,6 +307,12 @@ static int turn_patch(struct api_request *request) {
     nn_optimizer_free(patch.optimizer);
     api_model_spec_unref(patch.spec);
     return (int)request->err.code;
+}
+
+static int turn_patch(struct api_request *request) {
+    int code = patch_model(request);
+    if (request->raised) set_raising(request, false);
+    return code;
 }
 
 int api_patch_model(struct api_request *request) {

@@ -152,6 +152,56 @@ static void a_raise_that_was_cut_short_is_in_nobodys_way(void **state) {
     end_crash();
 }
 
+/* --- what a checkpoint sees --------------------------------------------------------------------------- */
+
+static int (*append)(void *self, const struct api_segment *segments, size_t n,
+                     void (*done)(void *arg, bool durable), void *arg, uint64_t *seq, struct nn_error *err);
+static int appended, listed;
+
+static void count_listed(void *arg, const char *name) {
+    (void)arg;
+    listed += strcmp(name, "m") == 0;
+}
+
+static void list_stored(void) {
+    struct nn_error err = {0};
+    assert_int_equal(api_models_stored(service.api, count_listed, NULL, &err), NN_OK);
+}
+
+/* A checkpoint begins right behind the record, and asks whom it is to have a snapshot of. */
+static int append_and_list(void *self, const struct api_segment *segments, size_t n,
+                           void (*done)(void *arg, bool durable), void *arg, uint64_t *seq,
+                           struct nn_error *err) {
+    int code = append(self, segments, n, done, arg, seq, err);
+    appended++;
+    list_stored();
+    return code;
+}
+
+/* It throws away the records before it: so whoever has one of them has to have a snapshot, or be gone. */
+static void who_has_a_record_is_not_missed_by_a_checkpoint(void **state) {
+    (void)state;
+    static const char *const bodies[] = {"{'durability': 'snapshot'}", "{'durability': 'none'}",
+                                         "{'durability': 'journal'}"};
+    append = journal.store.append;
+    journal.store.append = append_and_list;
+    create("journal");
+    run(200, "POST /backward", STEP);
+    run(200, "PATCH /models/m", bodies[1]);
+    for (int i = 0; i < 3; i++) run(200, "PATCH /models/m", bodies[i]);
+    assert_int_equal(appended, 8); /* raised from none, a state comes before the patch */
+    assert_int_equal(listed, appended);
+    run(200, "PATCH /models/m", bodies[1]);
+    listed = 0;
+    list_stored();
+    assert_int_equal(listed, 0);
+    journal.refuse = true;
+    json_decref(ask(503, "PATCH /models/m", bodies[2]));
+    assert_int_equal(listed, 1); /* by the record that was refused */
+    list_stored();
+    assert_int_equal(listed, 1);
+}
+
 /* --- the same numbers --------------------------------------------------------------------------------- */
 
 static char *parameters_of(struct test_service *of) {
@@ -294,6 +344,7 @@ int main(void) {
         promise(a_change_that_no_checkpoint_has_yet_is_not_made_again),
         promise(a_change_that_a_state_has_is_not_made_again),
         promise(a_raise_that_was_cut_short_is_in_nobodys_way),
+        promise(who_has_a_record_is_not_missed_by_a_checkpoint),
         promise(what_an_optimizer_used_once_does_not_come_back),
         promise(answers_tell_what_a_crash_would_leave),
         promise(a_step_that_failed_is_not_told_as_made),
