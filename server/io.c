@@ -136,6 +136,11 @@ static int io_sync(void *self, int file) {
     return fdatasync(file) < 0 ? -errno : 0;
 }
 
+static void io_forget(void *self, int file) {
+    (void)self;
+    (void)posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 /* --- names -------------------------------------------------------------------------------------------- */
 
 static int io_sync_directory(void *self) { return fsync(descriptor(self)) < 0 ? -errno : 0; }
@@ -195,7 +200,7 @@ struct srv_directory *srv_directory_open(const char *path, int read_only, struct
     }
     *directory = (struct srv_directory){
         .io = {directory, io_open, io_create, io_close, io_size, io_read, io_write, io_reserve, io_truncate,
-               io_sync, io_sync_directory, io_rename, io_remove, io_list},
+               io_sync, io_forget, io_sync_directory, io_rename, io_remove, io_list},
         .lock = -1,
     };
     bool made = !read_only && mkdir(path, 0700) == 0;

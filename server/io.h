@@ -23,6 +23,9 @@ struct srv_io {
                    uint64_t size); /* the file has `size` bytes, zeros, with room on the disk */
     int (*truncate)(void *self, int file, uint64_t size);
     int (*sync)(void *self, int file); /* what was written, and the size */
+    /* After a sync: what is read next is what the disk has. Memory may show more, where an earlier sync failed: what that
+     * was to bring home counts as written from then on. */
+    void (*forget)(void *self, int file);
     int (*sync_directory)(void *self); /* names: of what was created, renamed or removed */
     int (*rename)(void *self, const char *from, const char *to); /* in place of what was there */
     int (*remove)(void *self, const char *name);

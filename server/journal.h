@@ -55,7 +55,8 @@ struct srv_journal_found {
 int srv_journal_read(struct srv_journal *journal, uint64_t after, uint64_t durable,
                      int (*each)(void *arg, const struct srv_record *record, struct nn_error *err), void *arg,
                      struct srv_journal_found *found, struct nn_error *err);
-/* Syncs the files that reach behind `after`: what was read may have been in memory alone. */
+/* Before they are read: has the files that reach behind `after` show what the disk has. What another process wrote may be
+ * in memory alone; it is brought home or, where that has failed once, forgotten. NN_E_STORE. */
 int srv_journal_settle(struct srv_journal *journal, uint64_t after, struct nn_error *err);
 /* The number of the first record of the oldest file; 0: there are no files. */
 uint64_t srv_journal_first(const struct srv_journal *journal);

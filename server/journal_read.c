@@ -278,6 +278,7 @@ int srv_journal_settle(struct srv_journal *journal, uint64_t after, struct nn_er
         srv_segment_name(name, segment);
         int file = io->open(io->self, name);
         code = file < 0 ? file : io->sync(io->self, file);
+        if (!code) io->forget(io->self, file);
         if (file >= 0) io->close(io->self, file);
         if (code) nn_fail(err, NN_E_STORE, "%s cannot be synced: %s", name, strerror(-code));
     }

@@ -19,8 +19,9 @@ struct recovery {
     uint64_t highest, clean;         /* numbers of names that were seen */
     uint64_t durable;                /* records up to this one are known to have been */
     uint64_t after;                  /* the first record that is needed comes behind it */
-    bool worse;                      /* something is not as it was, or older than it was */
-    bool lost;                       /* and something is gone, which is accepted */
+    bool read_only;
+    bool worse; /* something is not as it was, or older than it was */
+    bool lost;  /* and something is gone, which is accepted */
     struct srv_journal_found found;
     void *keys;
     size_t keys_size;
@@ -260,6 +261,8 @@ static int pass_record(void *arg, const struct srv_record *record, struct nn_err
 static int replay(struct recovery *recovery) {
     struct srv_store *store = recovery->store;
     struct nn_error why = {0};
+    if (!recovery->read_only && srv_journal_settle(store->journal, recovery->after, recovery->err))
+        return (int)recovery->err->code;
     int code = srv_journal_read(store->journal, recovery->after, recovery->durable, replay_record, recovery,
                                 &recovery->found, &why);
     if (code == HISTORY_ENDS) { /* but the numbers of the rest are given out, or the next start takes it up */
@@ -303,12 +306,11 @@ static void tell(const struct recovery *recovery, bool clean) {
         recovery->found.torn ? "; the journal's end is torn, which nobody was told was stored" : "");
 }
 
-/* What was read is made sure of, and what nobody needs is removed; then changes may come. */
+/* What nobody needs is removed; then changes may come. */
 static int open_for_changes(struct recovery *recovery) {
     struct srv_store *store = recovery->store;
     struct nn_error *err = recovery->err;
-    int code = srv_journal_settle(store->journal, recovery->after, err);
-    if (!code) code = srv_journal_begin(store->journal, last_number(recovery), false, err);
+    int code = srv_journal_begin(store->journal, last_number(recovery), false, err);
     if (!code && recovery->lost) code = srv_store_take(store, true, err);
     /* The mark of a clean stop goes too, before there is anything that it would deny. */
     if (!code) code = srv_store_tidy(store, err);
@@ -317,7 +319,7 @@ static int open_for_changes(struct recovery *recovery) {
 }
 
 int srv_store_recover(struct srv_store *store, struct api *api, bool read_only, struct nn_error *err) {
-    struct recovery recovery = {.store = store, .api = api, .err = err};
+    struct recovery recovery = {.store = store, .api = api, .err = err, .read_only = read_only};
     store->api = api;
     api_recover_begin(api);
     int code = load_all(&recovery);

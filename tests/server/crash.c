@@ -97,27 +97,11 @@ static void during_a_start(void **state) {
             if ((i + 3 * k) % 40 == 0 || all_of_them()) crash_twice(k, i);
 }
 
-/* What a start has found, it tells, and so it has to last: though it was the killed process that wrote it, and did not
- * come to sync it. */
 static void killed_and_then_crashed(void **state) {
     (void)state;
     for (size_t k = 0; k <= test_disk_operations(history.disk); k++) {
-        char image[256];
-        struct test_stored stored;
-        struct test_disk *disk = test_disk_prefix(history.disk, k);
         char *what = test_format("killed after operation %zu", k);
-        start(&stored, disk, what);
-        struct test_prefix found = test_history_check(&history, k, &stored, what);
-        test_stored_stop(&stored);
-        size_t n = test_disk_operations(disk);
-        struct test_disk *second = test_disk_image(disk, n, test_disk_images(disk, n) > 1, image);
-        start(&stored, second, what);
-        struct test_prefix again = test_history_check(&history, k, &stored, what);
-        if (again.step < found.step)
-            fail_msg("%s, and then a crash (%s): step %d was there, and is not", what, image, found.step);
-        test_history_go_on(&history, &again, second, &stored, what);
-        test_disk_free(second);
-        test_disk_free(disk);
+        test_history_kill_and_crash(&history, k, what);
         free(what);
     }
 }

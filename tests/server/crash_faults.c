@@ -47,6 +47,7 @@ static bool fail_one(const struct test_fault *fault) {
         check_image(&history, n, i, what);
         if (refused) check_image(&history, refused, i, what);
     }
+    if (failed && refused) test_history_kill_and_crash(&history, refused, what);
     free(what);
     test_history_free(&history);
     return failed;

@@ -276,6 +276,12 @@ static void a_failed_sync_is_final(void **state) {
         test_disk_free(image);
     }
     assert_true(lost > 0);
+
+    /* Memory shows it still; then nothing does. */
+    assert_memory_equal(test_disk_bytes(disk, "a", &size), "abcd", 4);
+    io->forget(io->self, file);
+    assert_memory_equal(test_disk_bytes(disk, "a", &size), "\0\0cd", 4);
+    assert_int_equal(test_disk_images(disk, n), 1);
     io->close(io->self, file);
     test_disk_free(disk);
 }

@@ -165,6 +165,31 @@ static int truncate_file(void *self, int file, uint64_t size) {
 
 static int sync_file(void *self, int file) { return change_file(self, TEST_DISK_SYNC, file, 0); }
 
+static void apply_all(struct test_state *state, const struct test_disk *disk) {
+    for (size_t i = 0; i < disk->n_operations; i++)
+        if (!disk->operations[i].failed) test_state_apply(state, &disk->operations[i]);
+}
+
+/* What a failed sync was to bring home is gone then. */
+static void forget_file(void *self, int file) {
+    struct test_disk *disk = self;
+    enter(disk);
+    size_t lost = 0;
+    for (size_t i = 0; i < disk->n_operations; i++) {
+        struct test_operation *operation = &disk->operations[i];
+        if (operation->node != node_of(disk, file) || operation->failed || !test_is_lost(disk, i)) continue;
+        operation->failed = true;
+        lost++;
+    }
+    if (lost) {
+        test_state_fini(&disk->now);
+        disk->now = (struct test_state){0};
+        test_state_copy(&disk->now, &disk->first);
+        apply_all(&disk->now, disk);
+    }
+    leave(disk);
+}
+
 static int sync_directory(void *self) {
     struct test_disk *disk = self;
     enter(disk);
@@ -227,6 +252,7 @@ struct test_disk *test_disk_new(void) {
                                .reserve = reserve_file,
                                .truncate = truncate_file,
                                .sync = sync_file,
+                               .forget = forget_file,
                                .sync_directory = sync_directory,
                                .rename = rename_file,
                                .remove = remove_file,

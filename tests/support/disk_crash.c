@@ -5,23 +5,35 @@
 
 #include "disk_state.h"
 
-/* Whether the i-th of n was brought home: by the first sync behind it, or never. */
-static bool is_synced(const struct test_disk *disk, size_t n, size_t i) {
+/* The sync that is to bring the i-th of n home: the first one behind it; NULL: there was none. */
+static const struct test_operation *sync_of(const struct test_disk *disk, size_t n, size_t i) {
     const struct test_operation *it = &disk->operations[i];
     for (size_t k = i + 1; k < n; k++) {
         const struct test_operation *sync = &disk->operations[k];
         if (test_is_name(it) ? sync->kind == TEST_DISK_SYNC_DIRECTORY
                              : sync->kind == TEST_DISK_SYNC && sync->node == it->node)
-            return !sync->failed;
+            return sync;
     }
-    return false;
+    return NULL;
+}
+
+static bool is_synced(const struct test_disk *disk, size_t n, size_t i) {
+    const struct test_operation *sync = sync_of(disk, n, i);
+    return sync && !sync->failed;
+}
+
+bool test_is_lost(const struct test_disk *disk, size_t i) {
+    const struct test_operation *operation = &disk->operations[i],
+                                *sync = sync_of(disk, disk->n_operations, i);
+    return !test_is_name(operation) && !test_is_sync(operation) && sync && sync->failed;
 }
 
 /* The operations of the first n that may be lost; how many. */
 static size_t open_ones(const struct test_disk *disk, size_t n, size_t *list) {
     size_t count = 0;
     for (size_t i = 0; i < n; i++)
-        if (!test_is_sync(&disk->operations[i]) && !is_synced(disk, n, i)) list[count++] = i;
+        if (!disk->operations[i].failed && !test_is_sync(&disk->operations[i]) && !is_synced(disk, n, i))
+            list[count++] = i;
     return count;
 }
 
@@ -172,7 +184,7 @@ static void build(struct test_state *state, const struct test_disk *disk, size_t
     for (size_t i = 0, k = 0; i < n; i++) {
         const struct test_operation *operation = &disk->operations[i];
         bool is_open = k < n_open && open[k] == i;
-        if (test_is_sync(operation)) continue;
+        if (operation->failed || test_is_sync(operation)) continue;
         if (operation == torn)
             tear(state, operation, cuts[image->which], image->tear);
         else if (is_open && image->fortune == SCATTERED && operation->kind == TEST_DISK_WRITE)

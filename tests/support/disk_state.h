@@ -11,8 +11,8 @@ enum { TEST_SECTOR = 512, TEST_DISK_NAME = 128, TEST_DISK_OPEN = 256 };
 /* One operation. Files are meant by number, whatever they are called by then. */
 struct test_operation {
     enum test_disk_kind kind;
-    bool failed;                                     /* of syncs: others leave no trace when they fail */
-    int node;                                        /* the file; -1 of a directory's sync and a removal */
+    bool failed; /* of syncs; of others, which leave no trace when they fail: found lost with a failed sync */
+    int node;    /* the file; -1 of a directory's sync and a removal */
     char name[TEST_DISK_NAME], from[TEST_DISK_NAME]; /* of names; `from` of a rename alone */
     uint64_t offset;                                 /* of a write; otherwise the size */
     unsigned char *bytes;                            /* of a write */
@@ -63,6 +63,9 @@ void *test_grown(void *items, size_t n, size_t size);
 
 bool test_is_name(const struct test_operation *operation);
 bool test_is_sync(const struct test_operation *operation);
+
+/* Whether the i-th, of a file's bytes, went with a sync that failed. */
+bool test_is_lost(const struct test_disk *disk, size_t i);
 
 struct test_name *test_state_find(const struct test_state *state, const char *name);
 /* So that the file of this number is there, empty and without a name unless it was there before. */

@@ -58,6 +58,10 @@ struct test_prefix {
  * had not begun. Keys replay what is there. Fails the test, with `what`, if the history never was like that. */
 struct test_prefix test_history_check(const struct test_history *history, size_t n,
                                       struct test_stored *stored, const char *what);
+/* After `n` operations of the disk the daemon is killed and started again, and then the machine crashes. What a start has
+ * found, it tells, and so it has to last: though it was another process that wrote it, and did not come to sync it, or
+ * was told that it could not. */
+void test_history_kill_and_crash(const struct test_history *history, size_t n, const char *what);
 /* That it goes on: the next change, with the key that it had; lost ones, whose keys replay nothing; a clean stop, and a
  * clean start, in which nothing is lost. The service is stopped then. */
 void test_history_go_on(const struct test_history *history, const struct test_prefix *prefix,

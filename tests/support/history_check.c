@@ -290,3 +290,23 @@ void test_history_go_on(const struct test_history *history, const struct test_pr
     for (int i = 0; i < TEST_MODELS; i++) test_state_free(&before[i]);
     test_stored_stop(stored);
 }
+
+void test_history_kill_and_crash(const struct test_history *history, size_t n, const char *what) {
+    char image[256];
+    struct test_stored stored;
+    struct nn_error err = {0};
+    struct test_disk *disk = test_disk_prefix(history->disk, n);
+    test_ok(test_stored_start(&stored, disk, 80, NULL, &err), &err, "%s", what);
+    struct test_prefix found = test_history_check(history, n, &stored, what);
+    test_stored_stop(&stored);
+    size_t then = test_disk_operations(disk);
+    struct test_disk *crashed = test_disk_image(disk, then, test_disk_images(disk, then) > 1, image);
+    char *both = test_format("%s, and then a crash, %s", what, image);
+    test_ok(test_stored_start(&stored, crashed, 80, NULL, &err), &err, "%s", both);
+    struct test_prefix again = test_history_check(history, n, &stored, both);
+    if (again.step < found.step) fail_msg("%s: step %d was there, and is not", both, found.step);
+    test_history_go_on(history, &again, crashed, &stored, both);
+    test_disk_free(crashed);
+    test_disk_free(disk);
+    free(both);
+}

@@ -45,6 +45,10 @@ static int64_t place_read(void *self, int file, void *buffer, size_t size, uint6
     struct place *place = self;
     return place->real->read(place->real->self, file, buffer, size, offset);
 }
+static void place_forget(void *self, int file) {
+    const struct place *place = self;
+    place->real->forget(place->real->self, file);
+}
 static int place_sync_directory(void *self) {
     (void)self;
     return 0;
@@ -75,6 +79,7 @@ void place_init(struct place *place) {
         .write = place_write,
         .reserve = place_reserve,
         .sync = place_sync,
+        .forget = place_forget,
         .sync_directory = place_sync_directory,
         .remove = place_remove,
         .list = place_list,
