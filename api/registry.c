@@ -52,8 +52,9 @@ static void kill_model(struct api_model *model, enum nn_code code) {
     model->nudged = true; /* whoever drains finds out */
 }
 
-static void bury(struct api_request *request) {
-    const struct nn_error gone = {.code = NN_E_NOT_FOUND, .text = "the model was deleted meanwhile"};
+static void bury(struct api_request *request, enum nn_code code) {
+    struct nn_error gone = {0};
+    nn_fail(&gone, code, "the model was %s meanwhile", code == NN_E_STALE ? "restored" : "deleted");
     api_contexts_drop(request->api, request->model);
     api_end_waiting(request->api, request->model, UINT64_MAX, &gone);
     api_model_unref(request->api, request->model);
@@ -66,7 +67,7 @@ void api_model_remove(struct api_request *request, enum nn_code code) {
     api->n_models--;
     kill_model(request->model, code);
     pthread_mutex_unlock(&api->lock);
-    bury(request);
+    bury(request, code);
 }
 
 void api_model_replace(struct api_request *request, struct api_model *next) {
@@ -76,7 +77,7 @@ void api_model_replace(struct api_request *request, struct api_model *next) {
     atomic_fetch_add(&next->refs, 1);
     kill_model(request->model, NN_E_STALE);
     pthread_mutex_unlock(&api->lock);
-    bury(request);
+    bury(request, NN_E_STALE);
 }
 
 /* The version that a request is to read: the current one, or, carried out again, the one that it had read. */
