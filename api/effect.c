@@ -464,9 +464,8 @@ static bool is_recovered(struct api *api, const json_t *key, uint64_t last) {
     uint64_t seq = (uint64_t)api_record_integer(key, "seq");
     for (size_t i = 0; i < api->n_failed; i++)
         if (seq == api->failed[i]) return false;
-    return seq ? seq <= last
-               : api_model_was_read(api, api_record_text(key, "birth"),
-                                    (uint64_t)api_record_integer(key, "change"));
+    return (seq && seq <= last) || api_model_was_read(api, api_record_text(key, "birth"),
+                                                      (uint64_t)api_record_integer(key, "change"));
 }
 
 static int load(struct api *api, const char *line, size_t size, uint64_t last, struct nn_error *err) {

@@ -80,6 +80,7 @@ struct api_model {
     uint64_t read_changes;            /* those of them that were in the snapshot that it was read from */
     uint64_t seq;                     /* of the last record of it */
     uint64_t oldest_readable;         /* a record may have read this version, or a later one */
+    bool stays;                       /* while recovering: records that lead on from here are lost */
     struct nn_params *past[API_REPLAY_VERSIONS]; /* while recovering: the versions before the current one */
 };
 

@@ -257,17 +257,28 @@ static int check_after(struct again *again, struct api_model *model) {
     return corrupt(again, "it led to another version");
 }
 
-/* A model that is stored no more has nothing to do here. */
-static int drop_if_unstored(struct api *api, const char *name, struct nn_error *err) {
+/* A model that has nothing to do here any more: it is stored no more, or it stays behind and another one takes its name. */
+static int drop_if(struct api *api, const char *name, bool (*unwanted)(const struct api_model *model),
+                   struct nn_error *err) {
     struct api_request *request;
     struct api_model *model;
     int code = look(api, name, &request, &model, err);
-    if (model && model->policy.durability == API_DURABLE_NONE) api_model_remove(request, NN_E_NOT_FOUND);
+    if (model && unwanted(model)) api_model_remove(request, NN_E_NOT_FOUND);
     api_request_free(request);
     return code;
 }
 
+static bool is_unstored(const struct api_model *model) {
+    return model->policy.durability == API_DURABLE_NONE;
+}
+static bool has_no_future(const struct api_model *model) { return model->stays || is_unstored(model); }
+
 static bool is_creation(const json_t *head) { return strcmp(api_record_text(head, "path"), "/models") == 0; }
+
+static bool is_deletion(const json_t *head) {
+    return strcmp(api_record_text(head, "method"), "DELETE") == 0 &&
+           strcmp(api_record_text(head, "path"), "/models/{}") == 0;
+}
 
 /* Whether there need be no model before it. */
 static bool is_beginning(const json_t *head) {
@@ -292,8 +303,9 @@ static int carry_out(struct again *again, const char *name) {
 }
 
 static bool is_wanted(const struct again *again, const struct api_model *model) {
-    if (model) return again->seq > model->seq;
-    return !again->may_be_gone || is_beginning(again->record->head);
+    const json_t *head = again->record->head;
+    if (!model) return !again->may_be_gone || is_beginning(head);
+    return again->seq > model->seq && (!model->stays || is_beginning(head) || is_deletion(head));
 }
 
 /* Its keys may have been saved while nobody knew yet. */
@@ -312,18 +324,41 @@ static int recover(struct again *again) {
     const char *name = api_record_text(head, "model");
     struct api_request *request;
     struct api_model *model;
-    /* What was to raise its durability never came: there was no such model any more. */
-    if (is_creation(head) && drop_if_unstored(api, name, again->err)) return (int)again->err->code;
     if (look(api, name, &request, &model, again->err)) return (int)again->err->code;
-    bool wanted = is_wanted(again, model);
-    if (wanted) check_before(again, model);
+    bool wanted = is_wanted(again, model), passed_by = model && model->stays && again->seq > model->seq;
+    if (wanted && !passed_by) check_before(again, model);
     api_request_free(request);
-    if (!wanted || again->err->code || carry_out(again, name)) return (int)again->err->code;
+    if (again->err->code) return (int)again->err->code;
+    if (!wanted) return passed_by ? note_failed(again) : NN_OK;
+    /* What was to raise its durability never came, or its deletion is lost: there was no such model any more. */
+    if (is_creation(head) && drop_if(api, name, has_no_future, again->err)) return (int)again->err->code;
+    if (carry_out(again, name)) return (int)again->err->code;
     bool is_request = strcmp(api_record_text(head, "kind"), "request") == 0;
-    if (is_request && drop_if_unstored(api, name, again->err)) return (int)again->err->code;
+    if (is_request && drop_if(api, name, is_unstored, again->err)) return (int)again->err->code;
     if (again->replay.code) return note_failed(again);
     return api_effects_recover(api, json_object_get(head, "keys"), again->seq,
                                api_record_integer(head, "time"), again->err);
+}
+
+int api_recover_stay(struct api *api, const char *name, struct nn_error *err) {
+    struct api_request *request;
+    struct api_model *model;
+    int code = look(api, name, &request, &model, err);
+    if (model) model->stays = true;
+    api_request_free(request);
+    return code;
+}
+
+/* One that is refused was not carried out, or led elsewhere: nothing is built on that. */
+static int recover_or_stay(struct again *again) {
+    struct nn_error memory = {0};
+    if (recover(again) != NN_E_CORRUPT) return (int)again->err->code;
+    struct again refused = *again;
+    refused.err = &memory;
+    if (api_recover_stay(again->api, api_record_text(again->record->head, "model"), &memory) ||
+        note_failed(&refused))
+        *again->err = memory;
+    return (int)again->err->code;
 }
 
 static int look_whether_wanted(struct again *again) {
@@ -352,7 +387,7 @@ int api_recover_record(struct api *api, uint64_t seq, const void *bytes, size_t 
                        struct nn_error *err) {
     struct api_record record;
     struct again again = {.api = api, .record = &record, .seq = seq, .may_be_gone = may_be_gone, .err = err};
-    return with_record(&again, &record, bytes, size, recover);
+    return with_record(&again, &record, bytes, size, recover_or_stay);
 }
 
 int api_recover_wants(struct api *api, uint64_t seq, const void *bytes, size_t size, bool may_be_gone,
@@ -380,7 +415,7 @@ static int drop_unstored(struct api *api, struct nn_error *err) {
         twalk_r(api->models, find_unstored, &name);
         pthread_mutex_unlock(&api->lock);
         if (!name) return NN_OK;
-        if (drop_if_unstored(api, name, err)) return (int)err->code;
+        if (drop_if(api, name, is_unstored, err)) return (int)err->code;
     }
 }
 

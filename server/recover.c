@@ -191,13 +191,11 @@ static int load_model(struct recovery *recovery, const struct srv_stored_model *
         struct nn_error why = {0};
         bool whole = n == 0 || reaches_back(recovery, seq);
         if (from != model && (!whole || has_snapshot(model, from->snapshots[i].number))) continue;
-        if (!whole) {
-            /* Then it stays as it was there: the records that are left do not follow. */
-            if (lose(recovery, &damage)) return NN_E_CORRUPT;
-            seq = UINT64_MAX;
-        }
-        if (load_snapshot(recovery, from, i, seq, &why) == NN_OK) {
-            if (seq < recovery->after) recovery->after = seq;
+        /* Then it stays as it was there: the records that are left do not follow. */
+        if (!whole && lose(recovery, &damage)) return NN_E_CORRUPT;
+        if (load_snapshot(recovery, from, i, seq, &why) == NN_OK &&
+            (whole || api_recover_stay(recovery->api, model->name, &why) == NN_OK)) {
+            if (whole && seq < recovery->after) recovery->after = seq;
             if (n > 0)
                 srv_store_say(recovery->store,
                               "model \"%s\" comes from an older snapshot, of version %" PRIu64, model->name,
@@ -249,7 +247,7 @@ static int replay_record(void *arg, const struct srv_record *record, struct nn_e
     nn_fail(&where, NN_E_CORRUPT, "%s at byte %" PRIu64 ", record %" PRIu64 " (%s): %s", record->file,
             record->offset, record->seq, what ? what : "", why.text);
     free(what);
-    /* Of this model no later one will follow either, and each says so; others go on. */
+    /* This model stays as it is; others go on. */
     return lose(recovery, &where);
 }
 
@@ -324,7 +322,7 @@ int srv_store_recover(struct srv_store *store, struct api *api, bool read_only, 
     api_recover_begin(api);
     int code = load_all(&recovery);
     if (!code && recovery.keys)
-        code = api_recover_keys(api, recovery.keys, recovery.keys_size, last_number(&recovery), err);
+        code = api_recover_keys(api, recovery.keys, recovery.keys_size, recovery.found.last, err);
     /* A torn end may be older than a clean stop: its file is kept as long as those before it. */
     bool clean = !recovery.worse && recovery.found.records == 0 &&
                  (store->newest ? recovery.clean == store->newest->number

@@ -135,6 +135,48 @@ static void records_that_nobody_wrote(void **state) {
     }
 }
 
+#define CREATION                                                                                             \
+    "{\"name\": \"o\", \"inputs\": {\"x\": {\"shape\": [3]}}, \"layers\": [{\"op\": \"relu\"}], "            \
+    "\"durability\": \"journal\"}"
+
+static int recover_take(struct test_service *other, uint64_t seq, json_t *head, const char *data) {
+    struct nn_error err = {0};
+    size_t size;
+    char *bytes = compose_take(head, data, strlen(data), &size);
+    int code = api_recover_record(other->api, seq, bytes, size, false, &err);
+    free(bytes);
+    return code;
+}
+
+/* Where a start goes on without what is damaged, a model stays as it was before its bad record, and its name is free with
+ * its deletion; others go on. */
+static void nothing_is_built_on_a_bad_record(void **state) {
+    (void)state;
+    static const char creation[] =
+        "{'kind': 'request', 'method': 'POST', 'path': '/models', 'encoding': 'json', "
+        "'drawn': ['1', '2', '3'], 'model': 'o', 'version': 0}";
+    struct test_service other;
+    struct test_journal empty;
+    struct nn_error err = {0};
+    test_journal_init(&empty);
+    test_service_start_stored(&other, NULL, 0, &empty.store);
+    api_recover_begin(other.api);
+    const struct test_record *own = journal.records;
+    assert_int_equal(api_recover_record(other.api, 1, own[0].bytes, own[0].size, false, &err), NN_OK);
+    assert_int_equal(recover_take(&other, 2, parse(records[3].head), ""), NN_E_CORRUPT);
+    for (uint64_t i = 1; i < 3; i++)
+        assert_int_equal(api_recover_record(other.api, 2 + i, own[i].bytes, own[i].size, false, &err), NN_OK);
+    assert_int_equal(recover_take(&other, 5, parse(creation), CREATION), NN_OK);
+    assert_int_equal(api_recover_end(other.api, false, &err), NN_OK);
+    json_t *model = test_ask(&other, 200, "GET /models/m", NULL, NULL);
+    assert_int_equal(json_integer_value(json_object_get(model, "version")), 0);
+    assert_int_equal(json_integer_value(json_object_get(model, "accumulated")), 0);
+    json_decref(model);
+    test_do(&other, 200, "GET /models/o", NULL);
+    test_service_stop(&other);
+    test_journal_fini(&empty);
+}
+
 /* --- snapshots ---------------------------------------------------------------------------------------- */
 
 static const struct {
@@ -283,9 +325,11 @@ static void snapshots_that_break_off(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(records_that_nobody_wrote, live, end),
-                                       cmocka_unit_test_setup_teardown(snapshots_that_nobody_took, live, end),
-                                       cmocka_unit_test_setup_teardown(snapshots_of_other_tensors, live, end),
-                                       cmocka_unit_test_setup_teardown(snapshots_that_break_off, live, end)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(records_that_nobody_wrote, live, end),
+        cmocka_unit_test_setup_teardown(nothing_is_built_on_a_bad_record, live, end),
+        cmocka_unit_test_setup_teardown(snapshots_that_nobody_took, live, end),
+        cmocka_unit_test_setup_teardown(snapshots_of_other_tensors, live, end),
+        cmocka_unit_test_setup_teardown(snapshots_that_break_off, live, end)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

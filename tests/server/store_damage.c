@@ -308,6 +308,85 @@ static void a_damaged_record_is_refused(void **state) {
     process_end(&process, disk);
 }
 
+/* A model that stays behind, as records are missing that its last good snapshot needs, ends with its deletion: who
+ * takes the name then is whole. */
+static void a_name_taken_anew_is_whole(void **state) {
+    (void)state;
+    struct test_disk *disk = test_disk_new();
+    struct process process;
+    struct nn_error err;
+    struct srv_store_options options = process_usual;
+    struct process_numbers young;
+    char name[128];
+    options.snapshots = 3;
+    if (process_start_as(&process, disk, &options, false, &err)) fail_msg("%s", err.text);
+    process_create(&process, "m", "journal");
+    for (int i = 0; i < 3; i++) {
+        process_steps(&process, "m", 20);
+        process_checkpoint(&process);
+    }
+    process_steps(&process, "m", 1);
+    test_do(&process.service, 200, "DELETE /models/m", NULL);
+    process_create(&process, "m", "journal");
+    process_steps(&process, "m", 2);
+    process_look(&process, "m", &young);
+    process_stop(&process);
+    for (int back = 0; back < 2; back++) {
+        newest_file(disk, "snapshot-m-", back, name);
+        spoil(disk, name);
+    }
+    refuse(disk, "snapshot-m-");
+    accept(&process, disk);
+    process_is_as(&process, "m", &young);
+    process_end(&process, disk);
+}
+
+#define KEYED_STEP "{'model': 'm', 'apply': true, 'inputs': {'x': [[1, 2, 3]]}, 'targets': {'y': [[0, 1]]}}"
+
+static json_t *keyed_step(struct process *process) {
+    return test_ask(&process->service, 200, "POST /backward", &(struct test_request){.idempotency_key = "k"},
+                    KEYED_STEP);
+}
+
+static void step_meanwhile(void *arg, const char *name) {
+    if (strncmp(name, "snapshot-n-", 11) == 0) json_decref(keyed_step(arg));
+}
+
+/* A change that came while a checkpoint was taken: its key is in the checkpoint, and itself in the journal alone. */
+static void a_key_goes_with_its_record(void **state) {
+    (void)state;
+    struct process_numbers m, n;
+    struct test_disk *disk = process_life(&m, &n);
+    struct process process;
+    char name[128];
+    process_start(&process, disk);
+    process_wait_for_checkpoints(&process, 1);
+    process_steps(&process, "n", 1);
+    test_disk_on_create(disk, step_meanwhile, &process);
+    process_checkpoint(&process);
+    test_disk_on_create(disk, NULL, NULL);
+    uint64_t last = srv_store_api(process.store)->last(srv_store_api(process.store)->self);
+    json_int_t version = process_version_of(&process, "m");
+    process_stop(&process);
+
+    struct test_disk *whole = copy(disk);
+    process_start(&process, whole);
+    json_t *answer = keyed_step(&process);
+    assert_true(json_is_true(json_object_get(answer, "replayed")));
+    json_decref(answer);
+    process_end(&process, whole);
+
+    size_t at = find_record(disk, last, name);
+    spoil_at(disk, name, at + sizeof(struct srv_frame) + 5);
+    accept(&process, disk);
+    assert_int_equal(process_version_of(&process, "m"), version - 1);
+    answer = keyed_step(&process);
+    assert_null(json_object_get(answer, "replayed"));
+    assert_int_equal(json_integer_value(json_object_get(answer, "applied_version")), version);
+    json_decref(answer);
+    process_end(&process, disk);
+}
+
 /* As if all of it had been written elsewhere. */
 static void move_to_another_machine(struct test_disk *disk) {
     struct process_files files = process_files_of(disk);
@@ -411,6 +490,8 @@ int main(void) {
         cmocka_unit_test(a_file_that_may_not_be_read_is_not_damaged),
         cmocka_unit_test(without_a_checkpoint_nothing_is_thrown_away),
         cmocka_unit_test(a_damaged_record_is_refused),
+        cmocka_unit_test(a_name_taken_anew_is_whole),
+        cmocka_unit_test(a_key_goes_with_its_record),
         cmocka_unit_test(other_numbers_are_not_replayed_unasked),
         cmocka_unit_test(other_numbers_that_snapshots_have_are_no_matter),
         cmocka_unit_test(verify_changes_nothing),
