@@ -66,6 +66,14 @@ static int64_t io_read(void *self, int file, void *buffer, size_t size, uint64_t
     return (int64_t)done;
 }
 
+/* What was preallocated and never written is a hole to Linux, but for what was read ahead of it. */
+static int64_t io_end_of_data(void *self, int file) {
+    off_t end = 0, data;
+    while ((data = lseek(file, end, SEEK_DATA)) >= 0 && (end = lseek(file, data, SEEK_HOLE)) >= 0) continue;
+    bool known = data < 0 && errno == ENXIO;
+    return known ? (int64_t)end : io_size(self, file);
+}
+
 /* All of one buffer; `part` may have been written to some length already. */
 static int write_rest(int file, const struct iovec *part, size_t written, uint64_t offset) {
     while (written < part->iov_len) {
@@ -199,8 +207,8 @@ struct srv_directory *srv_directory_open(const char *path, int read_only, struct
         return NULL;
     }
     *directory = (struct srv_directory){
-        .io = {directory, io_open, io_create, io_close, io_size, io_read, io_write, io_reserve, io_truncate,
-               io_sync, io_forget, io_sync_directory, io_rename, io_remove, io_list},
+        .io = {directory, io_open, io_create, io_close, io_size, io_read, io_end_of_data, io_write,
+               io_reserve, io_truncate, io_sync, io_forget, io_sync_directory, io_rename, io_remove, io_list},
         .lock = -1,
     };
     bool made = !read_only && mkdir(path, 0700) == 0;

@@ -17,6 +17,8 @@ struct srv_io {
     int64_t (*size)(void *self, int file);
     /* How many bytes came: fewer only at the file's end. */
     int64_t (*read)(void *self, int file, void *buffer, size_t size, uint64_t offset);
+    /* A place behind which there are only zeros, up to the size; best told before anything of the file is read. */
+    int64_t (*end_of_data)(void *self, int file);
     int (*write)(void *self, int file, const struct iovec *parts, int n,
                  uint64_t offset); /* all, or an error */
     int (*reserve)(void *self, int file,

@@ -17,7 +17,7 @@ struct reader {
     const struct srv_segment *segment; /* that is open */
     char name[SRV_NAME_SIZE];
     int file;
-    uint64_t size, offset;
+    uint64_t size, data_end, offset; /* data_end: behind it lie zeros */
     struct srv_journal_header header;
     unsigned char *buffer;
     size_t room;
@@ -57,9 +57,11 @@ static int open_file(struct reader *reader, const struct srv_segment *segment, b
     reader->offset = 0;
     reader->file = io->open(io->self, reader->name);
     int64_t size = reader->file < 0 ? reader->file : io->size(io->self, reader->file);
-    if (size < 0)
-        return nn_fail(reader->err, NN_E_STORE, "%s cannot be read: %s", reader->name, strerror((int)-size));
+    int64_t end = size < 0 ? size : io->end_of_data(io->self, reader->file);
+    if (end < 0)
+        return nn_fail(reader->err, NN_E_STORE, "%s cannot be read: %s", reader->name, strerror((int)-end));
     reader->size = (uint64_t)size;
+    reader->data_end = (uint64_t)end;
     *whole = false;
     if (reader->size < sizeof reader->header) return NN_OK;
     int code = read_at(reader, &reader->header, sizeof reader->header, 0);
@@ -107,7 +109,7 @@ static void search_bytes(const struct reader *reader, const unsigned char *bytes
 static int search_file(struct reader *reader, uint64_t offset, bool whole, struct trace *trace) {
     const size_t overlap = sizeof(struct srv_frame) - 8;
     int code = room_for(reader, CHUNK + overlap);
-    while (!code && offset < reader->size && !trace->stopped) {
+    while (!code && offset < reader->data_end && !trace->stopped) {
         uint64_t left = reader->size - offset;
         size_t size = left < CHUNK + overlap ? (size_t)left : CHUNK + overlap;
         if ((code = read_at(reader, reader->buffer, size, offset))) break;
@@ -269,20 +271,54 @@ int srv_journal_read(struct srv_journal *journal, uint64_t after, uint64_t durab
     return code;
 }
 
-int srv_journal_settle(struct srv_journal *journal, uint64_t after, struct nn_error *err) {
+static int sync_file(struct srv_journal *journal, const struct srv_segment *segment, struct nn_error *err) {
     const struct srv_io *io = journal->io;
-    int code = 0;
-    for (const struct srv_segment *segment = first_segment(journal, after); segment && !code;
-         segment = segment->next) {
-        char name[SRV_NAME_SIZE];
-        srv_segment_name(name, segment);
-        int file = io->open(io->self, name);
-        code = file < 0 ? file : io->sync(io->self, file);
-        if (!code) io->forget(io->self, file);
-        if (file >= 0) io->close(io->self, file);
-        if (code) nn_fail(err, NN_E_STORE, "%s cannot be synced: %s", name, strerror(-code));
+    char name[SRV_NAME_SIZE];
+    srv_segment_name(name, segment);
+    int file = io->open(io->self, name), code = file < 0 ? file : io->sync(io->self, file);
+    if (file >= 0) io->close(io->self, file);
+    return code ? nn_fail(err, NN_E_STORE, "%s cannot be synced: %s", name, strerror(-code)) : NN_OK;
+}
+
+/* What a file's frames say was durable when they were written raises *durable; then memory forgets the file. */
+static int forget_file(struct reader *reader, const struct srv_segment *segment, uint64_t *durable) {
+    const struct srv_io *io = reader->journal->io;
+    bool good;
+    int code = open_file(reader, segment, &good);
+    for (uint64_t seq = segment->first; good && !code; seq++) {
+        struct srv_frame frame;
+        code = read_frame(reader, seq, false, &frame, &good);
+        if (code || !good) break;
+        if (frame.durable > *durable) *durable = frame.durable;
+        reader->offset += srv_frame_room(frame.size);
     }
+    if (!code) io->forget(io->self, reader->file);
+    return code;
+}
+
+/* From the newest file back to the one that has the first record of which nobody says that it was durable. */
+static int forget_doubtful(struct srv_journal *journal, const struct srv_segment *first, uint64_t durable,
+                           struct nn_error *err) {
+    struct reader reader = {.journal = journal, .file = -1, .err = err};
+    const struct srv_segment *segment = NULL;
+    int code = NN_OK;
+    while (first && segment != first && !code && !(segment && segment->first <= durable + 1)) {
+        const struct srv_segment *before = first;
+        while (before->next != segment) before = before->next;
+        segment = before;
+        code = forget_file(&reader, segment, &durable);
+    }
+    close_file(&reader);
+    return code;
+}
+
+int srv_journal_settle(struct srv_journal *journal, uint64_t after, uint64_t durable, struct nn_error *err) {
+    const struct srv_io *io = journal->io;
+    const struct srv_segment *first = first_segment(journal, after);
+    int code = NN_OK;
+    for (const struct srv_segment *segment = first; segment && !code; segment = segment->next)
+        code = sync_file(journal, segment, err);
     if (!code && (code = io->sync_directory(io->self)))
-        nn_fail(err, NN_E_STORE, "the directory cannot be synced: %s", strerror(-code));
-    return code ? NN_E_STORE : NN_OK;
+        code = nn_fail(err, NN_E_STORE, "the directory cannot be synced: %s", strerror(-code));
+    return code ? code : forget_doubtful(journal, first, durable, err);
 }

@@ -1,6 +1,7 @@
 /* A journal's files, as bytes: what is read of them are records one after another, each where the file says, whole
- * by its checksum; and what is found is told the same way twice. The first byte says how many files there are, and
- * each file is made of headers, frames, zeros and plain bytes, mostly as the journal writes them. */
+ * by its checksum; and what is found is told the same way twice, also where zeros are not read. The first byte says
+ * how many files there are, and each file is made of headers, frames, zeros and plain bytes, mostly as the journal
+ * writes them. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -59,6 +60,13 @@ static int64_t disk_read(void *self, int file, void *buffer, size_t size, uint64
     if (size > left) size = left;
     if (size) memcpy(buffer, bytes->data + offset, size);
     return (int64_t)size;
+}
+
+static int64_t end_of_data(void *self, int file) {
+    const struct api_text *bytes = &((const struct disk *)self)->files[file].bytes;
+    size_t end = bytes->size;
+    while (end > 0 && bytes->data[end - 1] == 0) end--;
+    return (int64_t)end;
 }
 
 static int disk_list(void *self, void (*each)(void *arg, const char *name), void *arg) {
@@ -193,16 +201,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct disk disk = {0};
     struct reading first, second;
     struct srv_journal_found found[2];
-    const struct srv_io io = {.self = &disk,
-                              .open = disk_open,
-                              .close = disk_close,
-                              .size = disk_size,
-                              .read = disk_read,
-                              .list = disk_list};
+    struct srv_io io = {.self = &disk,
+                        .open = disk_open,
+                        .close = disk_close,
+                        .size = disk_size,
+                        .read = disk_read,
+                        .end_of_data = disk_size,
+                        .list = disk_list};
     unsigned n = 1 + fuzz_byte(&bytes, FILES);
     uint64_t after = fuzz_byte(&bytes, 8), durable = fuzz_byte(&bytes, 32), next = 1;
     for (unsigned i = 0; i < n; i++) next = make_file(&bytes, &disk, next);
     int code = read_once(&io, after, durable, &first, &found[0]);
+    io.end_of_data = end_of_data;
     if (read_once(&io, after, durable, &second, &found[1]) != code || first.sum != second.sum) abort();
     for (int i = 0; i < disk.n; i++) api_text_free(&disk.files[i].bytes);
     return 0;

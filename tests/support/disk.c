@@ -128,6 +128,16 @@ static int64_t read_file(void *self, int file, void *buffer, size_t size, uint64
     return (int64_t)size;
 }
 
+static int64_t end_of_data(void *self, int file) {
+    struct test_disk *disk = self;
+    enter(disk);
+    const struct test_node *node = &disk->now.nodes[node_of(disk, file)];
+    size_t end = node->size;
+    while (end > 0 && node->bytes[end - 1] == 0) end--;
+    leave(disk);
+    return (int64_t)end;
+}
+
 static int write_file(void *self, int file, const struct iovec *parts, int n, uint64_t offset) {
     struct test_disk *disk = self;
     struct test_operation operation = {.kind = TEST_DISK_WRITE, .offset = offset};
@@ -248,6 +258,7 @@ struct test_disk *test_disk_new(void) {
                                .close = close_file,
                                .size = size_of_file,
                                .read = read_file,
+                               .end_of_data = end_of_data,
                                .write = write_file,
                                .reserve = reserve_file,
                                .truncate = truncate_file,

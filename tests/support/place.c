@@ -49,6 +49,10 @@ static void place_forget(void *self, int file) {
     const struct place *place = self;
     place->real->forget(place->real->self, file);
 }
+static int64_t place_end_of_data(void *self, int file) {
+    const struct place *place = self;
+    return place->real->end_of_data(place->real->self, file);
+}
 static int place_sync_directory(void *self) {
     (void)self;
     return 0;
@@ -76,6 +80,7 @@ void place_init(struct place *place) {
         .close = place_close,
         .size = place_size,
         .read = place_read,
+        .end_of_data = place_end_of_data,
         .write = place_write,
         .reserve = place_reserve,
         .sync = place_sync,
