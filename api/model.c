@@ -73,12 +73,13 @@ static struct api_model_size measure(const struct nn_graph *graph) {
 static int fill(struct api_request *request, struct api_model *model, const struct api_spec *spec,
                 bool draw) {
     struct nn_error *err = &request->err;
-    if (!(model->blocks[0] = nn_params_new(model->graph, err))) return (int)err->code;
+    if (!(model->blocks[0] = nn_params_new_unset(model->graph, err))) return (int)err->code;
     model->n_blocks = 1;
     model->params = model->blocks[0];
     if (draw) nn_params_init(model->params, model->seed);
     if (!spec->optimizer) return NN_OK;
-    model->optimizer = nn_optimizer_new(model->graph, spec->optimizer, spec->optimizer_attrs, err);
+    model->optimizer = (draw ? nn_optimizer_new : nn_optimizer_new_unset)(model->graph, spec->optimizer,
+                                                                          spec->optimizer_attrs, err);
     if (model->optimizer) return NN_OK;
     return api_point(request, "optimizer", err->member[0] ? err->member : NULL);
 }
@@ -142,7 +143,7 @@ static struct nn_params *spare_block(struct api_request *request) {
         return NULL;
     }
     if (api_reserve(request, nn_graph_param_bytes(model->graph))) return NULL;
-    return request->fresh = nn_params_new(model->graph, &request->err);
+    return request->fresh = nn_params_new_unset(model->graph, &request->err);
 }
 
 int api_model_next(struct api_request *request, struct nn_params **next) {

@@ -88,7 +88,7 @@ struct api_model {
 bool api_model_name_valid(const char *name);
 
 /* Makes a model of a specification's parts (the graph gets a reference), held once. `json` is copied. Its
- * parameters are drawn from the seed, or, where `draw` is false, to be set. NULL: NN_E_VALUE, NN_E_BUSY,
+ * parameters are drawn from the seed; or, where `draw` is false, all its numbers are to be set. NULL: NN_E_VALUE, NN_E_BUSY,
  * NN_E_TOO_LARGE, NN_E_NOMEM. */
 struct api_model *api_model_new(struct api_request *request, const char *name, const struct api_spec *spec,
                                 const json_t *json, bool draw);

@@ -233,6 +233,8 @@ struct nn_params;
 
 /* A block of its own for `graph`, zeroed, version 0, held once. Write to it before it is shared. */
 struct nn_params *nn_params_new(struct nn_graph *graph, struct nn_error *err);
+/* For a caller that writes every parameter: only what lies between them is zeroed, so that little of it is touched. */
+struct nn_params *nn_params_new_unset(struct nn_graph *graph, struct nn_error *err);
 struct nn_params *nn_params_ref(struct nn_params *params);
 void nn_params_unref(struct nn_params *params);
 /* Whether the caller holds the only reference, so that the block may be written again. */
@@ -378,6 +380,9 @@ struct nn_optimizer;
 /* State for the trainable parameters of `graph`, zero steps taken. Keeps a reference to the graph. */
 struct nn_optimizer *nn_optimizer_new(struct nn_graph *graph, const struct nn_def *def,
                                       const struct nn_attrs *attrs, struct nn_error *err);
+/* For a caller that writes every slot: as nn_params_new_unset. */
+struct nn_optimizer *nn_optimizer_new_unset(struct nn_graph *graph, const struct nn_def *def,
+                                            const struct nn_attrs *attrs, struct nn_error *err);
 void nn_optimizer_free(struct nn_optimizer *optimizer);
 /* What nn_optimizer_new would allocate. */
 size_t nn_optimizer_bytes(const struct nn_graph *graph, const struct nn_def *def,

@@ -23,6 +23,7 @@ struct nn_optimizer {
     uint64_t steps;
     unsigned char *slot[NN_MAX_SLOTS]; /* NULL where the hyper-parameters do not use it */
     bool fresh[NN_MAX_SLOTS];
+    bool unset;            /* it is being made, and slots are somebody else's to fill */
     double *partial_norms; /* one for each chunk of the trainable block */
 };
 
@@ -43,22 +44,34 @@ size_t nn_optimizer_bytes(const struct nn_graph *graph, const struct nn_def *def
     return bytes;
 }
 
-struct nn_optimizer *nn_optimizer_new(struct nn_graph *graph, const struct nn_def *def,
-                                      const struct nn_attrs *attrs, struct nn_error *err) {
+static struct nn_optimizer *make(struct nn_graph *graph, const struct nn_def *def,
+                                 const struct nn_attrs *attrs, bool unset, struct nn_error *err) {
     struct nn_optimizer *optimizer = calloc(1, sizeof *optimizer);
     if (!optimizer) goto no_memory;
+    optimizer->unset = unset;
     optimizer->graph = nn_graph_ref(graph);
     optimizer->def = def;
     optimizer->op = nn_optimizer_of(def, graph->dtype);
     optimizer->partial_norms = calloc((size_t)chunks(graph) + 1, sizeof *optimizer->partial_norms);
     if (!optimizer->partial_norms) goto no_memory;
     if (nn_optimizer_configure(optimizer, attrs, err)) goto fail;
+    optimizer->unset = false;
     return optimizer;
 no_memory:
     nn_fail(err, NN_E_NOMEM, "no memory for an optimizer");
 fail:
     nn_optimizer_free(optimizer);
     return NULL;
+}
+
+struct nn_optimizer *nn_optimizer_new(struct nn_graph *graph, const struct nn_def *def,
+                                      const struct nn_attrs *attrs, struct nn_error *err) {
+    return make(graph, def, attrs, false, err);
+}
+
+struct nn_optimizer *nn_optimizer_new_unset(struct nn_graph *graph, const struct nn_def *def,
+                                            const struct nn_attrs *attrs, struct nn_error *err) {
+    return make(graph, def, attrs, true, err);
 }
 
 void nn_optimizer_free(struct nn_optimizer *optimizer) {
@@ -78,6 +91,14 @@ struct nn_optimizer_change {
     unsigned char *added[NN_MAX_SLOTS]; /* that they use, and those before did not */
 };
 
+static unsigned char *new_slot(const struct nn_optimizer *optimizer) {
+    size_t bytes = optimizer->graph->trainable_bytes;
+    if (!optimizer->unset) return nn_block_zeros(bytes);
+    unsigned char *slot = nn_block_new(bytes);
+    if (slot) nn_zero_between(optimizer->graph, slot, bytes, NULL);
+    return slot;
+}
+
 struct nn_optimizer_change *nn_optimizer_change_new(const struct nn_optimizer *optimizer,
                                                     const struct nn_attrs *attrs, struct nn_error *err) {
     const struct nn_optimizer_op *op = optimizer->op;
@@ -89,7 +110,7 @@ struct nn_optimizer_change *nn_optimizer_change_new(const struct nn_optimizer *o
         goto no_memory;
     for (int i = 0; i < NN_MAX_SLOTS; i++) {
         if (!uses_slot(op, change->attrs, i) || optimizer->slot[i]) continue;
-        if (!(change->added[i] = nn_block_zeros(optimizer->graph->trainable_bytes))) goto no_memory;
+        if (!(change->added[i] = new_slot(optimizer))) goto no_memory;
     }
     return change;
 no_memory:
@@ -108,7 +129,7 @@ void nn_optimizer_change_free(struct nn_optimizer_change *change) {
 static void fill_slot(struct nn_optimizer *optimizer, int slot) {
     const struct nn_optimizer_op *op = optimizer->op;
     double value = op->start ? op->start(optimizer->attrs, slot) : 0;
-    if (value != 0)
+    if (value != 0 && !optimizer->unset)
         nn_kernels_of(optimizer->graph->dtype)
             ->fill(optimizer->slot[slot], value, 0, nn_trainable_elements(optimizer->graph));
     optimizer->fresh[slot] = true;

@@ -7,14 +7,35 @@
 
 /* --- parameters -------------------------------------------------------------------------------- */
 
+void nn_zero_between(const struct nn_graph *graph, unsigned char *block, size_t size, const bool *written) {
+    size_t done = 0; /* bytes that are zero or not to be zeroed */
+    for (int frozen = 0; frozen < 2; frozen++)
+        for (int i = 0; i < graph->n_params; i++) {
+            const struct nn_param *param = &graph->params[i];
+            if (param->trainable == (frozen == 1) || param->offset >= size ||
+                (written && !written[param->node]))
+                continue;
+            memset(block + done, 0, param->offset - done);
+            done = param->offset + (size_t)param->elements * nn_dtype_size(graph->dtype);
+        }
+    memset(block + done, 0, size - done);
+}
+
 struct nn_params *nn_params_new(struct nn_graph *graph, struct nn_error *err) {
+    struct nn_params *params = nn_params_new_unset(graph, err);
+    if (params) memset(params->data, 0, graph->param_bytes);
+    return params;
+}
+
+struct nn_params *nn_params_new_unset(struct nn_graph *graph, struct nn_error *err) {
     assert(graph->sealed);
     struct nn_params *params = calloc(1, sizeof *params);
-    if (!params || !(params->data = nn_block_zeros(graph->param_bytes))) {
+    if (!params || !(params->data = nn_block_new(graph->param_bytes))) {
         free(params);
         nn_fail(err, NN_E_NOMEM, "no memory for %zu bytes of parameters", graph->param_bytes);
         return NULL;
     }
+    nn_zero_between(graph, params->data, graph->param_bytes, NULL);
     atomic_init(&params->refs, 1);
     params->graph = nn_graph_ref(graph);
     return params;
@@ -150,18 +171,8 @@ int nn_params_alike(const struct nn_graph *graph, const struct nn_graph *other, 
 
 /* --- gradients --------------------------------------------------------------------------------- */
 
-/* All but the parameters of the nodes that `written` marks; NULL: of all nodes. Passes over the whole block add,
- * scale and step what lies between the parameters too, so that has to be zero. */
 static void zero_rest(struct nn_grads *grads, const bool *written) {
-    const struct nn_graph *graph = grads->graph;
-    size_t done = 0; /* bytes that are zero or not to be zeroed */
-    for (int i = 0; i < graph->n_params; i++) {
-        const struct nn_param *param = &graph->params[i];
-        if (!param->trainable || (written && !written[param->node])) continue;
-        memset(grads->data + done, 0, param->offset - done);
-        done = param->offset + (size_t)param->elements * nn_dtype_size(graph->dtype);
-    }
-    memset(grads->data + done, 0, graph->trainable_bytes - done);
+    nn_zero_between(grads->graph, grads->data, grads->graph->trainable_bytes, written);
     grads->blank = false;
 }
 

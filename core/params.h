@@ -17,6 +17,11 @@ struct nn_grads {
     unsigned char *data; /* nn_graph_trainable_bytes: the first part of that layout */
 };
 
+/* Zeroes the first `size` bytes of a block of that layout but for the parameters of the nodes that `written` marks; NULL:
+ * of all nodes. Passes over the whole block add, scale and step what lies between the parameters too, so that has to
+ * be zero. */
+void nn_zero_between(const struct nn_graph *graph, unsigned char *block, size_t size, const bool *written);
+
 /* The numbers, zeroed if they are blank. */
 const unsigned char *nn_grads_numbers(const struct nn_grads *grads);
 /* Ends a gradient's being blank; the caller writes the parameters of the nodes that `written` marks, and the

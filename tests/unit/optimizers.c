@@ -77,16 +77,16 @@ static int param(const struct training *t, const char *name) {
 }
 
 /* Gradients that depend on the step and the element alone. */
+static void set_gradient(struct training *t, int p, int64_t i, double g) {
+    enum nn_dtype dtype = nn_graph_dtype(t->graph);
+    test_narrow(&g, dtype, (char *)nn_grads_data(t->grads, p) + (size_t)i * nn_dtype_size(dtype), 1);
+}
+
 static void make_gradient(struct training *t, int at, double factor) {
     for (int p = 0; p < nn_graph_param_count(t->graph); p++) {
         const struct nn_param *info = nn_graph_param(t->graph, p);
-        if (!info->trainable) continue;
-        for (int64_t i = 0; i < info->elements; i++) {
-            double g = factor * (double)((i * 7 + (int64_t)at * 13 + p) % 11 - 5) / 8;
-            test_narrow(
-                &g, nn_graph_dtype(t->graph),
-                (char *)nn_grads_data(t->grads, p) + (size_t)i * nn_dtype_size(nn_graph_dtype(t->graph)), 1);
-        }
+        for (int64_t i = 0; info->trainable && i < info->elements; i++)
+            set_gradient(t, p, i, factor * (double)((i * 7 + (int64_t)at * 13 + p) % 11 - 5) / 8);
     }
 }
 
@@ -234,11 +234,29 @@ static void check_scale(const struct nn_def *def, const char *attrs) {
 }
 static void scale_of_a_gradient(void **state) { (void)state, every_example(check_scale); }
 
+/* One whose state is to be set, in memory that is not zero. */
+static struct nn_optimizer *fresh_optimizer(const struct training *t, const char *name, const char *members) {
+    struct nn_error err = {0};
+    struct nn_arena *arena = nn_arena_new();
+    const struct nn_def *def = nn_optimizer_find(name);
+    size_t bytes = nn_graph_trainable_bytes(t->graph);
+    unsigned char *dirty = nn_block_new(bytes);
+    memset(dirty, 0xff, bytes);
+    nn_block_free(dirty);
+    struct nn_optimizer *optimizer =
+        nn_optimizer_new_unset(t->graph, def, test_attrs(def, members, arena, &err), &err);
+    test_ok(0, &err, "%s: %s", name, members);
+    nn_arena_free(arena);
+    return optimizer;
+}
+
 /* A new optimizer with another's state goes on as the other would have. */
 static void check_state(const struct nn_def *def, const char *attrs) {
     struct training a = training_new(def, attrs, NN_F32, 4), b = training_new(def, attrs, NN_F32, 4);
     for (int at = 0; at < 8; at++) {
         if (at == 4) {
+            nn_optimizer_free(b.optimizer);
+            b.optimizer = fresh_optimizer(&b, def->name, attrs);
             for (int p = 0; p < nn_graph_param_count(a.graph); p++) {
                 size_t bytes = (size_t)nn_graph_param(a.graph, p)->elements * sizeof(float);
                 memcpy(nn_params_data(b.now, p), nn_params_view(a.now, p), bytes);
@@ -256,6 +274,8 @@ static void check_state(const struct nn_def *def, const char *attrs) {
         same_params(&a, &b, "state carried over");
     }
     assert_int_equal(nn_optimizer_steps(b.optimizer), 8);
+    /* What lies between parameters too. */
+    assert_memory_equal(nn_params_block(a.now), nn_params_block(b.now), nn_graph_param_bytes(a.graph));
     training_free(&a);
     training_free(&b);
 }

@@ -293,6 +293,25 @@ static void padding_of_gradients(void **state) {
     nn_graph_unref(graph);
 }
 
+static void padding_of_parameters(void **state) {
+    (void)state;
+    struct nn_error err = {0};
+    struct nn_graph *graph = test_model(NN_F32, VECTOR(4), two_layers);
+    for (int i = 0; i < 10; i++) {
+        size_t bytes = nn_graph_param_bytes(graph);
+        unsigned char *dirty = nn_block_new(bytes);
+        memset(dirty, 0xff, bytes);
+        nn_block_free(dirty);
+        struct nn_params *unset = nn_params_new_unset(graph, &err), *zeroed = nn_params_new(graph, &err);
+        nn_params_init(unset, 1);
+        nn_params_init(zeroed, 1);
+        assert_memory_equal(nn_params_block(unset), nn_params_block(zeroed), bytes);
+        nn_params_unref(unset);
+        nn_params_unref(zeroed);
+    }
+    nn_graph_unref(graph);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layout),
@@ -304,6 +323,7 @@ int main(void) {
         cmocka_unit_test(nonfinite_parameters),
         cmocka_unit_test(sums_of_gradients),
         cmocka_unit_test(padding_of_gradients),
+        cmocka_unit_test(padding_of_parameters),
     };
     nn_blas_init();
     return cmocka_run_group_tests_name("parameters", tests, NULL, NULL);
