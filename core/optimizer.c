@@ -259,7 +259,10 @@ bool nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, co
         if (uses_slot(optimizer->op, attrs, i)) optimizer->fresh[i] = false;
     memcpy(to->data + graph->trainable_bytes, from->data + graph->trainable_bytes,
            graph->param_bytes - graph->trainable_bytes);
-    return atomic_load(&finite);
+    if (atomic_load(&finite)) return true;
+    /* With an eps of zero it is 0 / 0 between the parameters, and that is nobody's number. */
+    nn_zero_between(graph, to->data, graph->trainable_bytes, NULL);
+    return nn_params_first_nonfinite(to, par) < 0;
 }
 
 bool nn_optimizer_step(struct nn_optimizer *optimizer, const struct nn_params *from,

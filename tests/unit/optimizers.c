@@ -250,6 +250,33 @@ static struct nn_optimizer *fresh_optimizer(const struct training *t, const char
     return optimizer;
 }
 
+/* 0 / 0 between the parameters, where all is zero, is nobody's number; of a parameter it is. */
+static void eps_of_zero(void **state) {
+    (void)state;
+    static const char *const names[] = {"adam", "adamw", "adagrad", "rmsprop"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        for (int some = 0; some < 2; some++) {
+            struct training t = training_new(nn_optimizer_find(names[i]), "\"eps\": 0", NN_F32, 5);
+            bool only[4] = {0};
+            only[param(&t, "a.weight")] = only[param(&t, "a.bias")] = true;
+            for (int at = 0; at < 3; at++) {
+                for (int k = 0; k < 15; k++) set_gradient(&t, param(&t, "a.weight"), k, 0.5);
+                for (int k = 0; k < 3; k++) set_gradient(&t, param(&t, "a.bias"), k, -0.25);
+                assert_true(nn_optimizer_step_some(t.optimizer, some ? only : NULL, t.now, t.grads, 1,
+                                                   (double)NAN, t.next, NULL));
+                struct nn_params *made = t.next;
+                t.next = t.now;
+                t.now = made;
+                assert_int_equal(nn_params_first_nonfinite(t.now, NULL), -1);
+            }
+            training_free(&t);
+            t = training_new(nn_optimizer_find(names[i]), "\"eps\": 0", NN_F32, 5); /* its gradient is zero */
+            assert_false(nn_optimizer_step_some(t.optimizer, some ? only : NULL, t.now, t.grads, 1,
+                                                (double)NAN, t.next, NULL));
+            training_free(&t);
+        }
+}
+
 /* A new optimizer with another's state goes on as the other would have. */
 static void check_state(const struct nn_def *def, const char *attrs) {
     struct training a = training_new(def, attrs, NN_F32, 4), b = training_new(def, attrs, NN_F32, 4);
@@ -427,7 +454,8 @@ int main(void) {
         cmocka_unit_test(scale_of_a_gradient),   cmocka_unit_test(state_carried_over),
         cmocka_unit_test(configure_keeps_state), cmocka_unit_test(threads_make_no_difference),
         cmocka_unit_test(bytes_are_told),        cmocka_unit_test(refused_configuration),
-        cmocka_unit_test(momentum_begins_late),  cmocka_unit_test(nothing_to_train),
+        cmocka_unit_test(momentum_begins_late),  cmocka_unit_test(eps_of_zero),
+        cmocka_unit_test(nothing_to_train),
     };
     return cmocka_run_group_tests_name("optimizers", tests, NULL, NULL);
 }
