@@ -195,7 +195,7 @@ bench:
 
 # What the benchmark measures against, and draws with.
 $(BUILD)/venv-torch/bench: $(BUILD)/venv-torch/ready
-	$(@D)/bin/pip install --quiet fastapi uvicorn uvloop httptools matplotlib && touch $@
+	$(@D)/bin/pip install --quiet fastapi uvicorn uvloop httptools matplotlib safetensors && touch $@
 
 # --- keeping it in shape ---------------------------------------------------------------------------
 

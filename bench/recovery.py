@@ -2,10 +2,13 @@
 taken off each."""
 import dataclasses
 import json
+import mmap
 import os
 import subprocess
 import tempfile
 import time
+
+import safetensors.numpy
 
 import peers
 import wire
@@ -79,6 +82,29 @@ def read(paths):
     return time.monotonic() - begun
 
 
+def keep(paths):
+    """How long it takes into memory of its own, of which no page was touched before: as who loads it must."""
+    begun = time.monotonic()
+    for path in paths:
+        memory = memoryview(mmap.mmap(-1, os.path.getsize(path)))
+        with open(path, "rb", buffering=0) as file:
+            at = 0
+            while at < len(memory):
+                at += file.readinto(memory[at:at + (1 << 18)])
+    return time.monotonic() - begun
+
+
+def library(paths):
+    """How long safetensors' own reader takes, into numpy's arrays."""
+    begun = time.monotonic()
+    for path in paths:
+        safetensors.numpy.load_file(path)
+    return time.monotonic() - begun
+
+
+READERS = {"read": read, "keep": keep, "library": library}
+
+
 def forget(paths):
     """Drops what the machine's memory still has of these files, which are on the disk."""
     for path in paths:
@@ -93,8 +119,8 @@ def snapshots(folder):
 
 
 def snapshot(loader, rounds):
-    """{bytes, cold and warm: [{read, start, empty: seconds}]}, of a snapshot with Adam's state. Cold: the
-    machine's memory has nothing of the files."""
+    """{bytes, cold and warm: [{start, empty, and of each reader: seconds}]}, of a snapshot with Adam's state. Cold:
+    the machine's memory has nothing of the files."""
     result = {"cold": [], "warm": []}
     with tempfile.TemporaryDirectory(dir=peers.BUILD) as folder:
         gradd, _ = started(loader, folder)
@@ -106,9 +132,10 @@ def snapshot(loader, rounds):
         for _ in range(rounds):
             for kind in result:
                 took = {"empty": empty_start(loader)}
-                if kind == "cold":
-                    forget(snapshots(folder))
-                took["read"] = read(snapshots(folder))
+                for name, reader in READERS.items():
+                    if kind == "cold":
+                        forget(snapshots(folder))
+                    took[name] = reader(snapshots(folder))
                 if kind == "cold":
                     forget(snapshots(folder))
                 gradd, took["start"] = started(loader, folder)
