@@ -459,13 +459,22 @@ json_t *api_effects_unrecorded(struct api *api, const struct api_model *model) {
     return NULL;
 }
 
-/* Whether the change that a key stands for was recovered: its record was, or it is in its model's snapshot. */
+static bool is_gone(const struct api *api, const char *birth) {
+    for (size_t i = 0; i < api->n_gone; i++)
+        if (strcmp(api->gone[i], birth) == 0) return true;
+    return false;
+}
+
+/* Whether the change that a key stands for was recovered: with its model, or, of one that was deleted since, as its record
+ * was there. */
 static bool is_recovered(struct api *api, const json_t *key, uint64_t last) {
     uint64_t seq = (uint64_t)api_record_integer(key, "seq");
+    const char *birth = api_record_text(key, "birth");
+    bool there;
     for (size_t i = 0; i < api->n_failed; i++)
         if (seq == api->failed[i]) return false;
-    return (seq && seq <= last) || api_model_was_read(api, api_record_text(key, "birth"),
-                                                      (uint64_t)api_record_integer(key, "change"));
+    bool has = api_model_has(api, birth, (uint64_t)api_record_integer(key, "change"), seq, &there);
+    return there ? has : seq && seq <= last && !is_gone(api, birth);
 }
 
 static int load(struct api *api, const char *line, size_t size, uint64_t last, struct nn_error *err) {

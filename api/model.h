@@ -150,8 +150,9 @@ int api_model_stop(struct api_request *request, int param);
 int api_model_check_running(struct api_request *request);
 /* In a turn: it is stopped no more. */
 void api_model_run(struct api_request *request);
-/* Whether a model of this birth was read from a snapshot with so many changes. */
-bool api_model_was_read(struct api *api, const char *birth, uint64_t changes);
+/* Whether the model of this birth, if it is *there, has a change: of this record; or, where that is 0, as its snapshot had
+ * so many. */
+bool api_model_has(struct api *api, const char *birth, uint64_t change, uint64_t seq, bool *there);
 /* Lets go of the versions that are kept while recovering. */
 void api_model_forget_past(struct api_model *model);
 /* In a turn: tells readers what the optimizer and the accumulation buffer have come to. */

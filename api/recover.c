@@ -325,11 +325,11 @@ static int recover(struct again *again) {
     struct api_request *request;
     struct api_model *model;
     if (look(api, name, &request, &model, again->err)) return (int)again->err->code;
-    bool wanted = is_wanted(again, model), passed_by = model && model->stays && again->seq > model->seq;
-    if (wanted && !passed_by) check_before(again, model);
+    bool wanted = is_wanted(again, model);
+    /* What begins anew does not rest on what is there, and one that stays behind is not what it was. */
+    if (wanted && !is_beginning(head) && !(model && model->stays)) check_before(again, model);
     api_request_free(request);
-    if (again->err->code) return (int)again->err->code;
-    if (!wanted) return passed_by ? note_failed(again) : NN_OK;
+    if (!wanted || again->err->code) return (int)again->err->code;
     /* What was to raise its durability never came, or its deletion is lost: there was no such model any more. */
     if (is_creation(head) && drop_if(api, name, has_no_future, again->err)) return (int)again->err->code;
     if (carry_out(again, name)) return (int)again->err->code;
@@ -349,14 +349,19 @@ int api_recover_stay(struct api *api, const char *name, struct nn_error *err) {
     return code;
 }
 
-/* One that is refused was not carried out, or led elsewhere: nothing is built on that. */
+int api_recover_gone(struct api *api, const char *birth, struct nn_error *err) {
+    char(*gone)[17] = realloc(api->gone, (api->n_gone + 1) * sizeof *gone);
+    if (!gone) return no_memory(err);
+    api->gone = gone;
+    snprintf(gone[api->n_gone++], sizeof *gone, "%s", birth);
+    return NN_OK;
+}
+
+/* On one that is refused nothing is built. */
 static int recover_or_stay(struct again *again) {
     struct nn_error memory = {0};
-    if (recover(again) != NN_E_CORRUPT) return (int)again->err->code;
-    struct again refused = *again;
-    refused.err = &memory;
-    if (api_recover_stay(again->api, api_record_text(again->record->head, "model"), &memory) ||
-        note_failed(&refused))
+    if (recover(again) == NN_E_CORRUPT &&
+        api_recover_stay(again->api, api_record_text(again->record->head, "model"), &memory))
         *again->err = memory;
     return (int)again->err->code;
 }
@@ -445,8 +450,10 @@ int api_recover_end(struct api *api, bool clean, struct nn_error *err) {
     pthread_mutex_unlock(&api->lock);
     restore_limits(api);
     free(api->failed);
+    free(api->gone);
     api->failed = NULL;
-    api->n_failed = 0;
+    api->gone = NULL;
+    api->n_failed = api->n_gone = 0;
     atomic_store(&api->recovering, false);
     return ending.failed ? nn_fail(err, NN_E_INTERNAL, "the source of entropy failed") : NN_OK;
 }

@@ -131,23 +131,25 @@ bool api_model_size(struct api *api, const char *name, struct api_model_size *si
 
 struct search {
     const char *birth;
-    uint64_t changes;
-    bool found;
+    uint64_t change, seq;
+    bool there, has;
 };
 
 static void search_one(const void *node, VISIT visit, void *closure) {
     struct search *search = closure;
     const struct api_model *model = *(struct api_model *const *)node;
-    if (visit != postorder && visit != leaf) return;
-    search->found |= strcmp(model->birth, search->birth) == 0 && model->read_changes >= search->changes;
+    if ((visit != postorder && visit != leaf) || strcmp(model->birth, search->birth) != 0) return;
+    search->there = true;
+    search->has = search->seq ? search->seq <= model->seq : search->change <= model->read_changes;
 }
 
-bool api_model_was_read(struct api *api, const char *birth, uint64_t changes) {
-    struct search search = {birth, changes, false};
+bool api_model_has(struct api *api, const char *birth, uint64_t change, uint64_t seq, bool *there) {
+    struct search search = {birth, change, seq, false, false};
     pthread_mutex_lock(&api->lock);
     twalk_r(api->models, search_one, &search);
     pthread_mutex_unlock(&api->lock);
-    return search.found;
+    *there = search.there;
+    return search.has;
 }
 
 struct listing {

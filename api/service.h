@@ -14,6 +14,8 @@ struct api {
     struct api_env env;
     uint64_t *failed; /* while recovering: records of changes that failed, as they had before */
     size_t n_failed;
+    char (*gone)[17]; /* while recovering: births of models of which nothing is left */
+    size_t n_gone;
     struct api_metrics *metrics;
     atomic_size_t memory; /* reserved bytes */
     atomic_int in_flight;

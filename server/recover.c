@@ -207,7 +207,9 @@ static int load_model(struct recovery *recovery, const struct srv_stored_model *
         nn_fail(&damage, NN_E_CORRUPT, "%s", why.text);
         recovery->worse = true;
     }
-    return come_from_journal(recovery, model) ? NN_OK : lose(recovery, &damage);
+    if (come_from_journal(recovery, model)) return NN_OK;
+    if (lose(recovery, &damage)) return NN_E_CORRUPT;
+    return api_recover_gone(recovery->api, model->snapshots[0].birth, recovery->err);
 }
 
 /* --- records ---------------------------------------------------------------------------------------------- */

@@ -308,44 +308,74 @@ static void a_damaged_record_is_refused(void **state) {
     process_end(&process, disk);
 }
 
-/* A model that stays behind, as records are missing that its last good snapshot needs, ends with its deletion: who
- * takes the name then is whole. */
-static void a_name_taken_anew_is_whole(void **state) {
-    (void)state;
+#define KEYED_STEP "{'model': 'm', 'apply': true, 'inputs': {'x': [[1, 2, 3]]}, 'targets': {'y': [[0, 1]]}}"
+
+static json_t *keyed_step(struct process *process) {
+    return test_ask(&process->service, 200, "POST /backward", &(struct test_request){.idempotency_key = "k"},
+                    KEYED_STEP);
+}
+
+/* Three checkpoints of a model, the last of them with a key; of its snapshots the newest `spoilt` are damaged. `young`,
+ * unless it is NULL: another one then had its name, and these numbers. */
+static struct test_disk *three_checkpoints(int spoilt, struct process_numbers *young) {
     struct test_disk *disk = test_disk_new();
     struct process process;
     struct nn_error err;
     struct srv_store_options options = process_usual;
-    struct process_numbers young;
     char name[128];
     options.snapshots = 3;
     if (process_start_as(&process, disk, &options, false, &err)) fail_msg("%s", err.text);
     process_create(&process, "m", "journal");
     for (int i = 0; i < 3; i++) {
         process_steps(&process, "m", 20);
+        if (i == 2) json_decref(keyed_step(&process));
         process_checkpoint(&process);
     }
     process_steps(&process, "m", 1);
-    test_do(&process.service, 200, "DELETE /models/m", NULL);
-    process_create(&process, "m", "journal");
-    process_steps(&process, "m", 2);
-    process_look(&process, "m", &young);
+    if (young) {
+        test_do(&process.service, 200, "DELETE /models/m", NULL);
+        process_create(&process, "m", "journal");
+        process_steps(&process, "m", 2);
+        process_look(&process, "m", young);
+    }
     process_stop(&process);
-    for (int back = 0; back < 2; back++) {
+    for (int back = 0; back < spoilt; back++) {
         newest_file(disk, "snapshot-m-", back, name);
         spoil(disk, name);
     }
+    return disk;
+}
+
+/* A model that stays behind, as records are missing that its last good snapshot needs, or of which nothing is left: the
+ * keys of what it has lost are free. */
+static void keys_of_what_is_gone(void **state) {
+    (void)state;
+    for (int spoilt = 2; spoilt <= 3; spoilt++) {
+        struct process process;
+        struct test_disk *disk = three_checkpoints(spoilt, NULL);
+        refuse(disk, "snapshot-m-");
+        accept(&process, disk);
+        if (spoilt == 3) process_create(&process, "m", "journal");
+        json_int_t version = process_version_of(&process, "m");
+        assert_int_equal(version, spoilt == 3 ? 0 : 20);
+        json_t *answer = keyed_step(&process);
+        assert_null(json_object_get(answer, "replayed"));
+        assert_int_equal(json_integer_value(json_object_get(answer, "applied_version")), version + 1);
+        json_decref(answer);
+        process_end(&process, disk);
+    }
+}
+
+/* And with its deletion it ends: who takes the name then is whole. */
+static void a_name_taken_anew_is_whole(void **state) {
+    (void)state;
+    struct process process;
+    struct process_numbers young;
+    struct test_disk *disk = three_checkpoints(2, &young);
     refuse(disk, "snapshot-m-");
     accept(&process, disk);
     process_is_as(&process, "m", &young);
     process_end(&process, disk);
-}
-
-#define KEYED_STEP "{'model': 'm', 'apply': true, 'inputs': {'x': [[1, 2, 3]]}, 'targets': {'y': [[0, 1]]}}"
-
-static json_t *keyed_step(struct process *process) {
-    return test_ask(&process->service, 200, "POST /backward", &(struct test_request){.idempotency_key = "k"},
-                    KEYED_STEP);
 }
 
 static void step_meanwhile(void *arg, const char *name) {
@@ -490,6 +520,7 @@ int main(void) {
         cmocka_unit_test(a_file_that_may_not_be_read_is_not_damaged),
         cmocka_unit_test(without_a_checkpoint_nothing_is_thrown_away),
         cmocka_unit_test(a_damaged_record_is_refused),
+        cmocka_unit_test(keys_of_what_is_gone),
         cmocka_unit_test(a_name_taken_anew_is_whole),
         cmocka_unit_test(a_key_goes_with_its_record),
         cmocka_unit_test(other_numbers_are_not_replayed_unasked),
