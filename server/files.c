@@ -6,9 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include <xxhash.h>
 
-#include "ahead.h"
+#include "repeat.h"
 
 /* --- writing ---------------------------------------------------------------------------------------------- */
 
@@ -98,36 +99,39 @@ struct touching {
 };
 
 #define LITTLE ((size_t)1 << 20)    /* bytes that are not worth a thread */
-#define LARGE  ((uintptr_t)2 << 20) /* a large page */
-#define PAGE   ((uintptr_t)4096)
+#define LARGE  ((uintptr_t)2 << 20) /* that the kernel is asked for at a time: a large page */
 
 static struct touching touching_of(void *memory, size_t size) {
-    return (struct touching){((uintptr_t)memory + PAGE - 1) & ~(PAGE - 1),
-                             ((uintptr_t)memory + size) & ~(PAGE - 1)};
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)memory;
+    return (struct touching){(begin + page - 1) & ~(page - 1), (begin + size) & ~(page - 1)};
 }
 
 /* To touch a page for the first time takes as long as its bytes do from a fast disk, and many times that where a virtual
- * machine's host has to find it. What is in it stays. Kernels before 5.14 do not know of it, and nothing is lost. */
+ * machine's host has to find it. What is in it stays. A kernel that does not know of it (Linux before 5.14) refuses. */
 static bool touch(void *arg) {
     struct touching *touching = arg;
     if (touching->at >= touching->end) return false;
     uintptr_t at = touching->at, next = (at + LARGE) & ~(LARGE - 1);
     touching->at = next < touching->end ? next : touching->end;
+#ifdef MADV_POPULATE_WRITE
     return madvise((void *)at, touching->at - at, MADV_POPULATE_WRITE) == 0;
+#else
+    return false;
+#endif
 }
 
 static int read_next(struct api_source *source, void *to, size_t size, struct nn_error *err) {
     struct file *file = source->self;
     if (size > source->size) nn_fail(&file->err, NN_E_CORRUPT, "%s ends too early", file->name);
-    struct srv_ahead ahead = {0};
+    struct srv_repeat ahead = {0};
     struct touching touching = touching_of(to, size);
-    if (size >= LITTLE) srv_ahead_begin(&ahead, touch, &touching);
+    if (size >= LITTLE && !file->err.code) srv_repeat_begin(&ahead, touch, &touching);
     for (size_t done = 0; done < size && !file->err.code;) {
         size_t piece = size - done < PIECE ? size - done : PIECE;
         read_piece(file, (char *)to + done, piece);
         done += piece;
     }
-    srv_ahead_end(&ahead);
+    srv_repeat_end(&ahead);
     return file->err.code ? nn_fail(err, file->err.code, "%s", file->err.text) : NN_OK;
 }
 

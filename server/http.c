@@ -120,6 +120,16 @@ static void *begin(void *self, const char *target, struct MHD_Connection *connec
     return x;
 }
 
+/* Without the query, and without what an absolute form has before its path: a head that was refused is not taken apart. */
+static const char *path_of(const struct srv_exchange *x) {
+    if (x->target.path) return x->target.path;
+    char *target = x->raw_target, *authority = strstr(target, "://");
+    target[strcspn(target, "?#")] = '\0';
+    if (!authority || *target == '/') return target;
+    const char *path = strchr(authority + 3, '/');
+    return path ? path : "";
+}
+
 static void log_exchange(const struct srv_exchange *x, bool whole) {
     char peer[SRV_PEER_NAME];
     struct timespec now;
@@ -138,7 +148,7 @@ static void log_exchange(const struct srv_exchange *x, bool whole) {
         .time = x->began,
         .id = x->id,
         .method = x->method,
-        .path = x->target.path ? x->target.path : x->raw_target,
+        .path = path_of(x),
         .peer = peer,
         .status = status,
         .bytes_in = x->bytes_in,
@@ -263,13 +273,18 @@ enum { AWAITED, SUSPENDED, CAME }; /* of exchange.reply */
 static void reply(void *self, struct api_response *response) {
     struct srv_exchange *x = self;
     struct MHD_Connection *connection = x->connection;
+    struct srv_http *http = x->http;
     x->response = response;
     if (atomic_exchange(&x->reply, CAME) == SUSPENDED) MHD_resume_connection(connection);
+    atomic_fetch_sub(&http->serving, 1);
 }
 
 static enum MHD_Result submit(struct srv_exchange *x) {
-    if (!srv_watched_set(x->watched, SRV_NO_DEADLINE, false) || !srv_exchange_count_in(x->http, -1, 1))
+    atomic_fetch_add(&x->http->serving, 1);
+    if (!srv_watched_set(x->watched, SRV_NO_DEADLINE, false) || !srv_exchange_count_in(x->http, -1, 1)) {
+        atomic_fetch_sub(&x->http->serving, 1);
         return MHD_NO;
+    }
     struct api_request *request = x->request;
     void *body = x->body;
     if (x->size == 0) {
@@ -398,6 +413,13 @@ bool srv_http_finished(struct srv_http *http) {
     bool finished = http->closed;
     pthread_mutex_unlock(&http->mutex);
     return finished;
+}
+
+bool srv_http_close(struct srv_http *http) {
+    pthread_mutex_lock(&http->mutex);
+    http->closed = true;
+    pthread_mutex_unlock(&http->mutex);
+    return atomic_load(&http->serving) == 0;
 }
 
 void srv_http_free(struct srv_http *http) {

@@ -29,11 +29,14 @@ struct srv_http *srv_http_new(struct api *api, struct srv_listener *listener,
 /* To be called some ten times a second: ends the connections of peers that take too long. */
 void srv_http_tick(struct srv_http *http);
 
-/* A graceful stop has four steps. Stops accepting connections, and has those that are open close behind
+/* A graceful stop has five steps. Stops accepting connections, and has those that are open close behind
  * their next answer; */
 void srv_http_drain(struct srv_http *http);
 /* true as soon as no request is being answered, or read, and none is taken from then on; */
 bool srv_http_finished(struct srv_http *http);
+/* or, when that takes too long, from now on: whether no request is at the API, though some may be half read, and answers
+ * half sent; */
+bool srv_http_close(struct srv_http *http);
 /* the threads that reply are to be ended; and at last the connections. */
 void srv_http_free(struct srv_http *http);
 

@@ -28,6 +28,7 @@ struct srv_http {
     atomic_uint_fast64_t next_id;
     atomic_bool draining;
     atomic_int_fast64_t last_read_ms; /* when a piece of any request came */
+    atomic_int serving;               /* requests that the API has, and has not answered */
     pthread_mutex_t mutex;            /* of what follows */
     int reading, answering;           /* exchanges: before and after their request is whole or refused */
     bool closed;                      /* no more begin, and none goes on to be answered */

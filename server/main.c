@@ -15,6 +15,7 @@
 #include "http.h"
 #include "listen.h"
 #include "pool.h"
+#include "repeat.h"
 #include "tls.h"
 #include "tokens.h"
 #include "world.h"
@@ -91,18 +92,36 @@ static void raise_file_limit(void) {
     setrlimit(RLIMIT_NOFILE, &files);
 }
 
-/* Whether all requests in flight came to their end: within the time, and before a second signal. */
+/* Whether all requests that had come came to their end: within the time, and before a second signal. Who sends or reads
+ * slowly is waited for as long, and no change is given up for it. */
 static bool drain(struct api *api, struct srv_http *http, int64_t seconds) {
     static const struct timespec tick = {.tv_nsec = 10000000};
     int64_t deadline = srv_now_ms() + seconds * 1000;
     srv_http_drain(http);
     while (!srv_http_finished(http)) {
-        if (srv_now_ms() >= deadline || sem_trywait(&stops) == 0) return false;
+        if (sem_trywait(&stops) == 0) return false;
+        if (srv_now_ms() >= deadline) return srv_http_close(http);
         api_tick(api);
         srv_http_tick(http);
         nanosleep(&tick, NULL);
     }
     return true;
+}
+
+static bool keep_deadlines(void *http) {
+    static const struct timespec tick = {.tv_nsec = 5000000};
+    srv_http_tick(http);
+    nanosleep(&tick, NULL);
+    return true;
+}
+
+/* Recovery may take minutes, in which slow peers could take all connections. */
+static int recover(struct srv_data *data, struct api *api, struct srv_http *http, struct nn_error *err) {
+    struct srv_repeat deadlines = {0};
+    srv_repeat_begin(&deadlines, keep_deadlines, http);
+    int code = srv_data_recover(data, api, err);
+    srv_repeat_end(&deadlines);
+    return code;
 }
 
 /* The listener's addresses begin with "http:" or "unix:". */
@@ -151,7 +170,7 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
     /* Probes are answered while models are recovered, and all else waits for them. */
     api_set_starting(api, true);
     http = srv_http_new(api, listener, &options, err);
-    if (!http || srv_data_recover(&data, api, err)) goto out;
+    if (!http || recover(&data, api, http, err)) goto out;
     ready = 1;
     api_set_starting(api, false);
     tell_address(srv_listener_url(listener), tls.cert != NULL);
@@ -166,6 +185,11 @@ static int serve(const struct srv_settings *settings, struct nn_error *err) {
     srv_data_finish(&data, err);
 
 out:
+    /* Where requests are served still, they are probes alone, which ask for the pool's load. */
+    if (!ready) {
+        srv_http_free(http);
+        http = NULL;
+    }
     srv_pool_free(pool);
     srv_http_free(http);
     srv_data_close(&data); /* which may be at a checkpoint still */

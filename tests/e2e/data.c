@@ -107,6 +107,39 @@ static void models_come_back(void **state) {
     service_stop();
 }
 
+/* Who sends a body slowly, or takes an answer slowly, is waited for; but what was learned is not given up for them. */
+static void slow_peers_cost_no_checkpoint(void **state) {
+    (void)state;
+    service_start(FLAGS("--data", data, "--checkpoint-interval", "1h", "--drain-timeout", "1"), NULL);
+    create();
+    ask(200, "PATCH", "/models/m", "{'durability': 'snapshot'}");
+    ask(201, "POST", "/models",
+        "{'name': 'wide', 'durability': 'none', 'inputs': {'x': {'shape': [4096]}}, 'layers': [{'op': "
+        "'linear', "
+        "'out_features': 4096}]}");
+    steps(3);
+    json_t *before = parameters();
+    int reader = raw_connect_from(NULL, 4096, service.port), sender = raw_connect(service.port);
+    char byte[2];
+    assert_true(raw_send_text(
+        reader, "GET /models/wide/parameters HTTP/1.1\r\nHost: localhost\r\nAccept: " FILE_TYPE "\r\n\r\n"));
+    raw_receive(reader, byte, sizeof byte);
+    assert_true(raw_send_text(sender, "POST /forward HTTP/1.1\r\nHost: localhost\r\nContent-Type: " JSON_TYPE
+                                      "\r\nContent-Length: 100000\r\n\r\n"));
+    test_daemon_signal(&service, SIGTERM);
+    for (int i = 0; i < 15 && raw_send_text(sender, " "); i++) usleep(100000);
+    assert_int_equal(test_daemon_wait(&service), 0);
+    service_stop();
+    close(reader);
+    close(sender);
+    start();
+    json_t *after = parameters();
+    same_json(after, before); /* the incarnation too: the stop was clean */
+    json_decref(before);
+    json_decref(after);
+    service_stop();
+}
+
 /* By the way that a user would go whose training went astray. */
 static void a_model_goes_back_to_a_snapshot(void **state) {
     (void)state;
@@ -274,6 +307,7 @@ static void a_small_journal_takes_little_of_the_disk(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         data_test(models_come_back),
+        data_test(slow_peers_cost_no_checkpoint),
         data_test(a_model_goes_back_to_a_snapshot),
         data_test(two_daemons_are_one_too_many),
         data_test(verify_tells_what_is_there),

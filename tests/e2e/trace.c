@@ -99,7 +99,33 @@ static void is_logged(void **state) {
     assert_int_equal(lines, CASES);
 }
 
+/* Nor is anything but a path where the head was refused before it was taken apart. */
+static void queries_are_not_logged(void **state) {
+    (void)state;
+    static const char *const heads[] = {
+        "GET /models?secret HTTP/1.1\r\nHost: localhost\r\n",
+        "GET /models?secret HTTP/1.1\r\nHost: evil.example\r\n",
+        "GET http://secret@localhost/models?secret HTTP/1.1\r\nHost: localhost\r\nOrigin: https://x\r\n",
+        "GET http://localhost?secret HTTP/1.1\r\nHost: localhost\r\nOrigin: https://x\r\n",
+        "GET /models?secret HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n"};
+    static char text[8192];
+    int log = start_with_log();
+    for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) {
+        int fd = raw_connect(service.port);
+        assert_true(fd >= 0 && raw_send_text(fd, heads[i]) && raw_send_text(fd, "Connection: close\r\n\r\n"));
+        raw_receive(fd, text, sizeof text);
+        close(fd);
+    }
+    service_stop();
+    ssize_t size = pread(log, text, sizeof text - 1, 0);
+    assert_true(size > 0);
+    text[size] = '\0';
+    close(log);
+    if (strstr(text, "secret")) fail_msg("%s", text);
+    if (!strstr(text, "/models\"")) fail_msg("%s", text);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {service_test(is_logged)};
+    const struct CMUnitTest tests[] = {service_test(is_logged), service_test(queries_are_not_logged)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
