@@ -77,7 +77,7 @@ void api_free(struct api *api);
 /* Bearer tokens with scopes, out of the text of a file, whose name is for errors. The text is cut up in place;
  * `size` does not count the zero behind it. Each line is
  *     NAME SCOPE HASH [PREFIX]
- * where # begins a comment, SCOPE is read, train or admin, HASH the token's SHA-256 in hexadecimal digits, and
+ * with a newline at its end, where # begins a comment, SCOPE is read, train or admin, HASH the token's SHA-256 in hexadecimal digits, and
  * PREFIX what the names of its models begin with. Or the file is of one word, a token as it is sent, of scope
  * admin. NULL: NN_E_VALUE, with the number of the line, or NN_E_NOMEM. */
 struct api_tokens;

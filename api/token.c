@@ -165,6 +165,8 @@ static int read_lines(struct api_tokens *tokens, const char *file, char *text, s
             fault = add_bare(tokens, words[0]);
         else
             fault = add_words(tokens, n, words);
+        /* Cut off behind the hash, or within a prefix, it would be a token for more models. */
+        if (!fault && !bare && !end) fault = "the line has no end: it may be cut off";
         if (fault) return nn_fail(err, NN_E_VALUE, "%s:%d: %s", file, number, fault);
     }
     return tokens->n ? NN_OK : nn_fail(err, NN_E_VALUE, "%s: there is no token in it", file);
@@ -210,6 +212,12 @@ int api_token_allows(struct api_request *request, enum api_scope scope) {
     request->missing = scope;
     return nn_fail(&request->err, NN_E_SCOPE, "this takes the scope \"%s\"; the token's is \"%s\"",
                    scope_names[scope], scope_names[token->scope]);
+}
+
+int api_token_sees_all(struct api_request *request) {
+    if (!request->token || !*request->token->prefix) return NN_OK;
+    return nn_fail(&request->err, NN_E_SCOPE, "the token is for models whose names begin with \"%s\" alone",
+                   request->token->prefix);
 }
 
 int api_token_may_create(struct api_request *request, const char *model) {

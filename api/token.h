@@ -28,6 +28,8 @@ const char *api_token_name(const struct api_token *token); /* "" for NULL */
 bool api_token_sees(const struct api_token *token, const char *model);
 /* NN_E_SCOPE, with the scope that is missing. */
 int api_token_allows(struct api_request *request, enum api_scope scope);
+/* NN_E_SCOPE: it has a prefix. */
+int api_token_sees_all(struct api_request *request);
 /* NN_E_SCOPE: a model of this name would not be the token's. */
 int api_token_may_create(struct api_request *request, const char *model);
 

@@ -2,21 +2,17 @@
  * the judgement of a client's certificate to us. */
 #include "tls.h"
 
-#include <errno.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "text_file.h"
+
 static int read_file(const char *path, char **text, struct nn_error *err) {
-    size_t room = 0;
-    if (!path) return NN_OK;
-    FILE *file = fopen(path, "re");
-    bool failed = !file || (getdelim(text, &room, '\0', file) < 0 && ferror(file));
-    if (failed) nn_fail(err, NN_E_NOT_FOUND, "%s: %s", path, strerror(errno));
-    if (file) fclose(file);
+    size_t size;
+    if (path) *text = srv_text_file(path, &size, err);
     return (int)err->code;
 }
 

@@ -1,35 +1,15 @@
 /* tokens.c - see tokens.h. */
 #include "tokens.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Its bytes, with a zero behind them, and their number. A file that holds a zero ends there, and the zero is
- * counted. */
-static char *read_file(const char *path, size_t *size, struct nn_error *err) {
-    char *text = NULL;
-    size_t room = 0;
-    FILE *file = fopen(path, "re");
-    ssize_t length = file ? getdelim(&text, &room, '\0', file) : -1;
-    bool failed = !file || ferror(file);
-    if (failed) {
-        nn_fail(err, NN_E_NOT_FOUND, "%s: %s", path, strerror(errno));
-        free(text);
-        text = NULL;
-    } else if (length < 0) { /* an empty file */
-        text[0] = '\0';
-        length = 0;
-    }
-    if (file) fclose(file);
-    *size = (size_t)length;
-    return text;
-}
+#include "text_file.h"
 
 static int load(struct api *api, const char *path, size_t *n, struct nn_error *err) {
     size_t size;
-    char *text = read_file(path, &size, err);
+    char *text = srv_text_file(path, &size, err);
     if (!text) return (int)err->code;
     struct api_tokens *tokens = api_tokens_read(path, text, size, err);
     explicit_bzero(text, size); /* it may hold a token as it is sent */

@@ -22,7 +22,7 @@ static const char file[] = "# name scope hash prefix\n"
                            "reader read " H_READ "\n\n"
                            "trainer\ttrain " H_TRAIN " # may train all\r\n"
                            "owner admin " H_ADMIN "\n"
-                           "team admin " H_TEAM " team-";
+                           "team admin " H_TEAM " team-\n";
 
 static struct test_service service;
 
@@ -272,12 +272,22 @@ static void keys_are_a_tokens_own(void **state) {
     }
 }
 
+/* What is told of all models is for who may see all. */
+static void the_page_of_metrics_takes_all_models(void **state) {
+    (void)state;
+    check("t-team", 403, "GET /metrics", NULL);
+    const struct route metrics = {"GET", "/metrics", API_SCOPE_READ, API_READS};
+    struct test_answer answer = send(&metrics, "", "t-read");
+    assert_int_equal(answer.status, 200);
+    test_answer_free(&answer);
+}
+
 /* --- the file ---------------------------------------------------------------------------------------- */
 
 static void a_new_file_takes_effect(void **state) {
     (void)state;
     check("t-read", 200, "GET /models", NULL);
-    give("writer train " H_TRAIN);
+    give("writer train " H_TRAIN "\n");
     check("t-read", 401, "GET /models", NULL);
     check("t-train", 200, "GET /models", NULL);
     give("t-read\n");
@@ -304,6 +314,8 @@ static void files_that_are_wrong(void **state) {
         {"a read 1" H_READ, "tokens:1: a hash is the token's SHA-256 in 64 hexadecimal digits"},
         {"a read secret", "tokens:1: a hash is the token's SHA-256 in 64 hexadecimal digits"},
         {"a read " H_READ " team/", "tokens:1: a prefix is what a model's name may begin with"},
+        {"a read " H_READ, "tokens:1: the line has no end: it may be cut off"},
+        {"a read " H_READ "\nb read " H_TRAIN " tea", "tokens:2: the line has no end: it may be cut off"},
         {"a read " H_READ "\na read " H_TRAIN, "tokens:2: a token of this name is above"},
         {"a read " H_READ "\nb admin " H_READ, "tokens:2: this token is above, with a name"},
     };
@@ -321,7 +333,7 @@ static void files_that_are_wrong(void **state) {
 
 static void hashes_in_capitals(void **state) {
     (void)state;
-    char text[] = "reader read " H_READ;
+    char text[] = "reader read " H_READ "\n";
     for (char *c = text + 12; *c; c++)
         if (*c >= 'a') *c = (char)(*c - 'a' + 'A');
     give(text);
@@ -340,6 +352,7 @@ int main(void) {
         with_service(others_tapes_are_not_there),
         with_service(stateless_passes_need_no_model),
         with_service(keys_are_a_tokens_own),
+        with_service(the_page_of_metrics_takes_all_models),
         with_service(a_new_file_takes_effect),
         cmocka_unit_test(files_that_are_wrong),
         with_service(hashes_in_capitals),
