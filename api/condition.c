@@ -15,21 +15,14 @@ static uint64_t hash(const char *text) {
     return h;
 }
 
-/* The n-th quoted tag of a list (RFC 9110, section 13.1): where it begins, and its length. */
-static bool nth_tag(const char *list, int n, const char **tag, size_t *length) {
-    for (; *list; n--) {
-        list += strcspn(list, "\"");
-        if (!*list++) return false;
-        size_t size = strcspn(list, "\"");
-        if (!list[size]) return false;
-        if (n == 0) {
-            *tag = list;
-            *length = size;
-            return true;
-        }
-        list += size + 1;
-    }
-    return false;
+/* The next quoted tag of a list (RFC 9110, section 13.1): where it begins, and its length. */
+static bool next_tag(const char **list, const char **tag, size_t *length) {
+    const char *begin = strchr(*list, '"'), *end = begin ? strchr(begin + 1, '"') : NULL;
+    if (!end) return false;
+    *tag = begin + 1;
+    *length = (size_t)(end - *tag);
+    *list = end + 1;
+    return true;
 }
 
 static bool is_any(const char *list) { return list[strspn(list, " \t")] == '*'; }
@@ -46,7 +39,7 @@ bool api_etag(struct api_request *request, uint64_t version, enum api_dtype dtyp
     const char *list = request->if_none_match;
     if (!list) return false;
     if (is_any(list)) return true;
-    for (int n = 0; nth_tag(list, n, &tag, &length); n++)
+    while (next_tag(&list, &tag, &length))
         if (strlen(answer->etag) == length + 2 && memcmp(tag, answer->etag + 1, length) == 0) return true;
     return false;
 }
@@ -58,7 +51,7 @@ int api_check_match(struct api_request *request, uint64_t version) {
     if (!list || is_any(list)) return NN_OK;
     size_t size = (size_t)snprintf(want, sizeof want, "%s-%llu", request->model->incarnation,
                                    (unsigned long long)version);
-    for (int n = 0; nth_tag(list, n, &tag, &length); n++)
+    while (next_tag(&list, &tag, &length))
         if (length >= size && memcmp(tag, want, size) == 0 && (length == size || tag[size] == '-'))
             return NN_OK;
     return nn_fail(&request->err, NN_E_STALE, "the model is at \"%s\"", want);

@@ -177,23 +177,19 @@ int api_get_real(struct api_request *request, const char *name, double *value) {
 
 /* --- the query ------------------------------------------------------------------------------------- */
 
-/* The n-th name=value of the query: its name's length, and its value's; false past the end. */
-static bool query_part(const char *query, int n, const char **name, size_t *name_size, const char **value,
-                       size_t *value_size) {
-    for (const char *at = query; at && *at; n--) {
-        size_t size = strcspn(at, "&");
-        if (n == 0) {
-            const char *equals = memchr(at, '=', size);
-            *name = at;
-            *name_size = equals ? (size_t)(equals - at) : size;
-            *value = equals ? equals + 1 : at + size;
-            *value_size = size - (size_t)(*value - at);
-            return true;
-        }
-        at += size;
-        if (*at == '&') at++;
-    }
-    return false;
+/* The next name=value of what is left of the query: its name's length, and its value's; false past the end. */
+static bool next_part(const char **query, const char **name, size_t *name_size, const char **value,
+                      size_t *value_size) {
+    const char *at = *query;
+    if (!at || !*at) return false;
+    size_t size = strcspn(at, "&");
+    const char *equals = memchr(at, '=', size);
+    *name = at;
+    *name_size = equals ? (size_t)(equals - at) : size;
+    *value = equals ? equals + 1 : at + size;
+    *value_size = size - (size_t)(*value - at);
+    *query = at + size + (at[size] == '&');
+    return true;
 }
 
 /* Whether a word of `length` is one of `words`, which are separated by spaces. */
@@ -208,9 +204,9 @@ bool api_among(const char *words, const char *word, size_t length) {
 }
 
 int api_query_check(struct api_request *request, const char *known) {
-    const char *name, *value;
+    const char *left = request->query, *name, *value;
     size_t name_size, value_size;
-    for (int n = 0; query_part(request->query, n, &name, &name_size, &value, &value_size); n++)
+    while (next_part(&left, &name, &name_size, &value, &value_size))
         if (!api_among(known, name, name_size))
             return nn_fail(&request->err, NN_E_UNKNOWN_MEMBER, "the query has no \"%.*s\" here",
                            (int)(name_size < 64 ? name_size : 64), name);
@@ -236,10 +232,10 @@ static void decode_percent(char *text) {
 }
 
 int api_query(struct api_request *request, const char *wanted, const char **value) {
-    const char *name, *text;
+    const char *left = request->query, *name, *text;
     size_t name_size, value_size;
     *value = NULL;
-    for (int n = 0; query_part(request->query, n, &name, &name_size, &text, &value_size); n++) {
+    while (next_part(&left, &name, &name_size, &text, &value_size)) {
         if (strlen(wanted) != name_size || memcmp(name, wanted, name_size) != 0) continue;
         char *copy = nn_arena_alloc(request->arena, value_size + 1, 1);
         if (!copy) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");

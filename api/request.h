@@ -91,7 +91,7 @@ struct api_request {
 
     struct api_document doc;
     bool read;  /* the document has been */
-    bool brief; /* it is served by a thread that others wait for: see cost.h */
+    bool brief; /* it is served by a thread that others wait for: see cost.h and turns.c */
     struct api_answer answer;
     struct nn_error err;
     struct api_pointer pointer; /* where err is, in the request */

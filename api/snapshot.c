@@ -273,6 +273,7 @@ struct api_snapshot *api_snapshot_take(struct api *api, const char *name, const 
         api_request_free(request);
         return NULL;
     }
+    request->brief = true; /* other models wait for this thread */
     api_model_turn(request, turn_take);
     pthread_mutex_lock(&taking.lock);
     while (!taking.done) pthread_cond_wait(&taking.over, &taking.lock);

@@ -64,22 +64,21 @@ static void run_drain(void *arg) {
     api_model_drain(job.api, job.model, false);
 }
 
-/* For a thread that has other things to look after, as long as another will do it: to settle a round may mean
- * a step, and then the changes that wait behind it. */
-static void drain_elsewhere(struct api *api, struct api_model *model) {
+/* Another thread goes on; false: there is no room for that now. */
+static bool hand_over(struct api *api, struct api_model *model) {
     struct drain_job *job = api->env.execute ? malloc(sizeof *job) : NULL;
     if (job) *job = (struct drain_job){api, model};
-    if (job && api->env.execute(api->env.self, run_drain, job, 0)) return;
+    if (job && api->env.execute(api->env.self, run_drain, job, 0)) return true;
     free(job);
-    api_model_drain(api, model, false);
+    return false;
 }
 
-/* One change after the other. A thread that has to be brief leaves those that come behind its own to
- * another. */
+/* One change after the other. A thread that has to be brief leaves those that come behind its own to another, as soon as
+ * there is one: they may never end. */
 void api_model_drain(struct api *api, struct api_model *model, bool brief) {
     struct api_request *request;
     enum nn_code dead;
-    for (bool own = true; own || !brief || !waits(api, model); own = false) {
+    do {
         if (!pop(api, model, &request, &dead)) {
             api_model_unref(api, model);
             if (request) api_finish(request, NN_OK);
@@ -87,8 +86,7 @@ void api_model_drain(struct api *api, struct api_model *model, bool brief) {
         }
         if (request) take_turn(request, dead);
         api_round_settle(api, model, dead);
-    }
-    drain_elsewhere(api, model);
+    } while (!brief || !waits(api, model) || !hand_over(api, model));
 }
 
 int api_model_farewell(struct api_request *request) {
@@ -134,7 +132,9 @@ void api_models_tick(struct api *api) {
     pthread_mutex_lock(&api->lock);
     twalk_r(api->models, find_due, &due);
     pthread_mutex_unlock(&api->lock);
-    for (int i = 0; i < due.n; i++) drain_elsewhere(api, due.models[i]);
+    /* To settle a round may mean a step, and then come the changes that wait behind it. */
+    for (int i = 0; i < due.n; i++)
+        if (!hand_over(api, due.models[i])) api_model_drain(api, due.models[i], true);
 }
 
 int api_model_turn(struct api_request *request, int (*turn)(struct api_request *request)) {
