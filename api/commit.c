@@ -17,7 +17,8 @@ struct api_commit {
     struct api_model *model;    /* a reference: the one that there is afterwards */
     struct api_snapshot *state; /* that the record shows, or NULL */
     uint64_t version;
-    bool tells; /* that version is durable then */
+    bool tells;         /* that version is durable then, */
+    uint64_t lowerings; /* unless the model's durability was lowered since */
     void *head;
     struct api_segment *segments;
     atomic_int awaited; /* the change, and its record's being durable */
@@ -75,9 +76,10 @@ int api_add_durable_version(struct api_request *request) {
     return api_add(request, "durable_version", none ? json_null() : json_integer(version));
 }
 
-static void tell_durable(struct api *api, struct api_model *model, uint64_t version) {
+static void tell_durable(struct api *api, struct api_model *model, uint64_t version, uint64_t lowerings) {
     pthread_mutex_lock(&api->lock);
-    if ((int64_t)version > model->durable_version) model->durable_version = (int64_t)version;
+    bool higher = (int64_t)version > model->durable_version;
+    if (higher && lowerings == model->lowerings) model->durable_version = (int64_t)version;
     pthread_mutex_unlock(&api->lock);
 }
 
@@ -90,7 +92,16 @@ static json_t *describe(struct api_request *request, const struct api_model *mod
         json_pack("{s:s, s:I, s:s, s:I}", "kind", kind, "time", (json_int_t)env->wall_ms(env->self), "model",
                   model->name, "version", (json_int_t)version);
     json_t *keys = head ? api_effects_json(request) : NULL;
-    if (head && json_array_size(keys) == 0) {
+    if (keys && request->raised && model->policy.durability == API_DURABLE_NONE) {
+        /* With a state alone, which may be all that is there after a crash, nothing would be stored. */
+        json_t *before = api_effects_unrecorded(request->api, model);
+        if (!before || json_array_extend(keys, before)) {
+            json_decref(keys);
+            keys = NULL;
+        }
+        json_decref(before);
+    }
+    if (head && keys && json_array_size(keys) == 0) {
         json_decref(keys);
     } else if (json_object_set_new(head, "keys", keys)) {
         json_decref(head);
@@ -156,7 +167,8 @@ static void on_durable(void *arg, bool durable) {
     struct api_commit *commit = arg;
     struct api_request *request = commit->request;
     commit->durable = durable;
-    if (durable && commit->tells) tell_durable(request->api, commit->model, commit->version);
+    if (durable && commit->tells)
+        tell_durable(request->api, commit->model, commit->version, commit->lowerings);
     if (atomic_fetch_sub(&commit->awaited, 1) != 1) return;
     int code = commit->code;
     if (!durable) code = fail_durable(request);
@@ -210,6 +222,7 @@ static int write_down(struct api_request *request, struct api_model *model, json
     commit->state = state;
     commit->version = state ? state->version : version_after(request);
     commit->tells = is_durable_then(request) && !request->unstores;
+    commit->lowerings = model->lowerings;
     if (append(request, commit, head, data, n) == NN_OK) return NN_OK;
     api_commit_fini(request);
     return (int)request->err.code;
@@ -223,8 +236,11 @@ int api_check_wait(struct api_request *request) {
 
 /* What every change does before it is made. */
 static int get_ready(struct api_request *request) {
+    struct api *api = request->api;
     if (request->quiet) return NN_OK;
     if (api_check_wait(request)) return (int)request->err.code;
+    if (durability(request) != API_DURABLE_NONE && atomic_load(&api->store_failed))
+        return nn_fail(&request->err, NN_E_STORE, "%s; a restart is needed", api->store_error.text);
     return api_add_durable_version(request) ? (int)request->err.code : api_answer_ready(request);
 }
 

@@ -318,7 +318,7 @@ static bool is_effect(const json_t *json, struct nn_error *err) {
 }
 
 /* Remembers it as done; one that is there already stays. Whatever the budget says, for the promise was given. */
-static int remember(struct api *api, const json_t *json, uint64_t seq, int64_t expires_ms,
+static int remember(struct api *api, const json_t *json, const char *birth, uint64_t seq, int64_t expires_ms,
                     struct nn_error *err) {
     const char *key = api_record_text(json, "key"), *token = api_record_text(json, "token"),
                *location = json_string_value(json_object_get(json, "location"));
@@ -335,7 +335,7 @@ static int remember(struct api *api, const json_t *json, uint64_t seq, int64_t e
     effect->location = location ? strdup(location) : NULL;
     effect->change = (uint64_t)api_record_integer(json, "change");
     effect->seq = seq;
-    snprintf(effect->birth, sizeof effect->birth, "%s", api_record_text(json, "birth"));
+    snprintf(effect->birth, sizeof effect->birth, "%s", birth);
     effect->committed = effect->done = true;
     effect->expires_ms = expires_ms;
     effect->reserved = size + A_NODE + strlen(api_record_text(json, "members")) + 1;
@@ -361,7 +361,7 @@ static int64_t expires(struct api *api, int64_t time_ms) {
     return api_now_ms(api) + api->settings.limits.key_ttl_ms - (age > 0 ? age : 0);
 }
 
-int api_effects_recover(struct api *api, const json_t *keys, uint64_t seq, int64_t time_ms,
+int api_effects_recover(struct api *api, const json_t *keys, const char *birth, uint64_t seq, int64_t time_ms,
                         struct nn_error *err) {
     size_t i;
     json_t *key;
@@ -369,7 +369,7 @@ int api_effects_recover(struct api *api, const json_t *keys, uint64_t seq, int64
         const json_t *own = json_object_get(key, "time");
         int64_t until = expires(api, own ? json_integer_value(own) : time_ms);
         if (until <= api_now_ms(api)) continue;
-        if (remember(api, key, seq, until, err)) return (int)err->code;
+        if (remember(api, key, birth, seq, until, err)) return (int)err->code;
     }
     return NN_OK;
 }
@@ -486,7 +486,8 @@ static int load(struct api *api, const char *line, size_t size, uint64_t last, s
     if (!key)
         nn_fail(err, why.code == NN_E_NOMEM ? NN_E_NOMEM : NN_E_CORRUPT, "a key: %.200s", why.text);
     else if (until > api_now_ms(api) && is_recovered(api, key, last))
-        remember(api, key, (uint64_t)api_record_integer(key, "seq"), until, err);
+        remember(api, key, api_record_text(key, "birth"), (uint64_t)api_record_integer(key, "seq"), until,
+                 err);
     json_decref(key);
     nn_arena_free(arena);
     return (int)err->code;

@@ -26,7 +26,7 @@ json_t *api_effects_json(const struct api_request *request);
 /* Likewise those of the model's changes that are in no record; with the times of their own. */
 json_t *api_effects_unrecorded(struct api *api, const struct api_model *model);
 /* Remembers what a record of that number and time holds, unless it has expired by now. NN_E_NOMEM. */
-int api_effects_recover(struct api *api, const json_t *keys, uint64_t seq, int64_t time_ms,
+int api_effects_recover(struct api *api, const json_t *keys, const char *birth, uint64_t seq, int64_t time_ms,
                         struct nn_error *err);
 /* At the end: keeps what was noted, or frees the key. */
 void api_effect_end(struct api_request *request, bool succeeded);

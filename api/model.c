@@ -163,8 +163,7 @@ void api_model_note(struct api_request *request) {
     pthread_mutex_unlock(&request->api->lock);
 }
 
-/* Versions that nobody reads any more are let go of, all but one, in which the next will be built. */
-static void trim_blocks(struct api *api, struct api_model *model) {
+void api_model_trim(struct api *api, struct api_model *model) {
     bool spare = false;
     for (int i = 0; i < model->n_blocks;) {
         struct nn_params *block = model->blocks[i];
@@ -200,7 +199,7 @@ void api_model_publish(struct api_request *request, struct nn_params *next) {
     model->params = next;
     pthread_mutex_unlock(&request->api->lock);
     api_count_version(request->api);
-    trim_blocks(request->api, model);
+    api_model_trim(request->api, model);
     api_model_note(request);
 }
 

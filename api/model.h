@@ -58,6 +58,7 @@ struct api_model {
     bool stopped;      /* a step led to numbers that are not finite, */
     int stopped_at;    /* in this parameter: it takes no gradients until parameters are set, or restored */
     int64_t durable_version;  /* that would survive a crash; -1: none */
+    uint64_t lowerings;       /* how often its durability has become "none" */
     bool nudged;              /* whoever drains is to settle the round once more */
     bool raising;             /* it is being stored, by a policy that it does not have yet; under the lock */
     struct api_round round;   /* changed in a turn alone, */
@@ -80,6 +81,7 @@ struct api_model {
     uint64_t read_changes;            /* those of them that were in the snapshot that it was read from */
     uint64_t seq;                     /* of the last record of it */
     uint64_t oldest_readable;         /* a record may have read this version, or a later one */
+    bool missed;                      /* the last checkpoint, for lack of memory */
     bool stays;                       /* while recovering: records that lead on from here are lost */
     struct nn_params *past[API_REPLAY_VERSIONS]; /* while recovering: the versions before the current one */
 };
@@ -155,6 +157,8 @@ void api_model_run(struct api_request *request);
 bool api_model_has(struct api *api, const char *birth, uint64_t change, uint64_t seq, bool *there);
 /* Lets go of the versions that are kept while recovering. */
 void api_model_forget_past(struct api_model *model);
+/* Versions that nobody reads any more are let go of, all but one, in which the next will be built. */
+void api_model_trim(struct api *api, struct api_model *model);
 /* In a turn: tells readers what the optimizer and the accumulation buffer have come to. */
 void api_model_note(struct api_request *request);
 /* In a turn: replaces the optimizer (owned from here on, with `bytes` of the request's reservation) and the

@@ -318,26 +318,45 @@ static int note_failed(struct again *again) {
     return NN_OK;
 }
 
+/* Of the change that was carried out. `birth`: that the model had before, if there was one. */
+static int recover_keys(struct again *again, char birth[17]) {
+    const json_t *head = again->record->head;
+    struct api_request *request;
+    struct api_model *model;
+    int code = look(again->api, api_record_text(head, "model"), &request, &model, again->err);
+    /* A state goes again, unless the patch comes that it was written down for, and has them too. */
+    bool wanted = strcmp(api_record_text(head, "kind"), "state") != 0 || !model || !is_unstored(model);
+    if (model) memcpy(birth, model->birth, sizeof model->birth);
+    api_request_free(request);
+    if (code || !wanted) return code;
+    return api_effects_recover(again->api, json_object_get(head, "keys"), birth, again->seq,
+                               api_record_integer(head, "time"), again->err);
+}
+
 static int recover(struct again *again) {
     struct api *api = again->api;
     const json_t *head = again->record->head;
     const char *name = api_record_text(head, "model");
+    char birth[17] = "";
     struct api_request *request;
     struct api_model *model;
     if (look(api, name, &request, &model, again->err)) return (int)again->err->code;
     bool wanted = is_wanted(again, model);
     /* What begins anew does not rest on what is there, and one that stays behind is not what it was. */
     if (wanted && !is_beginning(head) && !(model && model->stays)) check_before(again, model);
+    if (model) memcpy(birth, model->birth, sizeof birth);
     api_request_free(request);
     if (!wanted || again->err->code) return (int)again->err->code;
     /* What was to raise its durability never came, or its deletion is lost: there was no such model any more. */
     if (is_creation(head) && drop_if(api, name, has_no_future, again->err)) return (int)again->err->code;
     if (carry_out(again, name)) return (int)again->err->code;
+    if (again->replay.code)
+        note_failed(again);
+    else
+        recover_keys(again, birth);
     bool is_request = strcmp(api_record_text(head, "kind"), "request") == 0;
-    if (is_request && drop_if(api, name, is_unstored, again->err)) return (int)again->err->code;
-    if (again->replay.code) return note_failed(again);
-    return api_effects_recover(api, json_object_get(head, "keys"), again->seq,
-                               api_record_integer(head, "time"), again->err);
+    if (!again->err->code && is_request) drop_if(api, name, is_unstored, again->err);
+    return (int)again->err->code;
 }
 
 int api_recover_stay(struct api *api, const char *name, struct nn_error *err) {
@@ -357,12 +376,19 @@ int api_recover_gone(struct api *api, const char *birth, struct nn_error *err) {
     return NN_OK;
 }
 
-/* On one that is refused nothing is built. */
+/* On one that is refused nothing is built; and what it was to create is not there, nor are its keys. */
 static int recover_or_stay(struct again *again) {
     struct nn_error memory = {0};
-    if (recover(again) == NN_E_CORRUPT &&
-        api_recover_stay(again->api, api_record_text(again->record->head, "model"), &memory))
-        *again->err = memory;
+    struct again aside = *again;
+    struct api_request *request;
+    struct api_model *model;
+    if (recover(again) != NN_E_CORRUPT) return (int)again->err->code;
+    aside.err = &memory;
+    int code = look(again->api, api_record_text(again->record->head, "model"), &request, &model, &memory);
+    if (model) model->stays = true;
+    if (!code && !model) code = note_failed(&aside);
+    if (code) *again->err = memory;
+    api_request_free(request);
     return (int)again->err->code;
 }
 
@@ -436,6 +462,7 @@ static void end_one(const void *node, VISIT visit, void *closure) {
     uint64_t bits;
     if (visit != postorder && visit != leaf) return;
     api_model_forget_past(model);
+    api_model_trim(ending->api, model);
     model->durable_version = (int64_t)nn_params_version(model->params);
     if (ending->clean) return;
     ending->failed |= !env->entropy(env->self, &bits, sizeof bits);

@@ -139,6 +139,8 @@ static void search_one(const void *node, VISIT visit, void *closure) {
     struct search *search = closure;
     const struct api_model *model = *(struct api_model *const *)node;
     if ((visit != postorder && visit != leaf) || strcmp(model->birth, search->birth) != 0) return;
+    if (model->policy.durability == API_DURABLE_NONE)
+        return; /* of which the raise was cut short: it will go */
     search->there = true;
     search->has = search->seq ? search->seq <= model->seq : search->change <= model->read_changes;
 }

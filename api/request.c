@@ -76,9 +76,9 @@ void api_request_let_go(struct api_request *request) {
 
 /* --- memory ---------------------------------------------------------------------------------------- */
 
-/* What was there before has to find room again, with the versions that recovery keeps beside: so the budget does not
- * refuse it. But what could never have been within it is no record of this service. */
-static int reserve_again(struct api_request *request, size_t bytes) {
+/* What was there before has to find room again, with the versions that recovery keeps beside; and a checkpoint must come
+ * some time. So the budget does not refuse it. But what could never have been within it is no record of this service. */
+static int reserve_beyond(struct api_request *request, size_t bytes) {
     struct api *api = request->api;
     size_t limit = api->settings.limits.memory, held = atomic_fetch_add(&api->memory, bytes);
     if (limit < RECOVERY_LEAST) limit = RECOVERY_LEAST;
@@ -93,12 +93,14 @@ static int reserve_again(struct api_request *request, size_t bytes) {
 }
 
 /* More than the limit may be held, where that was set below what recovery found. */
-static bool fits(size_t bytes, size_t held, size_t limit) { return held <= limit && bytes <= limit - held; }
+static bool fits(size_t bytes, size_t held, size_t limit) {
+    return bytes == 0 || (held <= limit && bytes <= limit - held);
+}
 
 int api_reserve(struct api_request *request, size_t bytes) {
     struct api *api = request->api;
     size_t limit = api->settings.limits.memory, held = atomic_load(&api->memory);
-    if (atomic_load(&api->recovering)) return reserve_again(request, bytes);
+    if (atomic_load(&api->recovering) || request->beyond) return reserve_beyond(request, bytes);
     if (bytes > limit)
         return nn_fail(&request->err, NN_E_TOO_LARGE, "this takes %zu bytes, and the service has %zu for all",
                        bytes, limit);

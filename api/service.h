@@ -16,6 +16,8 @@ struct api {
     size_t n_failed;
     char (*gone)[17]; /* while recovering: births of models of which nothing is left */
     size_t n_gone;
+    struct nn_error store_error; /* with `store_failed` */
+    atomic_bool store_failed;
     struct api_metrics *metrics;
     atomic_size_t memory; /* reserved bytes */
     atomic_int in_flight;

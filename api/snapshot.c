@@ -222,7 +222,7 @@ int api_models_stored(struct api *api, void (*each)(void *arg, const char *name)
 struct taking {
     pthread_mutex_t lock;
     pthread_cond_t over;
-    bool done;
+    bool done, ran;
     const char *birth;
     uint64_t changes;
     struct api_snapshot *snapshot;
@@ -245,6 +245,9 @@ static int turn_take(struct api_request *request) {
     bool stored = model->policy.durability != API_DURABLE_NONE;
     bool same =
         taking->birth && strcmp(taking->birth, model->birth) == 0 && taking->changes == model->changes;
+    taking->ran = true;
+    /* Once it may wait for the next one. But a stop has none, and the journal grows meanwhile. */
+    request->beyond = model->missed || atomic_load(&request->api->draining);
     if (!stored) {
         nn_fail(&request->err, NN_E_NOT_FOUND, "it is not stored");
     } else if (same) {
@@ -255,8 +258,30 @@ static int turn_take(struct api_request *request) {
         model->oldest_readable = nn_params_version(model->params);
     }
     if (taking->snapshot) taking->snapshot->seq = store->last(store->self);
+    model->missed = request->err.code == NN_E_BUSY;
     *taking->err = request->err;
     return (int)request->err.code;
+}
+
+/* False: the model was deleted or replaced before its turn. */
+static bool take(struct taking *taking, struct api *api, const char *name) {
+    struct api_request *request = api_request_quiet(api, wake, taking);
+    if (!request) {
+        nn_fail(taking->err, NN_E_NOMEM, "memory is out");
+        return true;
+    }
+    if (api_model_find(request, name)) {
+        *taking->err = request->err;
+        api_request_free(request);
+        return true;
+    }
+    taking->done = false;
+    request->brief = true; /* other models wait for this thread */
+    api_model_turn(request, turn_take);
+    pthread_mutex_lock(&taking->lock);
+    while (!taking->done) pthread_cond_wait(&taking->over, &taking->lock);
+    pthread_mutex_unlock(&taking->lock);
+    return taking->ran;
 }
 
 struct api_snapshot *api_snapshot_take(struct api *api, const char *name, const char *birth, uint64_t changes,
@@ -266,19 +291,7 @@ struct api_snapshot *api_snapshot_take(struct api *api, const char *name, const 
                             .birth = birth,
                             .changes = changes,
                             .err = err};
-    struct api_request *request = api_request_quiet(api, wake, &taking);
-    if (!request) return nn_fail(err, NN_E_NOMEM, "memory is out"), NULL;
-    if (api_model_find(request, name)) {
-        *err = request->err;
-        api_request_free(request);
-        return NULL;
-    }
-    request->brief = true; /* other models wait for this thread */
-    api_model_turn(request, turn_take);
-    pthread_mutex_lock(&taking.lock);
-    while (!taking.done) pthread_cond_wait(&taking.over, &taking.lock);
-    pthread_mutex_unlock(&taking.lock);
-    if (!taking.snapshot) nn_fail(err, NN_E_NOT_FOUND, "the model is gone");
+    while (!take(&taking, api, name)) continue; /* there may be one in its place */
     return taking.snapshot;
 }
 
@@ -302,4 +315,10 @@ void api_snapshot_durable(struct api *api, const struct api_snapshot *snapshot) 
 
 void api_checkpoint_failed(struct api *api, const struct nn_error *err) {
     api_end_waiting(api, NULL, UINT64_MAX, err);
+}
+
+void api_store_failed(struct api *api, const struct nn_error *err) {
+    api->store_error = *err;
+    atomic_store(&api->store_failed, true);
+    api_checkpoint_failed(api, err);
 }

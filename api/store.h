@@ -101,8 +101,10 @@ int api_keys_save(struct api *api, void **bytes, size_t *size, struct nn_error *
 /* The checkpoint that this snapshot is of is durable; who waited for that is answered. It may be a copy, without the
  * bytes. */
 void api_snapshot_durable(struct api *api, const struct api_snapshot *snapshot);
-/* The store has failed, or a checkpoint that somebody wanted has: those who wait for one get `err`. */
+/* A checkpoint that somebody wanted has failed: those who wait for one get `err`. */
 void api_checkpoint_failed(struct api *api, const struct nn_error *err);
+/* The store has, once and for good: they too, and all changes that it would have had to keep. */
+void api_store_failed(struct api *api, const struct nn_error *err);
 
 /* --- a start: before any request is submitted -------------------------------------------------------- */
 

@@ -121,7 +121,7 @@ bool srv_store_damaged(const struct srv_store *store) { return store->damaged; }
 static void journal_failed(void *arg, const struct nn_error *err) {
     struct srv_store *store = arg;
     srv_store_say(store, "the store has failed, and changes are refused until a restart: %s", err->text);
-    api_checkpoint_failed(store->api, err);
+    api_store_failed(store->api, err);
 }
 
 static void cond_init(pthread_cond_t *cond) {

@@ -278,7 +278,10 @@ static void set_policy(struct api_request *request, const struct api_policy *pol
                        "the model's aggregation was changed meanwhile");
     pthread_mutex_lock(&request->api->lock);
     model->policy = *policy;
-    if (policy->durability == API_DURABLE_NONE) model->durable_version = -1;
+    if (policy->durability == API_DURABLE_NONE) {
+        model->durable_version = -1;
+        model->lowerings++;
+    }
     pthread_mutex_unlock(&request->api->lock);
     if (policy->durability == API_DURABLE_NONE) api_end_waiting(request->api, model, UINT64_MAX, &never);
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -136,14 +137,20 @@ static void a_change_that_a_state_has_is_not_made_again(void **state) {
 static void a_raise_that_was_cut_short_is_in_nobodys_way(void **state) {
     (void)state;
     create("none");
-    run(200, "POST /backward", STEP);
+    check_replayed(&service, "POST /backward", STEP, false);
     run(200, "PATCH /models/m", "{'durability': 'journal'}");
+    test_journal_checkpoint(&journal,
+                            service.api); /* whose snapshot comes to nothing, but whose keys are there */
+    journal.n_saved = 0;
     run(200, "DELETE /models/m", NULL);
     while (journal.n > 1) free(journal.records[--journal.n].bytes);
     journal.durable = 1;
-    crash(false, journal.n);
-    json_decref(test_ask(&other.service, 404, "GET /models/m", NULL, NULL));
-    end_crash();
+    for (int with_keys = 0; with_keys < 2; with_keys++) {
+        crash(with_keys, journal.n);
+        json_decref(keyed(&other.service, 404, "POST /backward", STEP)); /* and not replayed */
+        json_decref(test_ask(&other.service, 404, "GET /models/m", NULL, NULL));
+        end_crash();
+    }
     create("journal");
     run(200, "POST /backward", STEP);
     run(200, "POST /backward", STEP);
@@ -200,6 +207,46 @@ static void who_has_a_record_is_not_missed_by_a_checkpoint(void **state) {
     assert_int_equal(listed, 1); /* by the record that was refused */
     list_stored();
     assert_int_equal(listed, 1);
+}
+
+struct checkpoint {
+    pthread_t thread;
+    struct api_snapshot *snapshot;
+    struct nn_error err;
+};
+static struct checkpoint beside;
+
+static void *take_snapshot(void *arg) {
+    struct checkpoint *checkpoint = arg;
+    checkpoint->snapshot = api_snapshot_take(service.api, "m", NULL, 0, &checkpoint->err);
+    return NULL;
+}
+
+/* It begins right before the record, and finds the model that is on its way out; most likely. */
+static int append_amid_a_checkpoint(void *self, const struct api_segment *segments, size_t n,
+                                    void (*done)(void *arg, bool durable), void *arg, uint64_t *seq,
+                                    struct nn_error *err) {
+    assert_int_equal(pthread_create(&beside.thread, NULL, take_snapshot, &beside), 0);
+    usleep(50000);
+    return append(self, segments, n, done, arg, seq, err);
+}
+
+static void who_is_restored_is_not_missed_by_a_checkpoint(void **state) {
+    (void)state;
+    create("journal");
+    for (int i = 0; i < 2; i++) {
+        run(200, "POST /backward", STEP);
+        test_journal_checkpoint(&journal, service.api);
+    }
+    append = journal.store.append;
+    journal.store.append = append_amid_a_checkpoint;
+    run(200, "POST /models/m/restore", "{'version': 1}");
+    journal.store.append = append;
+    pthread_join(beside.thread, NULL);
+    if (!beside.snapshot) fail_msg("%s", beside.err.text);
+    assert_int_equal(beside.snapshot->version, 1);
+    assert_int_equal(beside.snapshot->seq, journal.n);
+    api_snapshot_free(beside.snapshot);
 }
 
 /* --- the same numbers --------------------------------------------------------------------------------- */
@@ -273,6 +320,45 @@ static void answers_tell_what_a_crash_would_leave(void **state) {
     check_durable("DELETE /models/m", NULL, -1);
 }
 
+/* What was written down before durability was lowered is durable, and no help. */
+static void what_was_durable_once_is_not_told_later(void **state) {
+    (void)state;
+    struct test_pending pending[2];
+    static char step[] = STEP, lower[] = "{\"durability\": \"none\"}";
+    for (char *c = step; *c; c++)
+        if (*c == '\'') *c = '"';
+    create("journal");
+    journal.hold = true;
+    test_submit(
+        &service, &pending[0],
+        &(struct test_request){.method = "POST", .path = "/backward", .body = step, .size = sizeof step - 1});
+    test_submit(&service, &pending[1],
+                &(struct test_request){
+                    .method = "PATCH", .path = "/models/m", .body = lower, .size = sizeof lower - 1});
+    test_journal_sync(&journal);
+    for (int i = 0; i < 2; i++) {
+        struct test_answer answer = test_take(&pending[i]);
+        assert_int_equal(answer.status, 200);
+        test_answer_free(&answer);
+    }
+    json_t *json = ask(200, "GET /models/m", NULL);
+    assert_true(json_is_null(json_object_get(json, "durable_version")));
+    json_decref(json);
+    run(200, "POST /backward", STEP);
+    static char raise[] = "{\"durability\": \"snapshot\"}";
+    test_submit(&service, &pending[0],
+                &(struct test_request){
+                    .method = "PATCH", .path = "/models/m", .body = raise, .size = sizeof raise - 1});
+    json = ask(200, "POST /backward", STEP); /* which waits for no record */
+    assert_true(json_is_null(json_object_get(json, "durable_version")));
+    json_decref(json);
+    journal.hold = false;
+    test_journal_sync(&journal);
+    struct test_answer answer = test_take(&pending[0]);
+    assert_int_equal(answer.status, 200);
+    test_answer_free(&answer);
+}
+
 /* A key is saved when its change is over, and then only where it succeeded. */
 static void a_step_that_failed_is_not_told_as_made(void **state) {
     (void)state;
@@ -303,6 +389,16 @@ static void a_step_that_failed_is_not_told_as_made(void **state) {
     json_decref(json);
     end_crash();
     journal.hold = false;
+}
+
+/* Versions that recovery has kept to read from are nobody's then. */
+static void a_start_holds_no_more_than_was_held(void **state) {
+    (void)state;
+    create("journal");
+    for (int i = 0; i < 8; i++) run(200, "POST /backward", STEP);
+    crash(false, journal.n);
+    assert_in_range(api_memory_in_use(other.service.api), 1, api_memory_in_use(service.api));
+    end_crash();
 }
 
 /* What fits in when it comes does so again, though its answer's text would not. */
@@ -345,7 +441,10 @@ int main(void) {
         promise(a_change_that_a_state_has_is_not_made_again),
         promise(a_raise_that_was_cut_short_is_in_nobodys_way),
         promise(who_has_a_record_is_not_missed_by_a_checkpoint),
+        promise(who_is_restored_is_not_missed_by_a_checkpoint),
         promise(what_an_optimizer_used_once_does_not_come_back),
+        promise(what_was_durable_once_is_not_told_later),
+        promise(a_start_holds_no_more_than_was_held),
         promise(answers_tell_what_a_crash_would_leave),
         promise(a_step_that_failed_is_not_told_as_made),
         promise(an_answer_that_nobody_reads_takes_no_memory),

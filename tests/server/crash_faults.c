@@ -161,12 +161,22 @@ static void a_failed_sync_is_for_good(void **state) {
     (void)state;
     struct test_disk *disk = test_disk_new();
     struct test_stored stored;
+    static const char step[] = "{'model': 's', 'apply': true, " BATCH "}";
     start_with_model(&stored, disk);
+    assert_int_equal(
+        status_of(&stored, "POST /models", NULL,
+                  "{'name': 's', 'inputs': {'x': {'shape': [2]}}, 'layers': [{'op': 'linear',"
+                  " 'out_features': 1}], 'loss': {'op': 'mse'}, 'optimizer': {'op': 'sgd', 'lr': 0.1},"
+                  " 'durability': 'snapshot'}"),
+        201);
+    assert_int_equal(status_of(&stored, "POST /backward", NULL, step), 200);
     test_disk_fail(disk, TEST_DISK_SYNC, 3, EIO, false);
     assert_int_equal(update_until_refused(&stored, "the change was made, but"), 3);
     assert_true(test_disk_work(disk));
     assert_int_equal(update_until_refused(&stored, "Input/output error"),
                      3); /* the first three are replayed */
+    /* No snapshot will ever be taken of it. */
+    assert_int_equal(status_of(&stored, "POST /backward", NULL, step), 503);
     assert_int_equal(status_of(&stored, "GET /models/m/parameters", NULL, NULL), 200);
     assert_int_equal(status_of(&stored, "POST /models/m/restore", NULL, "{}"), 404);
     struct nn_error err = {0};

@@ -135,6 +135,34 @@ static void a_model_without_room_is_no_better_known(void **state) {
     process_end(&process, disk);
 }
 
+/* A copy for which there is no memory may wait for the next checkpoint, and no longer; and a stop has no next one. */
+static void a_model_is_not_missed_for_ever(void **state) {
+    (void)state;
+    for (int stop = 0; stop < 2; stop++) {
+        struct process process;
+        struct nn_error err = {0};
+        struct test_disk *disk = test_disk_new();
+        process_start(&process, disk);
+        create_wide(&process, "n",
+                    "'durability': 'snapshot', 'optimizer': {'op': 'sgd', 'lr': 0.1, 'momentum': 0.9}");
+        process_memory = api_memory_in_use(process.service.api) + WIDE_BYTES + WIDE_BYTES / 2;
+        process_finish(&process);
+
+        process_start(&process, disk);
+        test_do(&process.service, 200, "PATCH /models/n", "{\"max_staleness\": 3}");
+        create_wide(&process, "in-the-way", "'durability': 'none'");
+        if (!stop) assert_int_equal(srv_store_checkpoint(process.store, &err), NN_E_BUSY);
+        if (!stop) process_checkpoint(&process);
+        api_set_draining(process.service.api, stop);
+        process_finish(&process);
+
+        process_start(&process, disk);
+        assert_non_null(strstr(process_said, "the stop was clean"));
+        process_memory = 0;
+        process_end(&process, disk);
+    }
+}
+
 static void a_stop_right_behind_a_checkpoint_is_clean(void **state) {
     (void)state;
     struct process process;
@@ -394,6 +422,7 @@ int main(void) {
         cmocka_unit_test(nobody_is_served_before_changes_can_be_stored),
         cmocka_unit_test(a_clean_stop_keeps_the_incarnation),
         cmocka_unit_test(a_model_without_room_is_no_better_known),
+        cmocka_unit_test(a_model_is_not_missed_for_ever),
         cmocka_unit_test(a_stop_right_behind_a_checkpoint_is_clean),
         cmocka_unit_test(what_nobody_needs_is_removed),
         cmocka_unit_test(snapshots_are_of_a_model_and_not_of_its_name),
