@@ -190,11 +190,11 @@ test-container:
 # QUICK=1 takes under two minutes, the whole about ten. OPTIONS=... are those of bench/run.
 bench:
 	@$(NEED) $(BUILD_NEEDS) python3-venv
-	$(MAKE_ALL) $(BUILD)/gradd $(BENCH) $(BUILD)/venv-torch/bench
+	$(MAKE_ALL) $(BUILD)/gradd $(BENCH) $(BUILD)/venv-torch/peers
 	@$(BUILD)/venv-torch/bin/python bench/run $(if $(QUICK),--quick) $(OPTIONS)
 
 # What the benchmark measures against, and draws with.
-$(BUILD)/venv-torch/bench: $(BUILD)/venv-torch/ready
+$(BUILD)/venv-torch/peers: $(BUILD)/venv-torch/ready
 	$(@D)/bin/pip install --quiet fastapi uvicorn uvloop httptools matplotlib safetensors && touch $@
 
 # --- keeping it in shape ---------------------------------------------------------------------------

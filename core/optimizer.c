@@ -262,6 +262,8 @@ bool nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, co
     if (atomic_load(&finite)) return true;
     /* With an eps of zero it is 0 / 0 between the parameters, and that is nobody's number. */
     nn_zero_between(graph, to->data, graph->trainable_bytes, NULL);
+    for (int i = 0; i < NN_MAX_SLOTS; i++)
+        if (optimizer->slot[i]) nn_zero_between(graph, optimizer->slot[i], graph->trainable_bytes, NULL);
     return nn_params_first_nonfinite(to, par) < 0;
 }
 

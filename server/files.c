@@ -73,12 +73,8 @@ struct file {
     char name[160];
 };
 
-/* What is not there or what the disk has lost is damaged; but what may not be read, say, can be good, and nothing may
- * be put in its place. */
-static enum nn_code blame(int64_t code) {
-    bool lost = code == -ENOENT || code == -EIO || code == -EBADMSG || code == -EUCLEAN;
-    return lost ? NN_E_CORRUPT : NN_E_STORE;
-}
+/* What is lost is damaged; but what may not be read, say, can be good, and nothing may be put in its place. */
+static enum nn_code blame(int64_t code) { return srv_io_is_lost(code) ? NN_E_CORRUPT : NN_E_STORE; }
 
 static int read_piece(struct file *file, char *to, size_t size) {
     int64_t got = file->io->read(file->io->self, file->file, to, size, file->offset);

@@ -5,6 +5,8 @@
 #ifndef SRV_IO_H
 #define SRV_IO_H
 
+#include <errno.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -33,6 +35,11 @@ struct srv_io {
     int (*remove)(void *self, const char *name);
     int (*list)(void *self, void (*each)(void *arg, const char *name), void *arg);
 };
+
+/* Whether an error says that the disk has lost something, or it is not there: and not that it cannot be had now. */
+static inline bool srv_io_is_lost(int64_t code) {
+    return code == -ENOENT || code == -EIO || code == -EBADMSG || code == -EUCLEAN;
+}
 
 /* The files of a directory, which is made if it is not there, and locked as long as this is open: NN_E_BUSY if
  * another process has it. `read_only`: neither made nor locked. */

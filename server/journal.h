@@ -56,8 +56,10 @@ int srv_journal_read(struct srv_journal *journal, uint64_t after, uint64_t durab
                      int (*each)(void *arg, const struct srv_record *record, struct nn_error *err), void *arg,
                      struct srv_journal_found *found, struct nn_error *err);
 /* Before they are read: has the files that reach behind `after` show what the disk has. What another process wrote may be
- * in memory alone; it is brought home or, where that has failed once, forgotten. `durable` as below. NN_E_STORE. */
-int srv_journal_settle(struct srv_journal *journal, uint64_t after, uint64_t durable, struct nn_error *err);
+ * in memory alone; it is brought home (unless `read_only`) or, where that has failed once, forgotten. `durable` as for
+ * srv_journal_read. NN_E_STORE. */
+int srv_journal_settle(struct srv_journal *journal, uint64_t after, uint64_t durable, bool read_only,
+                       struct nn_error *err);
 /* The number of the first record of the oldest file; 0: there are no files. */
 uint64_t srv_journal_first(const struct srv_journal *journal);
 /* The next record's number is last + 1. Files that would begin behind it, which hold nothing that counts, are

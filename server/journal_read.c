@@ -33,11 +33,14 @@ static int room_for(struct reader *reader, size_t size) {
     return NN_OK;
 }
 
-/* All of `size` bytes, or NN_E_STORE. */
+#define LOST (-1)
+
+/* All of `size` bytes, or NN_E_STORE; or LOST, without a word: what is not there is not what was written. */
 static int read_at(struct reader *reader, void *to, size_t size, uint64_t offset) {
     const struct srv_io *io = reader->journal->io;
     int64_t got = io->read(io->self, reader->file, to, size, offset);
     if (got == (int64_t)size) return NN_OK;
+    if (srv_io_is_lost(got)) return LOST;
     return nn_fail(reader->err, NN_E_STORE, "%s cannot be read: %s", reader->name,
                    got < 0 ? strerror((int)-got) : "it has become shorter");
 }
@@ -65,7 +68,7 @@ static int open_file(struct reader *reader, const struct srv_segment *segment, b
     *whole = false;
     if (reader->size < sizeof reader->header) return NN_OK;
     int code = read_at(reader, &reader->header, sizeof reader->header, 0);
-    if (code) return code;
+    if (code) return code == LOST ? NN_OK : code;
     *whole = srv_journal_header_good(&reader->header, segment->first);
     if (*whole) reader->offset = SRV_JOURNAL_HEADER;
     return NN_OK;
@@ -105,6 +108,25 @@ static void search_bytes(const struct reader *reader, const unsigned char *bytes
     }
 }
 
+#define SECTOR ((size_t)512)
+
+/* Into the buffer; where the disk has lost a sector, zeros, and *lost. */
+static int read_what_there_is(struct reader *reader, size_t size, uint64_t offset, bool *lost) {
+    int code = read_at(reader, reader->buffer, size, offset);
+    if (code != LOST) return code;
+    for (size_t at = 0, piece; at < size; at += piece) {
+        piece = size - at < SECTOR ? size - at : SECTOR;
+        code = read_at(reader, reader->buffer + at, piece, offset + at);
+        if (code == LOST) {
+            memset(reader->buffer + at, 0, piece);
+            *lost = true;
+        } else if (code) {
+            return code;
+        }
+    }
+    return NN_OK;
+}
+
 /* From `offset` on to the end of the file that is open; frames count only if it has a header. */
 static int search_file(struct reader *reader, uint64_t offset, bool whole, struct trace *trace) {
     const size_t overlap = sizeof(struct srv_frame) - 8;
@@ -112,7 +134,7 @@ static int search_file(struct reader *reader, uint64_t offset, bool whole, struc
     while (!code && offset < reader->data_end && !trace->stopped) {
         uint64_t left = reader->size - offset;
         size_t size = left < CHUNK + overlap ? (size_t)left : CHUNK + overlap;
-        if ((code = read_at(reader, reader->buffer, size, offset))) break;
+        if ((code = read_what_there_is(reader, size, offset, &trace->bytes))) break;
         if (!is_zeros(reader->buffer, size)) {
             trace->bytes = true;
             if (whole) search_bytes(reader, reader->buffer, size, offset, trace);
@@ -130,6 +152,7 @@ static int read_frame(struct reader *reader, uint64_t seq, bool with_bytes, stru
     *good = false;
     if (reader->size - reader->offset < sizeof *frame) return NN_OK;
     int code = read_at(reader, frame, sizeof *frame, reader->offset);
+    if (code == LOST) return NN_OK;
     if (code || frame->seq != seq || !srv_frame_good(frame, reader->header.salt) ||
         srv_frame_room(frame->size) > reader->size - reader->offset)
         return code;
@@ -137,7 +160,7 @@ static int read_frame(struct reader *reader, uint64_t seq, bool with_bytes, stru
         size_t size = (size_t)frame->size;
         if ((code = room_for(reader, size)) ||
             (code = read_at(reader, reader->buffer, size, reader->offset + sizeof *frame)))
-            return code;
+            return code == LOST ? NN_OK : code;
         if (XXH3_64bits_withSeed(reader->buffer, size, reader->header.salt) != frame->sum) return NN_OK;
     }
     *good = true;
@@ -187,7 +210,7 @@ static int read_segment(struct reader *reader, const struct reading *reading, ui
         code = search_file(reader, reader->offset + 8, true, &trace);
         if (code || !trace.stopped) return code;
         reader->offset = trace.offset;
-        if ((code = read_at(reader, &frame, sizeof frame, trace.offset))) return code;
+        if ((code = read_at(reader, &frame, sizeof frame, trace.offset))) return code == LOST ? NN_OK : code;
         *seq = frame.seq;
     }
     return NN_OK;
@@ -280,19 +303,21 @@ static int sync_file(struct srv_journal *journal, const struct srv_segment *segm
     return code ? nn_fail(err, NN_E_STORE, "%s cannot be synced: %s", name, strerror(-code)) : NN_OK;
 }
 
-/* What a file's frames say was durable when they were written raises *durable; then memory forgets the file. */
+/* What a file's frames say was durable when they were written raises *durable; then memory forgets the file, if it has a
+ * frame of which that was not said. */
 static int forget_file(struct reader *reader, const struct srv_segment *segment, uint64_t *durable) {
     const struct srv_io *io = reader->journal->io;
+    uint64_t seq = segment->first;
     bool good;
     int code = open_file(reader, segment, &good);
-    for (uint64_t seq = segment->first; good && !code; seq++) {
+    for (; good && !code; seq++) {
         struct srv_frame frame;
         code = read_frame(reader, seq, false, &frame, &good);
         if (code || !good) break;
         if (frame.durable > *durable) *durable = frame.durable;
         reader->offset += srv_frame_room(frame.size);
     }
-    if (!code) io->forget(io->self, reader->file);
+    if (!code && seq > *durable + 1) io->forget(io->self, reader->file);
     return code;
 }
 
@@ -312,13 +337,14 @@ static int forget_doubtful(struct srv_journal *journal, const struct srv_segment
     return code;
 }
 
-int srv_journal_settle(struct srv_journal *journal, uint64_t after, uint64_t durable, struct nn_error *err) {
+int srv_journal_settle(struct srv_journal *journal, uint64_t after, uint64_t durable, bool read_only,
+                       struct nn_error *err) {
     const struct srv_io *io = journal->io;
     const struct srv_segment *first = first_segment(journal, after);
     int code = NN_OK;
-    for (const struct srv_segment *segment = first; segment && !code; segment = segment->next)
+    for (const struct srv_segment *segment = first; segment && !code && !read_only; segment = segment->next)
         code = sync_file(journal, segment, err);
-    if (!code && (code = io->sync_directory(io->self)))
+    if (!code && !read_only && (code = io->sync_directory(io->self)))
         code = nn_fail(err, NN_E_STORE, "the directory cannot be synced: %s", strerror(-code));
     return code ? code : forget_doubtful(journal, first, durable, err);
 }

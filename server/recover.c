@@ -261,8 +261,8 @@ static int pass_record(void *arg, const struct srv_record *record, struct nn_err
 static int replay(struct recovery *recovery) {
     struct srv_store *store = recovery->store;
     struct nn_error why = {0};
-    if (!recovery->read_only &&
-        srv_journal_settle(store->journal, recovery->after, recovery->durable, recovery->err))
+    if (srv_journal_settle(store->journal, recovery->after, recovery->durable, recovery->read_only,
+                           recovery->err))
         return (int)recovery->err->code;
     int code = srv_journal_read(store->journal, recovery->after, recovery->durable, replay_record, recovery,
                                 &recovery->found, &why);

@@ -141,7 +141,7 @@ static void what_was_committed_comes_back(void **state) {
         assert_false(found.torn);
     }
     /* The next process goes on in a file of its own. */
-    assert_int_equal(srv_journal_settle(journal, 0, 0, &err), NN_OK);
+    assert_int_equal(srv_journal_settle(journal, 0, 0, false, &err), NN_OK);
     assert_int_equal(srv_journal_begin(journal, found.last, false, &err), NN_OK);
     write_records(journal, RECORDS);
     journal = reopen(&place, journal);

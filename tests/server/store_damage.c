@@ -417,6 +417,51 @@ static void a_key_goes_with_its_record(void **state) {
     process_end(&process, disk);
 }
 
+/* A disk that cannot read one sector of a file any more. */
+static struct {
+    char name[128];
+    uint64_t sector;
+    bool open[256];
+} bad_sector;
+
+static int open_and_note(void *self, const char *name) {
+    struct test_disk *disk = self;
+    int file = test_disk_io(disk)->open(self, name);
+    if (file >= 0) bad_sector.open[file] = strcmp(name, bad_sector.name) == 0;
+    return file;
+}
+
+static int64_t read_good_sectors(void *self, int file, void *buffer, size_t size, uint64_t offset) {
+    struct test_disk *disk = self;
+    uint64_t begin = bad_sector.sector * 512;
+    if (bad_sector.open[file] && offset < begin + 512 && offset + size > begin) return -EIO;
+    return test_disk_io(disk)->read(self, file, buffer, size, offset);
+}
+
+/* It is as bad as one with other bytes in it: where a record is that had been durable, the start is refused, and where
+ * there was none, nothing is lost. */
+static void a_sector_that_cannot_be_read(void **state) {
+    (void)state;
+    struct process_numbers m, n;
+    struct process process;
+    struct nn_error err;
+    struct test_disk *disk = process_life(&m, &n);
+    struct srv_io io = *test_disk_io(disk);
+    io.open = open_and_note;
+    io.read = read_good_sectors;
+    if (process_start_as(&process, disk, &process_usual, true, &err)) fail_msg("%s", err.text);
+    uint64_t last = srv_store_api(process.store)->last(srv_store_api(process.store)->self);
+    process_stop(&process);
+    bad_sector.sector = find_record(disk, last - 2, bad_sector.name) / 512;
+    assert_int_equal(process_start_on(&process, &io, &process_usual, false, &err), NN_E_CORRUPT);
+    assert_non_null(strstr(err.text, bad_sector.name));
+    process_stop(&process);
+    bad_sector.sector = find_record(disk, last, bad_sector.name) / 512 + 2;
+    if (process_start_on(&process, &io, &process_usual, false, &err)) fail_msg("%s", err.text);
+    process_is_as(&process, "m", &m);
+    process_end(&process, disk);
+}
+
 /* As if all of it had been written elsewhere. */
 static void move_to_another_machine(struct test_disk *disk) {
     struct process_files files = process_files_of(disk);
@@ -522,6 +567,7 @@ int main(void) {
         cmocka_unit_test(a_damaged_record_is_refused),
         cmocka_unit_test(keys_of_what_is_gone),
         cmocka_unit_test(a_name_taken_anew_is_whole),
+        cmocka_unit_test(a_sector_that_cannot_be_read),
         cmocka_unit_test(a_key_goes_with_its_record),
         cmocka_unit_test(other_numbers_are_not_replayed_unasked),
         cmocka_unit_test(other_numbers_that_snapshots_have_are_no_matter),
