@@ -90,14 +90,14 @@ struct api_request {
     void *reply_context;
 
     struct api_document doc;
-    bool read;  /* the document has been */
-    bool brief; /* it is served by a thread that others wait for: see cost.h and turns.c */
+    bool read;   /* the document has been */
+    bool beyond; /* the limit of the budget is not for it */
+    bool brief;  /* it is served by a thread that others wait for: see cost.h and turns.c */
     struct api_answer answer;
     struct nn_error err;
     struct api_pointer pointer; /* where err is, in the request */
     struct api_effect *effect;  /* what its Idempotency-Key stands for, while it is in flight */
     struct api_client *client;  /* whose count it is in */
-    bool beyond;                /* the limit of the budget is not for it */
     size_t reserved;            /* bytes of the api's budget, */
     size_t papers;              /* and of these, what the document and the arena take beyond API_UNASKED */
     struct api_response *ready; /* the answer, where it was encoded before the change that it tells of */
