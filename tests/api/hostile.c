@@ -139,6 +139,13 @@ static void records_that_nobody_wrote(void **state) {
     "{\"name\": \"o\", \"inputs\": {\"x\": {\"shape\": [3]}}, \"layers\": [{\"op\": \"relu\"}], "            \
     "\"durability\": \"journal\"}"
 
+/* A service that has begun to recover, of nothing so far. */
+static void begin(struct test_recovered *other) {
+    test_journal_init(&other->journal);
+    test_service_start_stored(&other->service, NULL, 0, &other->journal.store);
+    api_recover_begin(other->service.api);
+}
+
 static int recover_take(struct test_service *other, uint64_t seq, json_t *head, const char *data) {
     struct nn_error err = {0};
     size_t size;
@@ -155,26 +162,23 @@ static void nothing_is_built_on_a_bad_record(void **state) {
     static const char creation[] =
         "{'kind': 'request', 'method': 'POST', 'path': '/models', 'encoding': 'json', "
         "'drawn': ['1', '2', '3'], 'model': 'o', 'version': 0}";
-    struct test_service other;
-    struct test_journal empty;
+    struct test_recovered other;
     struct nn_error err = {0};
-    test_journal_init(&empty);
-    test_service_start_stored(&other, NULL, 0, &empty.store);
-    api_recover_begin(other.api);
+    begin(&other);
+    struct api *api = other.service.api;
     const struct test_record *own = journal.records;
-    assert_int_equal(api_recover_record(other.api, 1, own[0].bytes, own[0].size, false, &err), NN_OK);
-    assert_int_equal(recover_take(&other, 2, parse(records[3].head), ""), NN_E_CORRUPT);
+    assert_int_equal(api_recover_record(api, 1, own[0].bytes, own[0].size, false, &err), NN_OK);
+    assert_int_equal(recover_take(&other.service, 2, parse(records[3].head), ""), NN_E_CORRUPT);
     for (uint64_t i = 1; i < 3; i++)
-        assert_int_equal(api_recover_record(other.api, 2 + i, own[i].bytes, own[i].size, false, &err), NN_OK);
-    assert_int_equal(recover_take(&other, 5, parse(creation), CREATION), NN_OK);
-    assert_int_equal(api_recover_end(other.api, false, &err), NN_OK);
-    json_t *model = test_ask(&other, 200, "GET /models/m", NULL, NULL);
+        assert_int_equal(api_recover_record(api, 2 + i, own[i].bytes, own[i].size, false, &err), NN_OK);
+    assert_int_equal(recover_take(&other.service, 5, parse(creation), CREATION), NN_OK);
+    assert_int_equal(api_recover_end(api, false, &err), NN_OK);
+    json_t *model = test_ask(&other.service, 200, "GET /models/m", NULL, NULL);
     assert_int_equal(json_integer_value(json_object_get(model, "version")), 0);
     assert_int_equal(json_integer_value(json_object_get(model, "accumulated")), 0);
     json_decref(model);
-    test_do(&other, 200, "GET /models/o", NULL);
-    test_service_stop(&other);
-    test_journal_fini(&empty);
+    test_do(&other.service, 200, "GET /models/o", NULL);
+    test_recovered_stop(&other);
 }
 
 /* --- snapshots ---------------------------------------------------------------------------------------- */
@@ -205,18 +209,15 @@ static const struct {
 
 /* What becomes of a start with this snapshot; a refused one leaves nothing. */
 static int recover_source(struct api_source *source) {
-    struct test_service other;
-    struct test_journal empty;
+    struct test_recovered other;
     struct nn_error err = {0};
-    test_journal_init(&empty);
-    test_service_start_stored(&other, NULL, 0, &empty.store);
-    api_recover_begin(other.api);
-    int code = api_recover_model(other.api, source, journal.saved[0].seq, &err);
-    if (code) assert_int_equal(api_memory_in_use(other.api), 0);
-    assert_int_equal(api_recover_end(other.api, true, &(struct nn_error){0}), NN_OK);
-    test_do(&other, code ? 404 : 200, "GET /models/m", NULL);
-    test_service_stop(&other);
-    test_journal_fini(&empty);
+    begin(&other);
+    struct api *api = other.service.api;
+    int code = api_recover_model(api, source, journal.saved[0].seq, &err);
+    if (code) assert_int_equal(api_memory_in_use(api), 0);
+    assert_int_equal(api_recover_end(api, true, &(struct nn_error){0}), NN_OK);
+    test_do(&other.service, code ? 404 : 200, "GET /models/m", NULL);
+    test_recovered_stop(&other);
     return code;
 }
 
