@@ -204,12 +204,13 @@ void api_model_publish(struct api_request *request, struct nn_params *next) {
 }
 
 void api_model_set_optimizer_take(struct api_request *request, struct nn_optimizer *optimizer, size_t bytes,
-                                  struct api_model_spec *spec) {
+                                  size_t more, struct api_model_spec *spec) {
     struct api_model *model = request->model;
+    size_t less = model->optimizer_bytes + more - bytes;
     if (optimizer != model->optimizer) nn_optimizer_free(model->optimizer);
-    model->reserved -= model->optimizer_bytes;
-    api_release(request->api, model->optimizer_bytes);
-    keep(request, model, bytes);
+    keep(request, model, more);
+    model->reserved -= less;
+    api_release(request->api, less);
     model->optimizer_bytes = bytes;
     model->optimizer = optimizer;
     pthread_mutex_lock(&request->api->lock);

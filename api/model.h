@@ -161,10 +161,10 @@ void api_model_forget_past(struct api_model *model);
 void api_model_trim(struct api *api, struct api_model *model);
 /* In a turn: tells readers what the optimizer and the accumulation buffer have come to. */
 void api_model_note(struct api_request *request);
-/* In a turn: replaces the optimizer (owned from here on, with `bytes` of the request's reservation) and the
- * specification that says so, owned too. It may be the same optimizer, configured anew. */
+/* In a turn: replaces the optimizer (owned from here on, with `more` bytes of the request's reservation) and the
+ * specification that says so, owned too. It may be the same optimizer, configured anew; it takes `bytes` now. */
 void api_model_set_optimizer_take(struct api_request *request, struct nn_optimizer *optimizer, size_t bytes,
-                                  struct api_model_spec *spec);
+                                  size_t more, struct api_model_spec *spec);
 
 /* Held once; `json` is consumed, and NULL gives NULL, as memory that is out does. */
 struct api_model_spec *api_model_spec_new_take(json_t *json);

@@ -116,7 +116,7 @@ void api_recover_begin(struct api *api);
 int api_recover_model(struct api *api, struct api_source *source, uint64_t seq, struct nn_error *err);
 /* Records that lead on from where this model is are lost: it stays as it is, and of those to come only such are carried
  * out as begin anew, a deletion, a creation or a whole state. So it is with one of which a record was NN_E_CORRUPT. */
-int api_recover_stay(struct api *api, const char *model, struct nn_error *err);
+int api_recover_stay(struct api *api, const char *name, struct nn_error *err);
 /* Nothing is left of the model of this birth. */
 int api_recover_gone(struct api *api, const char *birth, struct nn_error *err);
 /* Of those keys, the ones whose change was recovered are kept: so it comes last, with the number of the last record that

@@ -387,6 +387,8 @@ void nn_optimizer_free(struct nn_optimizer *optimizer);
 /* What nn_optimizer_new would allocate. */
 size_t nn_optimizer_bytes(const struct nn_graph *graph, const struct nn_def *def,
                           const struct nn_attrs *attrs);
+/* What a change to these hyper-parameters would: slots that they use, and those before did not. */
+size_t nn_optimizer_change_bytes(const struct nn_optimizer *optimizer, const struct nn_attrs *attrs);
 /* Other hyper-parameters for the same definition; the state stays, but for slots that they do not use. In two steps, of
  * which only the first may fail: NN_E_VALUE, NN_E_NOMEM. */
 struct nn_optimizer_change;

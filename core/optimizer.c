@@ -99,6 +99,14 @@ static unsigned char *new_slot(const struct nn_optimizer *optimizer) {
     return slot;
 }
 
+size_t nn_optimizer_change_bytes(const struct nn_optimizer *optimizer, const struct nn_attrs *attrs) {
+    size_t bytes = 0;
+    for (int i = 0; i < NN_MAX_SLOTS; i++)
+        if (uses_slot(optimizer->op, nn_attrs_values(attrs), i) && !optimizer->slot[i])
+            bytes += optimizer->graph->trainable_bytes;
+    return bytes;
+}
+
 struct nn_optimizer_change *nn_optimizer_change_new(const struct nn_optimizer *optimizer,
                                                     const struct nn_attrs *attrs, struct nn_error *err) {
     const struct nn_optimizer_op *op = optimizer->op;

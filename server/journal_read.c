@@ -308,7 +308,7 @@ static int sync_file(struct srv_journal *journal, const struct srv_segment *segm
 static int forget_file(struct reader *reader, const struct srv_segment *segment, uint64_t *durable) {
     const struct srv_io *io = reader->journal->io;
     uint64_t seq = segment->first;
-    bool good;
+    bool good = false;
     int code = open_file(reader, segment, &good);
     for (; good && !code; seq++) {
         struct srv_frame frame;

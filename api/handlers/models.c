@@ -217,7 +217,7 @@ struct patch {
     bool keeps;                         /* the model's optimizer, */
     struct nn_optimizer_change *change; /* with other hyper-parameters; */
     struct nn_optimizer *optimizer;     /* or else it gets this one, perhaps none */
-    size_t bytes;                       /* that the optimizer takes */
+    size_t bytes, more;                 /* that the optimizer takes, and that it does not take yet */
 };
 
 /* The optimizer that the specification asks for: none, the old one configured anew, or another. */
@@ -229,9 +229,10 @@ static int make_optimizer(struct api_request *request, struct patch *patch) {
     const struct nn_attrs *attrs = NULL;
     if (!json || json_is_null(json)) return NN_OK;
     if (api_spec_optimizer(request, json, NULL, &def, &attrs)) return (int)err->code;
-    patch->bytes = nn_optimizer_bytes(model->graph, def, attrs);
-    if (api_reserve(request, patch->bytes)) return (int)err->code;
     patch->keeps = model->optimizer && nn_optimizer_definition(model->optimizer) == def;
+    patch->bytes = nn_optimizer_bytes(model->graph, def, attrs);
+    patch->more = patch->keeps ? nn_optimizer_change_bytes(model->optimizer, attrs) : patch->bytes;
+    if (api_reserve(request, patch->more)) return (int)err->code;
     if (patch->keeps)
         patch->change = nn_optimizer_change_new(model->optimizer, attrs, err);
     else
@@ -289,7 +290,7 @@ static void set_policy(struct api_request *request, const struct api_policy *pol
 static void adopt(struct api_request *request, struct patch *patch) {
     struct nn_optimizer *optimizer = patch->keeps ? request->model->optimizer : patch->optimizer;
     if (patch->keeps) nn_optimizer_configure_take(optimizer, patch->change);
-    api_model_set_optimizer_take(request, optimizer, patch->bytes, patch->spec);
+    api_model_set_optimizer_take(request, optimizer, patch->bytes, patch->more, patch->spec);
     set_policy(request, &patch->policy);
 }
 

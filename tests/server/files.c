@@ -12,11 +12,11 @@ enum { SIZE = 9 << 20, MARGIN = 5000 };
 static unsigned char byte_at(size_t i) { return (unsigned char)(i * 2654435761u >> 13); }
 
 /* What is asked for, one after the other; the last is what is left. */
-static const size_t asked[] = {1, 8, 4095, 3 << 20, 7, (2 << 20) + 123};
+static const size_t asked[] = {1, 8, 4095, (size_t)3 << 20, 7, ((size_t)2 << 20) + 123};
 
 static void read_part(struct api_source *source, size_t at, size_t size) {
     struct nn_error err = {0};
-    unsigned char *room = malloc(size + 2 * MARGIN), *to = room + MARGIN;
+    unsigned char *room = malloc(size + MARGIN + MARGIN), *to = room + MARGIN;
     assert_non_null(room);
     memset(room, 0xA5, MARGIN);
     memset(to + size, 0xA5, MARGIN);
