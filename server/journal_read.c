@@ -321,17 +321,22 @@ static int forget_file(struct reader *reader, const struct srv_segment *segment,
     return code;
 }
 
+/* The file before `end`, or the last one where that is NULL. */
+static const struct srv_segment *file_before(const struct srv_segment *first, const struct srv_segment *end) {
+    while (first->next != end) first = first->next;
+    return first;
+}
+
 /* From the newest file back to the one that has the first record of which nobody says that it was durable. */
 static int forget_doubtful(struct srv_journal *journal, const struct srv_segment *first, uint64_t durable,
                            struct nn_error *err) {
     struct reader reader = {.journal = journal, .file = -1, .err = err};
-    const struct srv_segment *segment = NULL;
+    const struct srv_segment *segment = first ? file_before(first, NULL) : NULL;
     int code = NN_OK;
-    while (first && segment != first && !code && !(segment && segment->first <= durable + 1)) {
-        const struct srv_segment *before = first;
-        while (before->next != segment) before = before->next;
-        segment = before;
+    while (segment) {
         code = forget_file(&reader, segment, &durable);
+        if (code || segment == first || segment->first <= durable + 1) break;
+        segment = file_before(first, segment);
     }
     close_file(&reader);
     return code;
