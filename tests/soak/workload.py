@@ -34,6 +34,10 @@ class World:
         return graphs.encode(chance, members, {})
 
 
+class Went(Exception):
+    """Between two looks at a model another worker has deleted it."""
+
+
 class Worker(threading.Thread):
     def __init__(self, world: World, number: int, seed: int) -> None:
         super().__init__(daemon=True)
@@ -55,6 +59,8 @@ class Worker(threading.Thread):
                 action(self)
             except (Gone, OSError):
                 self.world.tally.count("connections that ended before the answer")
+            except Went:
+                self.world.tally.count("models that were deleted before they were asked for")
             except Exception as wrong:  # noqa: BLE001: whatever it is, it is told, and the others go on
                 where = wrong.__traceback__
                 while where and where.tb_next:
@@ -76,7 +82,8 @@ class Worker(threading.Thread):
 
     def batch(self, model: Model, targets: bool = True, rows: int = 0) -> dict[str, gradd.Tensor]:
         graph = model.graph
-        assert graph
+        if graph is None:
+            raise Went
         rows = rows or self.chance.choice((1, 1, 2, 5, 16, 64, 200))
         return graphs.batch(self.chance, graph, rows, targets)
 
