@@ -47,12 +47,13 @@
 
 /* --- an exchange's life -------------------------------------------------------------------------- */
 
-bool srv_exchange_count_in(struct srv_http *http, int reading, int answering) {
+bool srv_exchange_count_in(struct srv_http *http, int reading, int answering, int serving) {
     pthread_mutex_lock(&http->mutex);
     bool counted = !http->closed;
     if (counted) {
         http->reading += reading;
         http->answering += answering;
+        atomic_fetch_add(&http->serving, serving);
     }
     pthread_mutex_unlock(&http->mutex);
     return counted;
@@ -105,7 +106,7 @@ static void *begin(void *self, const char *target, struct MHD_Connection *connec
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
     int64_t now = note_activity(http);
     if (!x || !copy || !watched || !srv_watched_hasten(watched, now + http->options.header_timeout_ms) ||
-        !srv_exchange_count_in(http, 1, 0)) {
+        !srv_exchange_count_in(http, 1, 0, 0)) {
         free(x);
         free(copy);
         return NULL;
@@ -123,8 +124,9 @@ static void *begin(void *self, const char *target, struct MHD_Connection *connec
 /* Without the query, and without what an absolute form has before its path: a head that was refused is not taken apart. */
 static const char *path_of(const struct srv_exchange *x) {
     if (x->target.path) return x->target.path;
-    char *target = x->raw_target, *authority = strstr(target, "://");
+    char *target = x->raw_target;
     target[strcspn(target, "?#")] = '\0';
+    const char *authority = strstr(target, "://");
     if (!authority || *target == '/') return target;
     const char *path = strchr(authority + 3, '/');
     return path ? path : "";
@@ -280,11 +282,8 @@ static void reply(void *self, struct api_response *response) {
 }
 
 static enum MHD_Result submit(struct srv_exchange *x) {
-    atomic_fetch_add(&x->http->serving, 1);
-    if (!srv_watched_set(x->watched, SRV_NO_DEADLINE, false) || !srv_exchange_count_in(x->http, -1, 1)) {
-        atomic_fetch_sub(&x->http->serving, 1);
+    if (!srv_watched_set(x->watched, SRV_NO_DEADLINE, false) || !srv_exchange_count_in(x->http, -1, 1, 1))
         return MHD_NO;
-    }
     struct api_request *request = x->request;
     void *body = x->body;
     if (x->size == 0) {
@@ -418,8 +417,9 @@ bool srv_http_finished(struct srv_http *http) {
 bool srv_http_close(struct srv_http *http) {
     pthread_mutex_lock(&http->mutex);
     http->closed = true;
+    bool none = atomic_load(&http->serving) == 0;
     pthread_mutex_unlock(&http->mutex);
-    return atomic_load(&http->serving) == 0;
+    return none;
 }
 
 void srv_http_free(struct srv_http *http) {

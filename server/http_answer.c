@@ -78,7 +78,7 @@ static void add_origin(const struct srv_exchange *x, struct MHD_Response *respon
 enum MHD_Result srv_exchange_queue_take(struct srv_exchange *x, struct MHD_Response *response) {
     if (!response) return MHD_NO;
     if (!srv_exchange_allow(x, srv_exchange_now_ms(), x->bytes_out, true) ||
-        (x->stage < WAITING && !srv_exchange_count_in(x->http, -1, 1))) {
+        (x->stage < WAITING && !srv_exchange_count_in(x->http, -1, 1, 0))) {
         MHD_destroy_response(response);
         return MHD_NO;
     }

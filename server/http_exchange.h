@@ -63,7 +63,7 @@ struct srv_exchange {
 
 /* Counts one more exchange as being read, or one of those as being answered. False: too late, the daemon
  * is about to be stopped. */
-bool srv_exchange_count_in(struct srv_http *http, int reading, int answering);
+bool srv_exchange_count_in(struct srv_http *http, int reading, int answering, int serving);
 
 /* Gives the peer the time that a body or an answer of so many bytes may take since then; `answered` as in watch.h.
  * False: it has had too long, and its connection is being ended. */

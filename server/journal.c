@@ -416,15 +416,19 @@ int srv_journal_wait(struct srv_journal *journal, uint64_t seq, struct nn_error 
     return code;
 }
 
+void srv_journal_stop(struct srv_journal *journal) {
+    if (!journal->threaded) return;
+    pthread_mutex_lock(&journal->mutex);
+    journal->stopping = true;
+    pthread_cond_signal(&journal->appended);
+    pthread_mutex_unlock(&journal->mutex);
+    pthread_join(journal->thread, NULL);
+    journal->threaded = false;
+}
+
 void srv_journal_free(struct srv_journal *journal) {
     if (!journal) return;
-    if (journal->threaded) {
-        pthread_mutex_lock(&journal->mutex);
-        journal->stopping = true;
-        pthread_cond_signal(&journal->appended);
-        pthread_mutex_unlock(&journal->mutex);
-        pthread_join(journal->thread, NULL);
-    }
+    srv_journal_stop(journal);
     for (struct srv_entry *entry = journal->queue, *next; entry; entry = next) {
         next = entry->next;
         entry->done(entry->arg, false);

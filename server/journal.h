@@ -76,6 +76,8 @@ uint64_t srv_journal_last(struct srv_journal *journal);
 bool srv_journal_commit(struct srv_journal *journal);
 /* From now on a thread does that. NN_E_INTERNAL. */
 int srv_journal_start(struct srv_journal *journal, struct nn_error *err);
+/* Ends that thread: nobody is called by it any more. */
+void srv_journal_stop(struct srv_journal *journal);
 /* Until record `seq` is durable; commits itself where there is no thread. NN_E_STORE: it will never be. */
 int srv_journal_wait(struct srv_journal *journal, uint64_t seq, struct nn_error *err);
 /* Removes files of which all records are up to `seq`. */

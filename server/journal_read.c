@@ -19,6 +19,7 @@ struct reader {
     int file;
     uint64_t size, data_end, offset; /* data_end: behind it lie zeros */
     struct srv_journal_header header;
+    bool lost; /* the disk has lost what the frame at the reader's place should be in */
     unsigned char *buffer;
     size_t room;
     struct nn_error *err;
@@ -57,6 +58,7 @@ static int open_file(struct reader *reader, const struct srv_segment *segment, b
     close_file(reader);
     srv_segment_name(reader->name, segment);
     reader->segment = segment;
+    reader->lost = false;
     reader->offset = 0;
     reader->file = io->open(io->self, reader->name);
     int64_t size = reader->file < 0 ? reader->file : io->size(io->self, reader->file);
@@ -149,18 +151,21 @@ static int search_file(struct reader *reader, uint64_t offset, bool whole, struc
 /* The frame at the reader's place, if it is that of record `seq`; its bytes are read too where they are wanted. */
 static int read_frame(struct reader *reader, uint64_t seq, bool with_bytes, struct srv_frame *frame,
                       bool *good) {
-    *good = false;
+    *good = reader->lost = false;
     if (reader->size - reader->offset < sizeof *frame) return NN_OK;
     int code = read_at(reader, frame, sizeof *frame, reader->offset);
-    if (code == LOST) return NN_OK;
+    reader->lost = code == LOST;
+    if (reader->lost) return NN_OK;
     if (code || frame->seq != seq || !srv_frame_good(frame, reader->header.salt) ||
         srv_frame_room(frame->size) > reader->size - reader->offset)
         return code;
     if (with_bytes) {
         size_t size = (size_t)frame->size;
         if ((code = room_for(reader, size)) ||
-            (code = read_at(reader, reader->buffer, size, reader->offset + sizeof *frame)))
-            return code == LOST ? NN_OK : code;
+            (code = read_at(reader, reader->buffer, size, reader->offset + sizeof *frame))) {
+            reader->lost = code == LOST;
+            return reader->lost ? NN_OK : code;
+        }
         if (XXH3_64bits_withSeed(reader->buffer, size, reader->header.salt) != frame->sum) return NN_OK;
     }
     *good = true;
@@ -224,8 +229,9 @@ static int judge_end(struct reader *reader, uint64_t seq, uint64_t durable, bool
     struct trace trace = {.durable = durable};
     memcpy(name, reader->name, sizeof name);
     int code = search_file(reader, whole ? offset : 0, whole, &trace);
-    /* A header is durable before anything follows it. */
-    bool damaged = !whole && reader->size > SRV_JOURNAL_HEADER && trace.bytes && !code;
+    /* What cannot be read may have been confirmed by nothing that came later. And a header is durable before anything
+     * follows it. */
+    bool lost = reader->lost, damaged = !whole && reader->size > SRV_JOURNAL_HEADER && trace.bytes && !code;
     if (damaged) {
         struct trace behind = {0};
         code = search_file(reader, SRV_JOURNAL_HEADER, false, &behind);
@@ -240,7 +246,7 @@ static int judge_end(struct reader *reader, uint64_t seq, uint64_t durable, bool
     if (code) return code;
     found->torn = trace.bytes;
     if (trace.highest > found->highest) found->highest = trace.highest;
-    if (!damaged && trace.durable < seq) return NN_OK;
+    if (!damaged && !lost && trace.durable < seq) return NN_OK;
     found->given_up = seq;
     return nn_fail(reader->err, NN_E_CORRUPT,
                    "%s is damaged at byte %" PRIu64 ": record %" PRIu64 " is not what was written", name,

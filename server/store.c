@@ -237,7 +237,9 @@ int srv_store_finish(struct srv_store *store, struct nn_error *err) {
     stop_taking(store);
     int code = srv_journal_wait(store->journal, srv_journal_last(store->journal), err);
     if (!code) code = srv_store_take(store, false, err);
-    return code ? code : mark_clean(store, err);
+    if (!code) code = mark_clean(store, err);
+    srv_journal_stop(store->journal); /* those who are answered by it may go now */
+    return code;
 }
 
 void srv_store_free(struct srv_store *store) {

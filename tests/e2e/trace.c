@@ -107,6 +107,7 @@ static void queries_are_not_logged(void **state) {
         "GET /models?secret HTTP/1.1\r\nHost: evil.example\r\n",
         "GET http://secret@localhost/models?secret HTTP/1.1\r\nHost: localhost\r\nOrigin: https://x\r\n",
         "GET http://localhost?secret HTTP/1.1\r\nHost: localhost\r\nOrigin: https://x\r\n",
+        "GET models?next=https://h/secret HTTP/1.1\r\nHost: localhost\r\n",
         "GET /models?secret HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n"};
     static char text[8192];
     int log = start_with_log();
