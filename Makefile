@@ -49,7 +49,7 @@ CORE_OBJ = $(PLAIN:%.c=$(BUILD)/%.o) $(TYPED:%.c=$(BUILD)/%.f32.o) $(TYPED:%.c=$
 objects = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
 programs = $(patsubst %.c,$(BUILD)/%,$(wildcard $(1)))
 API_OBJ = $(call objects,api/*.c api/*/*.c)
-SERVER_OBJ = $(call objects,server/*.c)
+SERVER_OBJ = $(call objects,server/*.c server/*/*.c)
 SUPPORT_OBJ = $(call objects,tests/support/*.c)
 SUPPORT = $(BUILD)/libsupport.a
 
@@ -64,8 +64,8 @@ EXAMPLES = $(call programs,examples/*.c)
 # Under libFuzzer's instrumentation that is their main; otherwise they replay what it found: see `fuzz`.
 FUZZERS = $(call programs,tests/fuzz/*.c)
 FUZZING = $(findstring fuzzer,$(SAN))
-FUZZED_OBJ = $(addprefix $(BUILD)/,server/head.o server/target.o server/frame.o server/journal.o \
-    server/journal_read.o $(addprefix tests/fuzz/support/,grammar.o service.o store.o history.o \
+FUZZED_OBJ = $(addprefix $(BUILD)/,server/http/head.o server/http/target.o server/store/frame.o server/store/journal.o \
+    server/store/journal_read.o $(addprefix tests/fuzz/support/,grammar.o service.o store.o history.o \
     $(if $(FUZZING),,replay.o)))
 OBJECTS = $(CORE_OBJ) $(API_OBJ) $(SERVER_OBJ) \
     $(call objects,tests/*/*.c tests/*/*/*.c bench/*.c bench/*/*.c examples/*.c docs/*.c docker/*.c)

@@ -4,16 +4,16 @@
 #include <string.h>
 #include <strings.h>
 
-#include "client.h"
-#include "metrics.h"
-#include "request.h"
-#include "service.h"
-#include "token.h"
+#include "request/client.h"
+#include "request/metrics.h"
+#include "request/request.h"
+#include "request/service.h"
+#include "request/token.h"
 
 const struct api_route api_routes[API_ROUTES] = {
 #define API_ROUTE(method, path, handler, body, effect, scope, members, summary)                              \
     {method, path, handler, body, effect, API_SCOPE_##scope, members, summary},
-#include "routes.def"
+#include "request/routes.def"
 #undef API_ROUTE
 };
 

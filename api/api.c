@@ -6,14 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "commit.h"
-#include "context.h"
+#include "change/commit.h"
+#include "model/context.h"
 #include "cost.h"
-#include "effect.h"
-#include "metrics.h"
-#include "model.h"
-#include "request.h"
-#include "service.h"
+#include "change/effect.h"
+#include "request/metrics.h"
+#include "model/model.h"
+#include "request/request.h"
+#include "request/service.h"
 
 const struct api_limits api_default_limits = {
     .memory = (size_t)4 << 30,

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "model.h"
+#include "model/model.h"
 
 /* In floating-point operations, roughly: what a node adds to a pass, a name to an answer, a parameter to an
  * optimizer's step, and a number to a JSON text. */

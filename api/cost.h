@@ -2,7 +2,7 @@
 #ifndef API_COST_H
 #define API_COST_H
 
-#include "request.h"
+#include "request/request.h"
 
 /* In floating-point operations, some 50 microseconds of them: below this, to hand a request to another thread
  * takes about as long as to serve it. */

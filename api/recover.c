@@ -7,13 +7,13 @@
 #include <string.h>
 #include <xxhash.h>
 
-#include "effect.h"
-#include "json_read.h"
-#include "model.h"
-#include "record.h"
-#include "service.h"
-#include "snapshot.h"
-#include "update.h"
+#include "change/effect.h"
+#include "wire/json_read.h"
+#include "model/model.h"
+#include "wire/record.h"
+#include "request/service.h"
+#include "model/snapshot.h"
+#include "change/update.h"
 
 /* What was within the limits when it came is not to be refused now. */
 void api_recover_begin(struct api *api) {

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "../api/api.h"
-#include "../api/tensor.h"
+#include "../api/wire/tensor.h"
 #include "support/job.h"
 
 enum { ROWS = 64, FEATURES = 784, N = ROWS * FEATURES, MAX_ROUNDS = 101, CALLS = 4 };

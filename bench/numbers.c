@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../api/tensor.h"
+#include "../api/wire/tensor.h"
 #include "support/job.h"
 
 struct peer {

@@ -3,7 +3,7 @@
 #define SRV_DATA_H
 
 #include "config.h"
-#include "store.h"
+#include "store/store.h"
 
 /* Empty where the settings name no directory. */
 struct srv_data {

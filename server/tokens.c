@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "text_file.h"
+#include "base/text_file.h"
 
 static int load(struct api *api, const char *path, size_t *n, struct nn_error *err) {
     size_t size;

@@ -3,12 +3,12 @@
 #include <math.h>
 #include <string.h>
 
-#include "../condition.h"
-#include "../context.h"
-#include "../model.h"
-#include "../pass.h"
-#include "../round.h"
-#include "../update.h"
+#include "../change/condition.h"
+#include "../model/context.h"
+#include "../model/model.h"
+#include "../pass/pass.h"
+#include "../change/round.h"
+#include "../change/update.h"
 
 /* What "return" may name. */
 enum { PARAMETERS = 1, INPUTS = 2, NODES = 4, OUTPUTS = 8 };

@@ -1,5 +1,5 @@
 /* contexts.c - /contexts: the kept tapes. */
-#include "../context.h"
+#include "../model/context.h"
 
 int api_get_contexts(struct api_request *request) {
     json_t *list = json_array();

@@ -1,8 +1,8 @@
 /* forward.c - POST /forward: outputs, and on request a kept tape. */
-#include "../coalesce.h"
-#include "../context.h"
-#include "../model.h"
-#include "../pass.h"
+#include "../pass/coalesce.h"
+#include "../model/context.h"
+#include "../model/model.h"
+#include "../pass/pass.h"
 
 /* The model's outputs, where the request names none. */
 static int default_outputs(struct api_request *request, bool **wanted) {

@@ -2,11 +2,11 @@
 #include <math.h>
 #include <string.h>
 
-#include "../bind.h"
-#include "../condition.h"
-#include "../model.h"
-#include "../round.h"
-#include "../update.h"
+#include "../model/bind.h"
+#include "../change/condition.h"
+#include "../model/model.h"
+#include "../change/round.h"
+#include "../change/update.h"
 
 /* --- push ------------------------------------------------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 /* health.c - /healthz and /readyz. */
-#include "../service.h"
+#include "../request/service.h"
 
-#include "../request.h"
+#include "../request/request.h"
 
 int api_get_healthz(struct api_request *request) {
     const char *version = request->api->settings.version;

@@ -1,5 +1,5 @@
 /* metrics.c - GET /metrics. */
-#include "../metrics.h"
+#include "../request/metrics.h"
 
 int api_get_metrics(struct api_request *request) {
     /* The page is of all models, whose names the token's prefix may not be of. */

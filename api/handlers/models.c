@@ -2,14 +2,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../coalesce.h"
-#include "../commit.h"
-#include "../condition.h"
-#include "../json_read.h"
-#include "../model.h"
-#include "../round.h"
-#include "../service.h"
-#include "../snapshot.h"
+#include "../pass/coalesce.h"
+#include "../change/commit.h"
+#include "../change/condition.h"
+#include "../wire/json_read.h"
+#include "../model/model.h"
+#include "../change/round.h"
+#include "../request/service.h"
+#include "../model/snapshot.h"
 
 /* NULL where memory was out, now or before: a NULL among the arguments is passed on. */
 static json_t *append(json_t *list, json_t *item) {

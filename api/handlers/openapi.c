@@ -3,14 +3,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../json_build.h"
-#include "../json_text.h"
-#include "../request.h"
-#include "../service.h"
+#include "../wire/json_build.h"
+#include "../wire/json_text.h"
+#include "../request/request.h"
+#include "../request/service.h"
 
 static const char *const handlers[API_ROUTES] = {
 #define API_ROUTE(method, path, handler, ...) #handler,
-#include "../routes.def"
+#include "../request/routes.def"
 #undef API_ROUTE
 };
 
@@ -27,7 +27,7 @@ static json_t *schema_of_member(const char *name) {
         const char *name, *type, *other;
     } rows[] = {
 #define API_MEMBER(name, type) {name, type},
-#include "../members.def"
+#include "../wire/members.def"
 #undef API_MEMBER
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)

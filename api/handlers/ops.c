@@ -1,6 +1,6 @@
 /* ops.c - GET /ops. */
-#include "../catalogue.h"
-#include "../request.h"
+#include "catalogue.h"
+#include "../request/request.h"
 
 int api_get_ops(struct api_request *request) {
     json_t *catalogue = api_catalogue_json();

@@ -2,8 +2,8 @@
  * A tensor of the state is named SLOT.PARAMETER: "exp_avg.0.weight". */
 #include <string.h>
 
-#include "../bind.h"
-#include "../model.h"
+#include "../model/bind.h"
+#include "../model/model.h"
 
 /* "exp_avg.0.weight", in the arena. */
 static const char *state_name(struct api_request *request, const char *slot, const char *param) {

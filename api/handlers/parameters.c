@@ -2,9 +2,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "../condition.h"
-#include "../model.h"
-#include "../update.h"
+#include "../change/condition.h"
+#include "../model/model.h"
+#include "../change/update.h"
 
 /* --- pull ------------------------------------------------------------------------------------------- */
 

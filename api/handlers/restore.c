@@ -2,9 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../round.h"
-#include "../service.h"
-#include "../snapshot.h"
+#include "../change/round.h"
+#include "../request/service.h"
+#include "../model/snapshot.h"
 
 /* In place of the one whose turn it is; under an incarnation of its own, as versions have been seen that come
  * again. How it is stored stays as it was. */

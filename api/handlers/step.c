@@ -1,9 +1,9 @@
 /* step.c - POST /step: the accumulated gradient, applied by the model's optimizer. */
 #include <math.h>
 
-#include "../condition.h"
-#include "../model.h"
-#include "../update.h"
+#include "../change/condition.h"
+#include "../model/model.h"
+#include "../change/update.h"
 
 int api_post_step(struct api_request *request) {
     const char *name = NULL;

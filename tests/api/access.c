@@ -9,7 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "../../api/token.h"
+#include "../../api/request/token.h"
 #include "../support/service.h"
 
 /* Of the tokens "t-read", "t-train", ... as sha256sum tells them. */
@@ -83,7 +83,7 @@ static const struct route {
 } routes[] = {
 #define API_ROUTE(method, path, handler, body, effect, scope, members, summary)                              \
     {method, path, API_SCOPE_##scope, effect},
-#include "../../api/routes.def"
+#include "../../api/request/routes.def"
 #undef API_ROUTE
 };
 enum { ROUTES = sizeof routes / sizeof routes[0] };

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "../../api/safetensors.h"
+#include "../../api/wire/safetensors.h"
 #include "../support/service.h"
 
 #define FOLDER    "tests/api/cases"

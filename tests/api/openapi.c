@@ -21,7 +21,7 @@ static const struct route {
 } routes[] = {
 #define API_ROUTE(method, path, handler, body, effect, scope, members, summary)                              \
     {method, path, members, summary, body, effect, #scope},
-#include "../../api/routes.def"
+#include "../../api/request/routes.def"
 #undef API_ROUTE
 };
 enum { ROUTES = sizeof routes / sizeof routes[0] };

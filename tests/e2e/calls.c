@@ -72,7 +72,7 @@ static void the_table_is_whole(void **state) {
         const char *method, *path, *body;
     } routes[] = {
 #define API_ROUTE(method, path, handler, body, effect, open, members, summary) {method, path, #body},
-#include "../../api/routes.def"
+#include "../../api/request/routes.def"
 #undef API_ROUTE
     };
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {

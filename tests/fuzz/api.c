@@ -20,7 +20,7 @@ static const struct {
     const char *method, *path, *members;
 } routes[] = {
 #define API_ROUTE(method, path, handler, body, effect, open, members, summary) {method, path, members},
-#include "../../api/routes.def"
+#include "../../api/request/routes.def"
 #undef API_ROUTE
 };
 

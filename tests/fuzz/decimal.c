@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../api/decimal.h"
-#include "../../api/tensor.h"
+#include "../../api/wire/decimal.h"
+#include "../../api/wire/tensor.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -5,8 +5,8 @@
 #include <string.h>
 #include <strings.h>
 
-#include "../../server/head.h"
-#include "../../server/target.h"
+#include "../../server/http/head.h"
+#include "../../server/http/target.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <xxhash.h>
 
-#include "../../server/frame.h"
-#include "../../server/journal.h"
+#include "../../server/store/frame.h"
+#include "../../server/store/journal.h"
 #include "support/grammar.h"
 #include "support/history.h"
 

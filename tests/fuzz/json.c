@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../api/document.h"
-#include "../../api/json_read.h"
+#include "../../api/wire/document.h"
+#include "../../api/wire/json_read.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../server/files.h"
+#include "../../server/store/files.h"
 #include "../support/check.h"
 #include "../support/disk.h"
 

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "../../server/guard.h"
+#include "../../server/http/guard.h"
 
 static void hosts(void **state) {
     (void)state;

@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "../../server/http.h"
+#include "../../server/http/http.h"
 #include "../../server/pool.h"
 
 #define BODY_LIMIT 100000

@@ -15,8 +15,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "../../server/frame.h"
-#include "../../server/journal.h"
+#include "../../server/store/frame.h"
+#include "../../server/store/journal.h"
 #include "../support/place.h"
 
 #define SEGMENT 4096

@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-#include "../../server/log.h"
-#include "../../server/target.h"
+#include "../../server/base/log.h"
+#include "../../server/http/target.h"
 
 static void targets_are_cut_and_decoded(void **state) {
     (void)state;

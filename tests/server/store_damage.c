@@ -11,7 +11,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "../../server/frame.h"
+#include "../../server/store/frame.h"
 #include "../support/process.h"
 
 /* The one of these with the highest number, or `back` files before that. */

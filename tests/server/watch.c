@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "../../server/watch.h"
+#include "../../server/http/watch.h"
 
 #define WORD "that is all"
 

@@ -10,7 +10,7 @@
 
 #include <stdbool.h>
 
-#include "../../server/io.h"
+#include "../../server/store/io.h"
 
 enum test_disk_kind {
     TEST_DISK_CREATE,

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../../api/safetensors.h"
+#include "../../api/wire/safetensors.h"
 #include "check.h"
 
 struct golden {

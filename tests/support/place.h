@@ -3,7 +3,7 @@
 #ifndef TEST_PLACE_H
 #define TEST_PLACE_H
 
-#include "../../server/io.h"
+#include "../../server/store/io.h"
 
 struct place {
     char path[64];

@@ -5,7 +5,7 @@
 
 #include <jansson.h>
 
-#include "../../server/store.h"
+#include "../../server/store/store.h"
 #include "disk.h"
 #include "service.h"
 

@@ -3,7 +3,7 @@
 #ifndef TEST_STORED_H
 #define TEST_STORED_H
 
-#include "../../server/store.h"
+#include "../../server/store/store.h"
 #include "disk.h"
 #include "service.h"
 

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "../../api/tensor.h"
+#include "../../api/wire/tensor.h"
 
 static void vectors(void **state) {
     (void)state;

@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "../../api/document.h"
-#include "../../api/json_read.h"
+#include "../../api/wire/document.h"
+#include "../../api/wire/json_read.h"
 
 /* A document that was read from a copy of the text without a byte to spare behind it. */
 struct reading {

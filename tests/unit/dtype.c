@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "../../api/tensor.h"
+#include "../../api/wire/tensor.h"
 #include "../support/threads.h"
 
 static void names(void **state) {

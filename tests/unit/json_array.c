@@ -10,7 +10,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "../../api/tensor.h"
+#include "../../api/wire/tensor.h"
 
 /* A copy without a byte to spare, so that a sanitizer sees reading beyond it. */
 static char *exact_copy(const char *text, size_t size) {

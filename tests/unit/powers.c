@@ -9,7 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "../../api/powers.h"
+#include "../../api/wire/powers.h"
 
 #define WORDS 28 /* of 32 bits: 5^342 has 795 bits, and a remainder one more */
 

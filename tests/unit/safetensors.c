@@ -9,7 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "../../api/safetensors.h"
+#include "../../api/wire/safetensors.h"
 
 /* A file of this header and `data` zeros, without a byte to spare behind it. */
 static unsigned char *file_of(const char *header, size_t header_size, size_t data, size_t *size) {

@@ -13,7 +13,7 @@
 #include <jansson.h>
 #include <cmocka.h>
 
-#include "../../api/tensor.h"
+#include "../../api/wire/tensor.h"
 
 static void assert_text(struct api_text *text, const char *want) {
     assert_false(text->failed);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../../api/tensor.h"
+#include "../../../api/wire/tensor.h"
 
 /* An entry: printable bytes as they are, but for the two that the format escapes. */
 static void print_entry(const char *before, const char *text, const char *after) {
@@ -49,12 +49,12 @@ int main(void) {
     for (int i = 0; nn_optimizer_def(i); i++) print_definition(nn_optimizer_def(i));
     for (enum api_dtype dtype = API_F32; dtype < API_DTYPES; dtype++) print_word(api_dtype_name(dtype));
 #define API_MEMBER(name, type) print_member(name);
-#include "../../../api/members.def"
+#include "../../../api/wire/members.def"
 #undef API_MEMBER
 #define API_ROUTE(method, path, handler, body, effect, open, members, summary)                               \
     print_entry(method " ", path, "");                                                                       \
     print_members(members);
-#include "../../../api/routes.def"
+#include "../../../api/request/routes.def"
 #undef API_ROUTE
     return fflush(stdout) == EOF ? EXIT_FAILURE : EXIT_SUCCESS;
 }

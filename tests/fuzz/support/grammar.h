@@ -3,7 +3,7 @@
 #ifndef FUZZ_GRAMMAR_H
 #define FUZZ_GRAMMAR_H
 
-#include "../../../api/tensor.h"
+#include "../../../api/wire/tensor.h"
 
 struct fuzz_bytes {
     const uint8_t *p, *end;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../../api/safetensors.h"
+#include "../../../api/wire/safetensors.h"
 
 #define DAYS ((int64_t)3 * 24 * 3600 * 1000) /* longer than anything waits */
 

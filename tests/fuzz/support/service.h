@@ -4,7 +4,7 @@
 #define FUZZ_SERVICE_H
 
 #include "../../../api/store.h"
-#include "../../../api/tensor.h"
+#include "../../../api/wire/tensor.h"
 
 #define FUZZ_HELD 4 /* responses that are kept, as by clients that read slowly */
 #define FUZZ_JOBS 4 /* that wait */
