@@ -1,6 +1,6 @@
 # gradd. `make demo` and `make test` work on a Debian 12 with nothing but git and make: they install what
 # they lack through apt, and say so. The rest: all, lint, format, docs, bench, soak, test-fleet,
-# test-torch, test-container, deps, clean.
+# test-torch, test-proxies, test-container, build-hash, deps, clean.
 #
 #   BUILD=dir      builds elsewhere
 #   SAN=list       builds with sanitizers: address,undefined or thread
@@ -14,12 +14,18 @@ SAN ?=
 MAKEFLAGS += --no-builtin-rules
 CC = gcc
 
-WARN = -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
+# Under a sanitizer, clang does not vectorise each loop that core/ops/elementwise.h tells it to.
+WARN = -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror $(if $(SAN),-Wno-pass-failed)
 HARDEN = -fstack-protector-strong -fstack-clash-protection -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=3)
 SANITIZE = $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all)
-OPT = $(if $(SAN),-O1 -fno-omit-frame-pointer $(SANITIZE),-O3) -g -ffp-contract=off -fno-math-errno -fno-trapping-math
+OPT = $(if $(SAN),-O1 -g1 -fno-omit-frame-pointer $(SANITIZE),-O3 -g) -ffp-contract=off -fno-math-errno -fno-trapping-math
 CPPFLAGS = -D_GNU_SOURCE -MMD -MP
 CFLAGS = -std=c11 $(OPT) $(HARDEN) $(WARN)
+# Of what is compiled more than once: see core/real.h.
+DOUBLE = -DNN_REAL_IS_DOUBLE
+AVX2 = -DNN_AVX2 -mavx2
+# So that objects have the same bytes wherever the checkout lies.
+HERE = -ffile-prefix-map=$(CURDIR)=.
 LDFLAGS = $(SANITIZE) -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code -pthread
 CORE_LIBS = -lopenblas -lm
 API_LIBS = -ljansson -lxxhash -lnettle $(CORE_LIBS)
@@ -48,7 +54,7 @@ CORE_OBJ = $(PLAIN:%.c=$(BUILD)/%.o) $(TYPED:%.c=$(BUILD)/%.f32.o) $(TYPED:%.c=$
     $(if $(X86),$(LOOPS:%.c=$(BUILD)/%.avx2.f32.o) $(LOOPS:%.c=$(BUILD)/%.avx2.f64.o))
 objects = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
 programs = $(patsubst %.c,$(BUILD)/%,$(wildcard $(1)))
-API_OBJ = $(call objects,api/*.c api/*/*.c)
+API_OBJ = $(call objects,api/*.c api/*/*.c) $(BUILD)/api/build_hash.o
 SERVER_OBJ = $(call objects,server/*.c server/*/*.c)
 SUPPORT_OBJ = $(call objects,tests/support/*.c)
 SUPPORT = $(BUILD)/libsupport.a
@@ -64,8 +70,8 @@ EXAMPLES = $(call programs,examples/*.c)
 # Under libFuzzer's instrumentation that is their main; otherwise they replay what it found: see `fuzz`.
 FUZZERS = $(call programs,tests/fuzz/*.c)
 FUZZING = $(findstring fuzzer,$(SAN))
-FUZZED_OBJ = $(addprefix $(BUILD)/,server/http/head.o server/http/target.o server/store/frame.o server/store/journal.o \
-    server/store/journal_read.o $(addprefix tests/fuzz/support/,grammar.o service.o store.o history.o \
+FUZZED_OBJ = $(addprefix $(BUILD)/,server/http/head.o server/http/target.o $(addprefix server/store/,frame.o journal.o \
+    journal_files.o journal_read.o) $(addprefix tests/fuzz/support/,grammar.o service.o store.o history.o \
     $(if $(FUZZING),,replay.o)))
 OBJECTS = $(CORE_OBJ) $(API_OBJ) $(SERVER_OBJ) \
     $(call objects,tests/*/*.c tests/*/*/*.c bench/*.c bench/*/*.c examples/*.c docs/*.c docker/*.c)
@@ -73,26 +79,52 @@ OBJECTS = $(CORE_OBJ) $(API_OBJ) $(SERVER_OBJ) \
 all: $(BUILD)/gradd
 objects: $(OBJECTS)
 
-compile = @mkdir -p $(@D); $(if $(V),set -x,echo $(CC) $@); $(CC) $(CPPFLAGS) $(1) $(CFLAGS) -c -o $@ $<
+compile = @mkdir -p $(@D); $(if $(V),set -x,echo $(CC) $@); $(CC) $(CPPFLAGS) $(1) $(CFLAGS) $(HERE) -c -o $@ $<
 link = @$(if $(V),set -x,echo $(CC) $@); $(CC) $(LDFLAGS) -o $@ $^ $(1)
 
 $(BUILD)/%.f32.o: %.c
 	$(call compile)
 $(BUILD)/%.f64.o: %.c
-	$(call compile,-DNN_REAL_IS_DOUBLE)
+	$(call compile,$(DOUBLE))
 $(BUILD)/%.avx2.f32.o: %.c
-	$(call compile,-DNN_AVX2 -mavx2)
+	$(call compile,$(AVX2))
 $(BUILD)/%.avx2.f64.o: %.c
-	$(call compile,-DNN_AVX2 -mavx2 -DNN_REAL_IS_DOUBLE)
+	$(call compile,$(AVX2) $(DOUBLE))
 $(BUILD)/%.o: %.c
 	$(call compile)
+
+# The build as the fingerprint of stored changes has it (api/fingerprint.c): the sources of core/ and api/, how they are
+# compiled, and what the compiler makes of that on this machine (of -march=native, say). No folder is in it.
+BUILT = $(sort $(wildcard $(foreach at,core core/* api api/*,$(at)/*.[ch] $(at)/*.def)))
+BUILT_HOW = $(strip $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(DOUBLE) $(AVX2))
+built_how = { printf '%s\n' '$(subst ','\'',$(BUILT_HOW))' && $(CC) $(CFLAGS) -dM -E -x c /dev/null; }
+built_of = printf '%s\n' '$(strip $(CORE_OBJ:$(BUILD)/%=%))'
+build_hash = { $(built_how) && $(built_of) && sha256sum $(BUILT); } | sha256sum | cut -c -16
+# Written where it has changed: so it is looked at each time, and what depends on it is seldom compiled anew.
+write_new = >$@.new && if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+build-hash:
+	@$(build_hash)
+$(BUILD)/api/build_hash.c: always
+	@mkdir -p $(@D) && printf 'extern const char %s[];\nconst char %s[] = "%s";\n' api_build_hash api_build_hash \
+	    "$$($(build_hash))" $(write_new)
+$(BUILD)/api/build_hash.o: $(BUILD)/api/build_hash.c
+	$(call compile)
+# Nor are objects of other flags left among those that it is the hash of.
+$(BUILD)/api/built_how: always
+	@mkdir -p $(@D) && $(built_how) $(write_new)
+$(CORE_OBJ) $(API_OBJ): $(BUILD)/api/built_how
+# A file more or less makes the libraries anew, but not the other objects.
+$(BUILD)/api/built_of: always
+	@mkdir -p $(@D) && $(built_of) $(write_new)
 
 LIBRARIES = $(BUILD)/libapi.a $(BUILD)/libcore.a
 $(BUILD)/libcore.a: $(CORE_OBJ)
 $(BUILD)/libapi.a: $(API_OBJ)
+$(LIBRARIES): $(BUILD)/api/built_of
 $(SUPPORT): $(SUPPORT_OBJ)
 %.a:
-	@rm -f $@ && ar rcs $@ $^
+	@rm -f $@ && ar rcs $@ $(filter %.o,$^)
 
 $(BUILD)/gradd: $(SERVER_OBJ) $(LIBRARIES)
 	$(call link,$(SERVER_LIBS))
@@ -141,12 +173,16 @@ UNTHREADED = $(if $(filter thread,$(SAN)),%/tests/api/allocations %/tests/api/le
 PROGRAM_TESTS = $(filter-out $(UNTHREADED),$(filter $(foreach s,$(SUITES),$(BUILD)/tests/$(s)/%),$(UNIT) $(SERVER_TESTS) $(E2E) $(FUZZERS)))
 SCRIPT_TESTS = $(foreach s,$(filter e2e docs javascript,$(SUITES)),$(shell find tests/$(s) -maxdepth 1 \
     -type f -executable 2>/dev/null))
+ALL_TESTS = $(PYTHON_TESTS) $(SCRIPT_TESTS) $(PROGRAM_TESTS)
+# These begin first, so that none of them is left for the end, alone.
+LONGEST = %/server/crash_faults %/server/crash %/server/journal_damage %/e2e/data %/e2e/kill %/e2e/hostile \
+    %/python/examples.py %/javascript/client
 PYTHON_TESTS = $(if $(filter python,$(SUITES)),$(wildcard tests/python/*.py))
 
 test:
 	@$(NEED) $(BUILD_NEEDS) $(TEST_NEEDS)
 	$(MAKE_ALL) $(BUILD)/gradd $(EXAMPLES) $(PROGRAM_TESTS) $(if $(PYTHON_TESTS),$(BUILD)/venv/ready)
-	@tests/run $(PYTHON_TESTS) $(SCRIPT_TESTS) $(PROGRAM_TESTS)
+	@tests/run $(filter $(LONGEST),$(ALL_TESTS)) $(filter-out $(LONGEST),$(ALL_TESTS))
 
 # The packages that tests/python compares with.
 $(BUILD)/venv/ready:
@@ -181,6 +217,12 @@ test-torch:
 $(BUILD)/venv-torch/ready:
 	python3 -m venv $(@D) && $(@D)/bin/pip install --quiet torch==2.13.0 numpy && touch $@
 
+# Proxies in front, as examples/proxies sets them up. Apart, for packages that start servers.
+test-proxies:
+	@$(NEED) $(BUILD_NEEDS) python3-venv openssl nginx-light haproxy caddy
+	$(MAKE_ALL) $(BUILD)/gradd $(BUILD)/venv/ready
+	@tests/run tests/proxies/check.py
+
 test-container:
 	@$(NEED) $(BUILD_NEEDS) $(CURL_NEEDS) curl podman buildah runc debootstrap
 	$(MAKE_ALL) $(filter %/digits,$(EXAMPLES))
@@ -213,8 +255,9 @@ lint:
 	    lint-shell lint-clang lint-tidy objects
 	@echo lint: clean
 
-lint-arrows: $(LIBRARIES)
-	@tests/lint/arrows $^
+lint-arrows: $(LIBRARIES) $(SERVER_OBJ)
+	@tests/lint/arrows $(BUILD)
+	@tests/lint/planted $(BUILD)
 lint-operators:
 	@tests/lint/operators
 lint-words:
@@ -238,7 +281,7 @@ lint-clang:
 
 # One stamp an object: what includes a changed header is looked at again. Double adds nothing to float, nor
 # does AVX2.
-lint-tidy: $(patsubst %.o,%.tidy,$(filter-out %.f64.o %.avx2.f32.o,$(OBJECTS)))
+lint-tidy: $(patsubst %.o,%.tidy,$(filter-out %.f64.o %.avx2.f32.o %/build_hash.o,$(OBJECTS)))
 tidied = $(patsubst %.f32,%,$*).c
 $(BUILD)/%.tidy: $(BUILD)/%.o .clang-tidy tests/.clang-tidy tests/lint/analyzer.h
 	@echo clang-tidy $(tidied)
@@ -251,7 +294,7 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(OBJECTS:.o=.d)
-.PHONY: all objects deps demo test fuzz fuzzers soak test-fleet test-torch test-container bench docs format clean \
-    lint lint-arrows lint-operators lint-words lint-format lint-docs lint-cppcheck lint-shell lint-clang \
-    lint-tidy
+.PHONY: all objects always build-hash deps demo test fuzz fuzzers soak test-fleet test-torch test-proxies test-container bench \
+    docs format clean lint lint-arrows lint-operators lint-words lint-format lint-docs lint-cppcheck lint-shell \
+    lint-clang lint-tidy
 .SECONDARY:

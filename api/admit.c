@@ -1,25 +1,21 @@
-/* admit.c - what a request's head alone decides: token, route, encodings, length, memory. */
+/* admit.c - what a request's head decides: token, route, encodings, length, memory. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+#include "change/condition.h"
+#include "life.h"
 #include "request/client.h"
 #include "request/metrics.h"
+#include "request/negotiate.h"
 #include "request/request.h"
 #include "request/service.h"
 #include "request/token.h"
 
-const struct api_route api_routes[API_ROUTES] = {
-#define API_ROUTE(method, path, handler, body, effect, scope, members, summary)                              \
-    {method, path, handler, body, effect, API_SCOPE_##scope, members, summary},
-#include "request/routes.def"
-#undef API_ROUTE
-};
-
 /* --- route ----------------------------------------------------------------------------------------- */
 
-/* Whether a path fits a pattern; {} takes one non-empty segment, copied to `name` if it has room. */
+/* Matches a path with a pattern. {} matches one non-empty segment, which is copied to `name`; it must fit `room`. */
 static bool path_fits(const char *pattern, const char *path, char *name, size_t room) {
     while (*pattern && *path) {
         if (pattern[0] == '{') {
@@ -44,8 +40,9 @@ static int find_route(struct api_request *request, const struct api_head *head) 
             request->route = &api_routes[i];
             return NN_OK;
         }
-        int n = snprintf(request->allow + used, sizeof request->allow - used, "%s%s", used ? ", " : "",
-                         api_routes[i].method);
+        bool reads = strcmp(api_routes[i].method, "GET") == 0;
+        int n = snprintf(request->allow + used, sizeof request->allow - used, "%s%s%s", used ? ", " : "",
+                         api_routes[i].method, reads ? ", HEAD" : "");
         if (n > 0 && used + (size_t)n < sizeof request->allow) used += (size_t)n;
     }
     if (used) return nn_fail(&request->err, NN_E_METHOD, "this path takes %s", request->allow);
@@ -54,7 +51,7 @@ static int find_route(struct api_request *request, const struct api_head *head) 
 
 /* --- token ----------------------------------------------------------------------------------------- */
 
-/* The set holds as long as the request: what it allows is asked again by handlers. */
+/* Keeps the set of tokens for the request's life: handlers ask it again. */
 static void hold_tokens(struct api_request *request) {
     struct api *api = request->api;
     pthread_mutex_lock(&api->lock);
@@ -75,81 +72,26 @@ static int check_token(struct api_request *request, const struct api_head *head)
 
 /* --- encodings ------------------------------------------------------------------------------------- */
 
-static const struct {
-    const char *type;
-    enum api_encoding encoding;
-} media_types[] = {{"application/json", API_JSON},
-                   {"application/safetensors", API_SAFETENSORS},
-                   {"application/merge-patch+json", API_JSON}};
-
-/* The encoding of a media type, which ends at ';', ',' or white space. False if it is not known. */
-static bool find_encoding(const char *type, enum api_encoding *encoding) {
-    size_t size = strcspn(type, ";, \t");
-    for (size_t i = 0; i < sizeof media_types / sizeof media_types[0]; i++)
-        if (strlen(media_types[i].type) == size && strncasecmp(type, media_types[i].type, size) == 0) {
-            *encoding = media_types[i].encoding;
-            return true;
-        }
-    return false;
-}
-
-/* The weight of one entry of Accept (RFC 9110, section 12.4.2). */
-static double quality(const char *entry, size_t size) {
-    for (size_t i = 0; i + 2 < size; i++)
-        if (entry[i] == ';')
-            for (size_t k = i + 1; k + 1 < size && entry[k] != ';'; k++)
-                if ((entry[k] == 'q' || entry[k] == 'Q') && entry[k + 1] == '=')
-                    return strtod(entry + k + 2, NULL);
-    return 1;
-}
-
-/* How closely a range of Accept fits an encoding: 0 not at all, 3 by its own name. */
-static int closeness(const char *range, enum api_encoding encoding) {
-    enum api_encoding named;
-    if (find_encoding(range, &named)) return named == encoding ? 3 : 0;
-    if (strncasecmp(range, "application/*", 13) == 0) return 2;
-    return strncmp(range, "*/*", 3) == 0;
-}
-
-/* The best that Accept allows. The closest range decides an encoding's weight (RFC 9110, section 12.5.1);
- * of equals the first is taken, and of one range the request's own encoding. */
-static int choose_output(struct api_request *request, const char *accept) {
-    static const enum api_encoding encodings[] = {API_JSON, API_SAFETENSORS};
-    struct {
-        int close, place;
-        double q;
-    } of[2] = {{0}}, *own = &of[request->out == API_SAFETENSORS], *other = own == of ? &of[1] : &of[0];
-    if (!accept || !*accept) return NN_OK;
-    for (int place = 1; *accept; place++) {
-        accept += strspn(accept, " \t,");
-        size_t size = strcspn(accept, ",");
-        for (int i = 0; i < 2; i++) {
-            int close = closeness(accept, encodings[i]);
-            if (close <= of[i].close) continue;
-            of[i].close = close;
-            of[i].place = place;
-            of[i].q = quality(accept, size);
-        }
-        accept += size;
-    }
-    if (other->q > own->q || (other->q == own->q && other->place < own->place))
-        request->out = encodings[other - of];
-    if (own->q > 0 || other->q > 0) return NN_OK;
-    return nn_fail(&request->err, NN_E_NOT_ACCEPTABLE,
-                   "answers come as application/json or application/safetensors");
+static int check_coding(struct api_request *request, const struct api_head *head) {
+    if (api_coding_is_identity(head->content_encoding)) return NN_OK;
+    return nn_fail(&request->err, NN_E_CODING, "a body comes as it is, and not as %.100s",
+                   head->content_encoding);
 }
 
 static int choose_encodings(struct api_request *request, const struct api_head *head) {
     request->in = request->out = API_JSON;
+    if (check_coding(request, head)) return (int)request->err.code;
     if (request->route->body == API_PLAIN_TEXT) return NN_OK;
     if (request->route->body != API_NO_BODY && head->content_type) {
-        if (!find_encoding(head->content_type, &request->in))
+        if (!api_encoding_of_type(head->content_type, &request->in))
             return nn_fail(&request->err, NN_E_MEDIA_TYPE,
                            "a body is application/json or application/safetensors, not %.100s",
                            head->content_type);
         request->out = request->in;
     }
-    return choose_output(request, head->accept);
+    if (api_encoding_accepted(head->accept, &request->out)) return NN_OK;
+    return nn_fail(&request->err, NN_E_NOT_ACCEPTABLE,
+                   "answers come as application/json or application/safetensors");
 }
 
 /* --- all of it ------------------------------------------------------------------------------------- */
@@ -172,7 +114,7 @@ size_t api_request_buffer(struct api_request *request, size_t size, size_t wish)
     if (wish > body_limit(request)) wish = body_limit(request);
     if (wish <= size) return size;
     if (api_request_room(request, wish)) return wish;
-    request->err = (struct nn_error){0}; /* it does not need so much */
+    request->err = (struct nn_error){0}; /* the wish was more than it needs */
     return size;
 }
 
@@ -181,18 +123,26 @@ static int check_length(struct api_request *request, const struct api_head *head
     return (int)request->err.code;
 }
 
-/* A copy that lives as long as the request. */
+/* Copies a header into the arena. */
 static int keep_header(struct api_request *request, const char *value, const char **kept) {
     if (value && !(*kept = nn_arena_strdup(request->arena, value)))
         return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     return NN_OK;
 }
 
+static int keep_condition(struct api_request *request, const char *name, const char *value,
+                          const char **kept) {
+    if (value && !api_is_condition(value))
+        return nn_fail(&request->err, NN_E_MALFORMED,
+                       "%s is *, or a list of entity tags in quotes, not %.100s", name, value);
+    return keep_header(request, value, kept);
+}
+
 static int admit(struct api_request *request, const struct api_head *head) {
     struct nn_error *err = &request->err;
     if (find_route(request, head) && err->code != NN_E_NOT_FOUND && err->code != NN_E_METHOD)
         return (int)err->code;
-    struct nn_error no_route = *err; /* a stranger is not told what there is */
+    struct nn_error no_route = *err; /* without a token, a client does not learn which paths exist */
     *err = (struct nn_error){0};
     if (check_token(request, head)) return (int)err->code;
     *err = no_route;
@@ -206,24 +156,21 @@ static int admit(struct api_request *request, const struct api_head *head) {
     if (err->code || choose_encodings(request, head) || check_length(request, head)) return (int)err->code;
     if (head->query && !(request->query = strdup(head->query)))
         return nn_fail(err, NN_E_NOMEM, "memory is out");
-    if (keep_header(request, head->if_match, &request->if_match) ||
-        keep_header(request, head->if_none_match, &request->if_none_match))
+    if (keep_condition(request, "If-Match", head->if_match, &request->if_match) ||
+        keep_condition(request, "If-None-Match", head->if_none_match, &request->if_none_match))
         return (int)err->code;
     return keep_header(request, head->idempotency_key, &request->idempotency_key);
 }
 
 struct api_admission api_admit(struct api *api, const struct api_head *head) {
     struct api_admission admission = {0};
-    struct api_request *request = calloc(1, sizeof *request);
+    struct api_request *request = api_request_new(api);
     if (!request) return admission;
-    request->api = api;
+    request->gets = strcmp(head->method, "GET") == 0;
     request->admitted_ns = api_now_ns(api);
-    request->arena = nn_arena_new();
-    if (request->arena)
-        api_request_bound(request);
-    else
-        nn_fail(&request->err, NN_E_NOMEM, "memory is out");
-    if (request->err.code || admit(request, head)) {
+    bool refused = request->err.code || admit(request, head);
+    snprintf(admission.token, sizeof admission.token, "%s", api_token_name(request->token));
+    if (refused) {
         admission.refusal = api_problem(request);
         api_count_answer(request, admission.refusal);
         if (!admission.refusal) api_request_free(request);

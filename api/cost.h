@@ -1,18 +1,17 @@
-/* cost.h - what a request will cost, known from its document before it is worked on. */
+/* cost.h - forecasts what a request costs, before it is worked on. */
 #ifndef API_COST_H
 #define API_COST_H
 
 #include "request/request.h"
 
-/* In floating-point operations, some 50 microseconds of them: below this, to hand a request to another thread
- * takes about as long as to serve it. */
+/* About 50 microseconds of work, counted as struct nn_work counts. Handing a request to another thread takes about as
+ * long. */
 #define API_BRIEF UINT64_C(5000000)
 
-/* Whether the body is so small that it may be read at once, to learn what the request costs. */
+/* True if the body is small enough to be read on an I/O thread. */
 bool api_brief_to_read(const struct api_request *request);
 
-/* No less than the request takes, once its document has been read, as long as no output is more than a sum of
- * products over its operator's inputs. UINT64_MAX where that cannot be told. */
+/* An upper bound of the work, after the document was read. UINT64_MAX: unknown. */
 uint64_t api_cost(const struct api_request *request);
 
 #endif

@@ -1,21 +1,19 @@
-/* recover.c - the service as it was: models out of snapshots, and the records behind them carried out again. */
+/* recover.c - restores the service at a start: models out of snapshots, then the records behind them. */
 #include <assert.h>
 #include <limits.h>
-#include <math.h>
 #include <search.h>
-#include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
 #include "change/effect.h"
-#include "wire/json_read.h"
-#include "model/model.h"
-#include "wire/record.h"
-#include "request/service.h"
+#include "change/registration.h"
+#include "life.h"
+#include "model/registry.h"
 #include "model/snapshot.h"
-#include "change/update.h"
+#include "replay.h"
+#include "request/service.h"
 
-/* What was within the limits when it came is not to be refused now. */
+/* Widens the limits of requests: a record that kept the limits of its time must not be refused now. */
 void api_recover_begin(struct api *api) {
     struct api_limits *limits = &api->settings.limits;
     assert(!atomic_load(&api->recovering));
@@ -24,6 +22,7 @@ void api_recover_begin(struct api *api) {
     limits->rank = NN_MAX_RANK;
     limits->name = NN_MAX_NAME;
     limits->json_depth = API_JSON_DEPTH;
+    limits->work = 0;
     atomic_store(&api->recovering, true);
 }
 
@@ -36,26 +35,12 @@ static void restore_limits(struct api *api) {
     limits->rank = own->rank;
     limits->name = own->name;
     limits->json_depth = own->json_depth;
+    limits->work = own->work;
 }
 
 static int no_memory(struct nn_error *err) { return nn_fail(err, NN_E_NOMEM, "memory is out"); }
 
 /* --- models ------------------------------------------------------------------------------------------- */
-
-static int turn_nothing(struct api_request *request) {
-    (void)request;
-    return NN_OK;
-}
-
-/* Lists a model, which is the caller's reference still. Consumes the request. */
-static int list_take(struct api_request *request, struct api_model *model, struct nn_error *err) {
-    request->model = model;
-    atomic_fetch_add(&model->refs, 1);
-    if (api_model_register(request, turn_nothing) == API_LATER) return NN_OK;
-    nn_fail(err, request->err.code == NN_E_NOMEM ? NN_E_NOMEM : NN_E_CORRUPT, "%.200s", request->err.text);
-    api_request_free(request);
-    return (int)err->code;
-}
 
 int api_recover_model(struct api *api, struct api_source *source, uint64_t seq, struct nn_error *err) {
     struct api_request *request = api_request_quiet(api, NULL, NULL);
@@ -67,165 +52,14 @@ int api_recover_model(struct api *api, struct api_source *source, uint64_t seq, 
         return (int)err->code;
     }
     model->seq = seq;
-    list_take(request, model, err);
+    api_list_model_take(request, model, err);
     api_model_unref(api, model);
     return (int)err->code;
 }
 
 /* --- records ------------------------------------------------------------------------------------------ */
 
-/* A request that stands for a record, and the model that it concerns, if it is there. */
-struct again {
-    struct api *api;
-    const struct api_record *record;
-    uint64_t seq;
-    bool may_be_gone, wanted;
-    struct api_request *request; /* until it is carried out */
-    struct api_replay replay;
-    struct nn_error *err;
-};
-
-static int corrupt(struct again *again, const char *what) {
-    return nn_fail(again->err, NN_E_CORRUPT, "record %llu, %s of \"%.64s\": %s",
-                   (unsigned long long)again->seq, api_record_text(again->record->head, "kind"),
-                   api_record_text(again->record->head, "model"), what);
-}
-
-static const struct api_route *find_route(const char *method, const char *path) {
-    for (int i = 0; i < API_ROUTES; i++)
-        if (strcmp(api_routes[i].method, method) == 0 && strcmp(api_routes[i].path, path) == 0)
-            return &api_routes[i];
-    return NULL;
-}
-
-/* Whether the service writes down requests of it. */
-static bool is_recorded(const struct api_route *route) {
-    return route->effect != API_READS && route != &api_routes[ROUTE_OF_api_post_restore] &&
-           route != &api_routes[ROUTE_OF_api_delete_context];
-}
-
-static int again_request(struct again *again) {
-    struct api_request *request = again->request;
-    const json_t *head = again->record->head, *read = json_object_get(head, "read"),
-                 *drawn = json_object_get(head, "drawn"), *query = json_object_get(head, "query");
-    request->route = find_route(api_record_text(head, "method"), api_record_text(head, "path"));
-    if (!request->route || !is_recorded(request->route)) return corrupt(again, "there is no such call");
-    snprintf(request->name, sizeof request->name, "%s", api_record_text(head, "name"));
-    if (query && !(request->query = strdup(api_record_text(head, "query")))) return no_memory(again->err);
-    request->in = strcmp(api_record_text(head, "encoding"), "json") == 0 ? API_JSON : API_SAFETENSORS;
-    if (read) again->replay.read = (uint64_t)json_integer_value(read);
-    for (size_t i = 0; i < json_array_size(drawn) && i < 4; i++)
-        again->replay.drawn[again->replay.n_drawn++] = api_record_bits(json_array_get(drawn, i));
-    request->size = again->record->size;
-    if (request->size && !(request->body = malloc(request->size))) return no_memory(again->err);
-    if (request->size) memcpy(request->body, again->record->data, request->size);
-    again->request = NULL;
-    api_serve(request);
-    return NN_OK;
-}
-
-/* The model, held by the request. */
-static int find_model(struct again *again) {
-    if (api_model_find(again->request, api_record_text(again->record->head, "model")) == NN_OK) return NN_OK;
-    return corrupt(again, "there is no such model");
-}
-
-static int read_only(struct again *again) {
-    struct api_request *request = again->request;
-    int n = nn_graph_param_count(request->model->graph);
-    const char *digits = json_string_value(json_object_get(again->record->head, "only"));
-    if (!digits) return NN_OK;
-    if (strlen(digits) != (size_t)n) return corrupt(again, "it is of other parameters");
-    if (!(request->only = nn_arena_alloc(request->arena, (size_t)n, sizeof *request->only)))
-        return no_memory(again->err);
-    for (int i = 0; i < n; i++) request->only[i] = digits[i] == '1';
-    return NN_OK;
-}
-
-/* Parameter by parameter: what lies between them stays zero, whatever the record has there. */
-static void copy_block(const struct nn_graph *graph, bool trainable, void *to, const void *from) {
-    for (int i = 0; i < nn_graph_param_count(graph); i++) {
-        const struct nn_param *param = nn_graph_param(graph, i);
-        size_t size = (size_t)param->elements * nn_dtype_size(nn_graph_dtype(graph));
-        if (param->trainable || !trainable)
-            memcpy((char *)to + param->offset, (const char *)from + param->offset, size);
-    }
-}
-
-static int again_gradient(struct again *again) {
-    struct api_request *request = again->request;
-    const json_t *head = again->record->head, *lr = json_object_get(head, "lr");
-    if (find_model(again) || read_only(again)) return (int)again->err->code;
-    struct nn_graph *graph = request->model->graph;
-    if (again->record->size != nn_graph_trainable_bytes(graph)) return corrupt(again, "it has another size");
-    if (!(request->grads = nn_grads_new_unset(graph, again->err))) return (int)again->err->code;
-    copy_block(graph, true, nn_grads_block(request->grads), again->record->data);
-    int64_t seen = api_record_integer(head, "seen");
-    request->scale = api_record_real(head, "scale");
-    if (lr) request->lr = json_number_value(lr);
-    if (seen < 0 || (uint64_t)seen > nn_params_version(request->model->params))
-        return corrupt(again, "it is of a version that is not there yet");
-    if (!isfinite(request->scale) || (lr && !json_is_number(lr)) || api_check_lr(request, "lr"))
-        return corrupt(again, "its learning rate or scale is none");
-    request->seen = (uint64_t)seen;
-    again->request = NULL;
-    api_model_turn(request, api_record_flag(head, "accumulate") ? api_turn_accumulate : api_turn_apply);
-    return NN_OK;
-}
-
-/* The block that stands in request->body becomes the model's next version. */
-static int turn_parameters(struct api_request *request) {
-    struct nn_params *next;
-    if (api_model_next(request, &next) || api_commit(request)) return (int)request->err.code;
-    copy_block(request->model->graph, false, nn_params_block(next), request->body);
-    api_model_run(request);
-    api_model_publish(request, next);
-    return NN_OK;
-}
-
-static int again_parameters(struct again *again) {
-    struct api_request *request = again->request;
-    if (find_model(again)) return (int)again->err->code;
-    if (again->record->size != nn_graph_param_bytes(request->model->graph))
-        return corrupt(again, "it has another size");
-    if (!(request->body = malloc(again->record->size))) return no_memory(again->err);
-    request->size = again->record->size;
-    memcpy(request->body, again->record->data, request->size);
-    again->request = NULL;
-    api_model_turn(request, turn_parameters);
-    return NN_OK;
-}
-
-static int again_state(struct again *again) {
-    struct api_request *request = again->request;
-    struct api_source source = api_source_of(again->record->data, again->record->size);
-    struct api_model *model = api_snapshot_read(request, &source);
-    if (!model) {
-        if (request->err.code == NN_E_NOMEM) return no_memory(again->err);
-        return corrupt(again, request->err.text);
-    }
-    if (strcmp(model->name, api_record_text(again->record->head, "model")) != 0) {
-        corrupt(again, "it is of another model");
-    } else if (api_model_find(request, model->name) == NN_OK) {
-        api_model_replace(request, model);
-    } else {
-        request->err = (struct nn_error){0};
-        again->request = NULL;
-        list_take(request, model, again->err);
-    }
-    api_model_unref(again->api, model);
-    return (int)again->err->code;
-}
-
-static const struct {
-    const char *kind;
-    int (*carry_out)(struct again *again);
-} kinds[] = {{"request", again_request},
-             {"gradient", again_gradient},
-             {"parameters", again_parameters},
-             {"state", again_state}};
-
-/* A look at a model between two records: *model NULL if it is not there. The reference is the request's. */
+/* Finds a model between two records. *model is NULL if there is none; the request has the reference. */
 static int look(struct api *api, const char *name, struct api_request **request, struct api_model **model,
                 struct nn_error *err) {
     *model = NULL;
@@ -234,30 +68,34 @@ static int look(struct api *api, const char *name, struct api_request **request,
     return NN_OK;
 }
 
-/* What the model has to be like before. */
-static int check_before(struct again *again, const struct api_model *model) {
+/* Checks the parameters before a record: they must have the hash that the record tells. */
+static int check_before(struct api_replaying *again, const struct api_model *model) {
     const json_t *hash = json_object_get(again->record->head, "hash");
-    if (!hash || !model) return NN_OK;
+    /* Another format computed by other rules, and another build may compute other bits. */
+    bool same = again->record->format == API_FORMAT && !(again->known & API_FOREIGN);
+    if (!hash || !model || !same) return NN_OK;
     uint64_t now = XXH3_64bits(nn_params_block(model->params), nn_graph_param_bytes(model->graph));
-    return now == api_record_bits(hash) ? NN_OK : corrupt(again, "what came before it led to other numbers");
+    return now == api_record_bits(hash)
+               ? NN_OK
+               : api_replay_corrupt(again, "what came before it led to other numbers");
 }
 
-/* And after it. A step that leads to numbers that are not finite does so again. */
-static int check_after(struct again *again, struct api_model *model) {
+/* Checks the model after a record. A step that made numbers that are not finite makes them again. */
+static int check_after(struct api_replaying *again, struct api_model *model) {
     uint64_t version = (uint64_t)api_record_integer(again->record->head, "version");
-    if (again->replay.code == NN_E_NOMEM) /* which says nothing of the record */
+    if (again->replay.code == NN_E_NOMEM) /* the record may be good */
         return nn_fail(again->err, NN_E_NOMEM, "%.200s", again->replay.err.text);
     if (again->replay.code && again->replay.code != NN_E_NOT_FINITE)
-        return corrupt(again, again->replay.err.text);
-    if (!model) return NN_OK; /* it was deleted */
+        return api_replay_corrupt(again, again->replay.err.text);
+    if (!model) return NN_OK; /* the record deleted it */
     model->seq = again->seq;
-    /* Others come from a snapshot that lacks some changes. */
+    /* Under "snapshot", the journal has only some of the changes. */
     bool follows = model->policy.durability == API_DURABLE_JOURNAL;
     if (again->replay.code || !follows || nn_params_version(model->params) == version) return NN_OK;
-    return corrupt(again, "it led to another version");
+    return api_replay_corrupt(again, "it led to another version");
 }
 
-/* A model that has nothing to do here any more: it is stored no more, or it stays behind and another one takes its name. */
+/* Removes a model that is `unwanted`. */
 static int drop_if(struct api *api, const char *name, bool (*unwanted)(const struct api_model *model),
                    struct nn_error *err) {
     struct api_request *request;
@@ -280,36 +118,28 @@ static bool is_deletion(const json_t *head) {
            strcmp(api_record_text(head, "path"), "/models/{}") == 0;
 }
 
-/* Whether there need be no model before it. */
+/* True if the record does not need the model before it. */
 static bool is_beginning(const json_t *head) {
     return strcmp(api_record_text(head, "kind"), "state") == 0 || is_creation(head);
 }
 
-static int carry_out(struct again *again, const char *name) {
-    size_t i = 0, n = sizeof kinds / sizeof kinds[0];
-    while (i < n && strcmp(kinds[i].kind, api_record_text(again->record->head, "kind")) != 0) i++;
-    if (i == n) return corrupt(again, "a kind that is not known");
-    if (!(again->request = api_request_quiet(again->api, NULL, NULL))) return no_memory(again->err);
-    again->replay.read = UINT64_MAX;
-    again->request->replay = &again->replay;
-    kinds[i].carry_out(again);
-    api_request_free(again->request);
-    if (again->err->code) return (int)again->err->code;
+static int carry_out(struct api_replaying *again, const char *name) {
     struct api_request *request;
     struct api_model *model;
+    if (api_replay(again)) return (int)again->err->code;
     if (look(again->api, name, &request, &model, again->err) == NN_OK) check_after(again, model);
     api_request_free(request);
     return (int)again->err->code;
 }
 
-static bool is_wanted(const struct again *again, const struct api_model *model) {
+static bool is_wanted(const struct api_replaying *again, const struct api_model *model) {
     const json_t *head = again->record->head;
-    if (!model) return !again->may_be_gone || is_beginning(head);
+    if (!model) return !(again->known & API_MAY_BE_GONE) || is_beginning(head);
     return again->seq > model->seq && (!model->stays || is_beginning(head) || is_deletion(head));
 }
 
-/* Its keys may have been saved while nobody knew yet. */
-static int note_failed(struct again *again) {
+/* Notes that the change of a record failed: a file of keys, written before, may have its keys. */
+static int note_failed(struct api_replaying *again) {
     struct api *api = again->api;
     uint64_t *failed = realloc(api->failed, (api->n_failed + 1) * sizeof *failed);
     if (!failed) return no_memory(again->err);
@@ -318,22 +148,24 @@ static int note_failed(struct again *again) {
     return NN_OK;
 }
 
-/* Of the change that was carried out. `birth`: that the model had before, if there was one. */
-static int recover_keys(struct again *again, char birth[17]) {
+/* Remembers the Idempotency-Keys of a record that was carried out. Sets `birth` to that of the model as it is now. If
+ * the record has deleted the model, `birth` stays as passed: that of the model before the record, or "". */
+static int recover_keys(struct api_replaying *again, char birth[17]) {
     const json_t *head = again->record->head;
     struct api_request *request;
     struct api_model *model;
     int code = look(again->api, api_record_text(head, "model"), &request, &model, again->err);
-    /* A state goes again, unless the patch comes that it was written down for, and has them too. */
+    /* The state of a model that is not stored waits for the patch that raises its durability, and that has the keys
+     * too. */
     bool wanted = strcmp(api_record_text(head, "kind"), "state") != 0 || !model || !is_unstored(model);
     if (model) memcpy(birth, model->birth, sizeof model->birth);
     api_request_free(request);
     if (code || !wanted) return code;
-    return api_effects_recover(again->api, json_object_get(head, "keys"), birth, again->seq,
-                               api_record_integer(head, "time"), again->err);
+    return api_effects_recover(again->api, json_object_get(head, "keys"), api_record_text(head, "model"),
+                               birth, again->seq, again->err);
 }
 
-static int recover(struct again *again) {
+static int recover(struct api_replaying *again) {
     struct api *api = again->api;
     const json_t *head = again->record->head;
     const char *name = api_record_text(head, "model");
@@ -342,12 +174,13 @@ static int recover(struct again *again) {
     struct api_model *model;
     if (look(api, name, &request, &model, again->err)) return (int)again->err->code;
     bool wanted = is_wanted(again, model);
-    /* What begins anew does not rest on what is there, and one that stays behind is not what it was. */
+    /* A record that begins anew needs no earlier state, and a model that stays behind lacks changes. */
     if (wanted && !is_beginning(head) && !(model && model->stays)) check_before(again, model);
     if (model) memcpy(birth, model->birth, sizeof birth);
     api_request_free(request);
     if (!wanted || again->err->code) return (int)again->err->code;
-    /* What was to raise its durability never came, or its deletion is lost: there was no such model any more. */
+    /* The record creates a model of a name that is taken. The deletion of the old model was lost, or the patch that
+     * should raise its durability: the old one must go. */
     if (is_creation(head) && drop_if(api, name, has_no_future, again->err)) return (int)again->err->code;
     if (carry_out(again, name)) return (int)again->err->code;
     if (again->replay.code)
@@ -376,12 +209,14 @@ int api_recover_gone(struct api *api, const char *birth, struct nn_error *err) {
     return NN_OK;
 }
 
-/* On one that is refused nothing is built; and what it was to create is not there, nor are its keys. */
-static int recover_or_stay(struct again *again) {
+/* If a record is refused, its model stays as it is, and later records of it are refused too. A model that the record
+ * should create is missing, and so are its keys. */
+static int recover_or_stay(struct api_replaying *again) {
     struct nn_error memory = {0};
-    struct again aside = *again;
+    struct api_replaying aside = *again;
     struct api_request *request;
     struct api_model *model;
+    api_effects_pass(again->api, json_object_get(again->record->head, "lived"));
     if (recover(again) != NN_E_CORRUPT) return (int)again->err->code;
     aside.err = &memory;
     int code = look(again->api, api_record_text(again->record->head, "model"), &request, &model, &memory);
@@ -392,7 +227,7 @@ static int recover_or_stay(struct again *again) {
     return (int)again->err->code;
 }
 
-static int look_whether_wanted(struct again *again) {
+static int look_whether_wanted(struct api_replaying *again) {
     struct api_request *request;
     struct api_model *model;
     int code = look(again->api, api_record_text(again->record->head, "model"), &request, &model, again->err);
@@ -401,9 +236,9 @@ static int look_whether_wanted(struct again *again) {
     return code;
 }
 
-/* Reads the record that `again` is of. */
-static int with_record(struct again *again, struct api_record *record, const void *bytes, size_t size,
-                       int (*what)(struct again *again)) {
+/* Reads a record, and calls `what` with it. */
+static int with_record(struct api_replaying *again, struct api_record *record, const void *bytes, size_t size,
+                       int (*what)(struct api_replaying *again)) {
     struct nn_arena *arena = nn_arena_new();
     if (!arena) return no_memory(again->err);
     if (api_record_read(bytes, size, arena, record, again->err) == NN_OK) {
@@ -414,17 +249,17 @@ static int with_record(struct again *again, struct api_record *record, const voi
     return (int)again->err->code;
 }
 
-int api_recover_record(struct api *api, uint64_t seq, const void *bytes, size_t size, bool may_be_gone,
+int api_recover_record(struct api *api, uint64_t seq, const void *bytes, size_t size, unsigned known,
                        struct nn_error *err) {
     struct api_record record;
-    struct again again = {.api = api, .record = &record, .seq = seq, .may_be_gone = may_be_gone, .err = err};
+    struct api_replaying again = {.api = api, .record = &record, .seq = seq, .known = known, .err = err};
     return with_record(&again, &record, bytes, size, recover_or_stay);
 }
 
-int api_recover_wants(struct api *api, uint64_t seq, const void *bytes, size_t size, bool may_be_gone,
+int api_recover_wants(struct api *api, uint64_t seq, const void *bytes, size_t size, unsigned known,
                       bool *wanted, struct nn_error *err) {
     struct api_record record;
-    struct again again = {.api = api, .record = &record, .seq = seq, .may_be_gone = may_be_gone, .err = err};
+    struct api_replaying again = {.api = api, .record = &record, .seq = seq, .known = known, .err = err};
     int code = with_record(&again, &record, bytes, size, look_whether_wanted);
     *wanted = again.wanted;
     return code;
@@ -432,7 +267,7 @@ int api_recover_wants(struct api *api, uint64_t seq, const void *bytes, size_t s
 
 /* --- the end ------------------------------------------------------------------------------------------ */
 
-/* One that nothing but its state was written down of, in vain. */
+/* Finds a model whose state was recorded, but whose durability was not raised. */
 static void find_unstored(const void *node, VISIT visit, void *closure) {
     const struct api_model *model = *(struct api_model *const *)node;
     if ((visit == postorder || visit == leaf) && model->policy.durability == API_DURABLE_NONE)
@@ -476,6 +311,7 @@ int api_recover_end(struct api *api, bool clean, struct nn_error *err) {
     twalk_r(api->models, end_one, &ending);
     pthread_mutex_unlock(&api->lock);
     restore_limits(api);
+    api_effects_recovered(api);
     free(api->failed);
     free(api->gone);
     api->failed = NULL;

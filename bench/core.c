@@ -109,7 +109,7 @@ static struct peer *begin(const struct bench_job *job, const char *optimizer_nam
     for (int i = 0; i < job->rows; i++) p->y[i] = i % job->width[job->n_widths - 1];
     if (job->threads > 1) {
         p->pool = bench_need(srv_pool_new(job->threads - 1, 16, &err));
-        p->with_pool = (struct nn_parallel){srv_pool_parallel, p->pool};
+        p->with_pool = (struct nn_parallel){.run = srv_pool_parallel, .pool = p->pool};
         p->parallel = &p->with_pool;
     }
     p->graph = perceptron(job->width, job->n_widths);

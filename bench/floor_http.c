@@ -1,4 +1,4 @@
-/* floor_http.c - what the HTTP library costs: a server set up as the daemon's is (server/http.c), that
+/* floor_http.c - what the HTTP library costs: a server set up as the daemon's is (server/http/http.c), that
  * receives a request's body into a buffer which it keeps, and answers at once with as many bytes as the
  * target says: POST /40. Prints "listening on 127.0.0.1:PORT", serves until standard input ends. */
 #include <arpa/inet.h>

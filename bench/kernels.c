@@ -130,6 +130,7 @@ static const struct row table[] = {
     {"log_softmax, back", 5, backward, "log_softmax", {{0}}},
     {"cross_entropy", 5, backward, "cross_entropy", {{0}}},
     {"mse", 9, backward, "mse", {{0}}},
+    {"bce_with_logits", 9, backward, "bce_with_logits", {{0}}},
 };
 
 /* --- what they are done to ------------------------------------------------------------------------------- */
@@ -210,6 +211,7 @@ static void begin_passes(struct bench *b, const struct row *row) {
     b->backward = need(nn_backward_new_take(b->run, plan, &err));
     if (!is_loss) fill(nn_backward_upstream(b->backward, 1), b->n, 2);
     if (is_loss && !ids) fill(nn_backward_target(b->backward, 0), b->n, 2);
+    if (ids) memset(nn_backward_target(b->backward, 0), 0, (size_t)options.rows * sizeof(int64_t));
 }
 
 static void end(struct bench *b) {
@@ -256,7 +258,7 @@ int main(int argc, char **argv) {
     if (rounds < 1 || rounds > MAX_ROUNDS) rounds = 9;
     const int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
     struct srv_pool *pool = need(srv_pool_new(cores, 16, &err));
-    const struct nn_parallel all = {srv_pool_parallel, pool}, *const pars[] = {NULL, &all};
+    const struct nn_parallel all = {.run = srv_pool_parallel, .pool = pool}, *const pars[] = {NULL, &all};
     double copied[2][3] = {{0}};
     printf("%-18s", "GB/s (x memcpy's)");
     for (int p = 0; p < 2; p++)

@@ -126,14 +126,11 @@ static int wrong_type(const struct nn_attr_def *row, struct nn_error *err) {
     return nn_fail_member(err, NN_E_VALUE, row->name, "\"%s\" must be %s", row->name, wanted[row->type]);
 }
 
-/* Bounds of this size are there against overflow only, and not worth a word. */
-#define NOT_WORTH_A_WORD 1e30
-
 static int out_of_range(const struct nn_attr_def *row, double x, struct nn_error *err) {
     char least[48] = "", most[48] = "";
-    if (row->min > -NOT_WORTH_A_WORD)
+    if (row->min > -NN_UNBOUNDED)
         snprintf(least, sizeof least, " %s %.10g", row->min_open ? "greater than" : "at least", row->min);
-    if (row->max < NOT_WORTH_A_WORD)
+    if (row->max < NN_UNBOUNDED)
         snprintf(most, sizeof most, "%s %s %.10g", *least ? " and" : "",
                  row->max_open ? "less than" : "at most", row->max);
     const char *whose = is_list(row->type) ? "every number of " : "";

@@ -1,5 +1,6 @@
 /* blas.c - matrix products in fixed tiles of rows, so that no thread count shows in their bytes.
  * Compiled for float and for double. */
+#include <assert.h>
 #include <cblas.h>
 #include <string.h>
 
@@ -67,9 +68,17 @@ static struct tile large_tile(const struct nn_product *p) {
 #define FEW_ROWS      16
 #define LEAST_COLUMNS 8
 
+static int64_t row_of_a(const struct nn_product *p) {
+    return p->lda ? p->lda : p->ta == NN_TRANSPOSED ? p->m : p->k;
+}
+static int64_t row_of_b(const struct nn_product *p) {
+    return p->ldb ? p->ldb : p->tb == NN_TRANSPOSED ? p->k : p->n;
+}
+static int64_t row_of_c(const struct nn_product *p) { return p->ldc ? p->ldc : p->n; }
+
 static bool suits_direct(const struct nn_product *p) {
     static const char *const cores[] = {"SkylakeX", "Cooperlake", "SapphireRapids"};
-    int64_t lda = p->ta == NN_TRANSPOSED ? p->m : p->k, ldb = p->tb == NN_TRANSPOSED ? p->k : p->n;
+    const int64_t lda = row_of_a(p), ldb = row_of_b(p);
     const int64_t rows = p->tile ? p->tile : p->m;
     if (p->tb == NN_TRANSPOSED && rows <= FEW_ROWS) {
         if (rows * LEAST_COLUMNS * p->k > DIRECT_MACS) return false;
@@ -110,22 +119,34 @@ struct cutting {
     int64_t across, down; /* tiles in a row of them, and in a column */
 };
 
-static void multiply_tile(const struct nn_product *p, int64_t row, int64_t column, const struct tile *tile) {
-    const bool ta = p->ta == NN_TRANSPOSED, tb = p->tb == NN_TRANSPOSED;
-    const int64_t rows = smaller(tile->rows, p->m - row), columns = smaller(tile->columns, p->n - column);
-    const real *a = p->a, *b = p->b, *bias = p->bias;
-    real *c = (real *)p->c + row * p->n + column;
-    if (bias) /* before the product is added: a beta of 0 would cost a pass over c too */
-        for (int64_t i = 0; i < rows; i++) memcpy(c + i * p->n, bias + column, (size_t)columns * sizeof *c);
-    cblas_gemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)rows,
-               (int)columns, (int)p->k, 1, a + (ta ? row : row * p->k), (int)(ta ? p->m : p->k),
-               b + (tb ? column * p->k : column), (int)(tb ? p->k : p->n), bias || p->add, c, (int)p->n);
-    if (!p->sequel) return;
+/* Where the matrix of a batch's product begins. */
+static int64_t place(const struct nn_operand_batch *batch, int64_t product) {
+    return batch->stride * (batch->period ? product % batch->period : product);
+}
+
+/* What follows a tile of the one product. */
+static void follow(const struct nn_product *p, int64_t row, int64_t column, int64_t rows, int64_t columns) {
     const int64_t runs = columns == p->n ? 1 : rows, length = columns == p->n ? rows * columns : columns;
     for (int64_t i = 0; i < runs; i++) {
         int64_t begin = (row + i) * p->n + column;
         p->sequel->fn(p->sequel->arg, begin, begin + length);
     }
+}
+
+static void multiply_tile(const struct nn_product *p, int64_t product, int64_t row, int64_t column,
+                          const struct tile *tile) {
+    const bool ta = p->ta == NN_TRANSPOSED, tb = p->tb == NN_TRANSPOSED;
+    const int64_t rows = smaller(tile->rows, p->m - row), columns = smaller(tile->columns, p->n - column);
+    const int64_t lda = row_of_a(p), ldb = row_of_b(p), ldc = row_of_c(p);
+    const real *a = (const real *)p->a + place(&p->a_batch, product) + (ta ? row : row * lda);
+    const real *b = (const real *)p->b + place(&p->b_batch, product) + (tb ? column * ldb : column);
+    const real *bias = p->bias;
+    real *c = (real *)p->c + place(&p->c_batch, product) + row * ldc + column;
+    if (bias) /* before the product is added: a beta of 0 would cost a pass over c too */
+        for (int64_t i = 0; i < rows; i++) memcpy(c + i * ldc, bias + column, (size_t)columns * sizeof *c);
+    cblas_gemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)rows,
+               (int)columns, (int)p->k, 1, a, (int)lda, b, (int)ldb, bias || p->add, c, (int)ldc);
+    if (p->sequel) follow(p, row, column, rows, columns);
 }
 
 /* Tiles of a height that was asked for are low, and a column of them reads the same part of b: one after the
@@ -135,23 +156,28 @@ static void multiply_tile(const struct nn_product *p, int64_t row, int64_t colum
 static void multiply_tiles(void *arg, int64_t begin, int64_t end) {
     const struct cutting *cutting = arg;
     const struct tile *tile = &cutting->tile;
+    const int64_t each = cutting->across * cutting->down;
     for (int64_t i = begin; i < end; i++) {
         bool low = cutting->product->tile != 0;
-        int64_t row = low ? i % cutting->down : i / cutting->across;
-        int64_t column = low ? i / cutting->down : i % cutting->across;
-        multiply_tile(cutting->product, row * tile->rows, column * tile->columns, tile);
+        int64_t at = i % each;
+        int64_t row = low ? at % cutting->down : at / cutting->across;
+        int64_t column = low ? at / cutting->down : at % cutting->across;
+        multiply_tile(cutting->product, i / each, row * tile->rows, column * tile->columns, tile);
     }
 }
 
 void nn_multiply(const struct nn_parallel *par, const struct nn_product *p) {
     struct cutting cutting = {p, suits_direct(p) ? direct_tile(p) : large_tile(p), 0, 0};
     const struct tile *tile = &cutting.tile;
+    const int64_t count = p->count ? p->count : 1;
+    assert(!p->sequel || (count == 1 && row_of_c(p) == p->n));
+    assert(count == 1 || (p->c_batch.stride && !p->c_batch.period));
     cutting.across = (p->n + tile->columns - 1) / tile->columns;
     cutting.down = (p->m + tile->rows - 1) / tile->rows;
     const int64_t together = p->tile ? smaller(cutting.down, LOW_TILES) : 1;
-    nn_parallel_ranges(par, cutting.across * cutting.down,
-                       worthwhile(together, together * tile->rows * tile->columns * p->k, TASK_MACS),
-                       multiply_tiles, &cutting);
+    const int64_t macs = smaller(tile->rows, p->m) * smaller(tile->columns, p->n) * p->k;
+    nn_parallel_ranges(par, cutting.across * cutting.down * count,
+                       worthwhile(together, together * macs, TASK_MACS), multiply_tiles, &cutting);
 }
 
 /* --- sums --------------------------------------------------------------------------------------- */

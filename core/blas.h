@@ -10,15 +10,28 @@
 
 enum nn_trans { NN_PLAIN, NN_TRANSPOSED };
 
+/* Where the matrices of a batch of products lie. */
+struct nn_operand_batch {
+    int64_t stride; /* elements from the matrix of a product to that of the next */
+    int64_t
+        period; /* of a and b: so many products have matrices of their own, and then the first comes again; 0: all */
+};
+
 /* c[m, n] = op(a)[m, k] op(b)[k, n] + bias[n] on every row; row-major, of the function's type. */
 struct nn_product {
     enum nn_trans ta, tb;
     int64_t m, n, k;
+    /* Elements from a row of the matrix, as it lies, to the next. 0: the rows are packed. */
+    int64_t lda, ldb, ldc;
+    /* So many products, of matrices that lie as a_batch, b_batch and c_batch say; their results do not overlap. 0: one.
+     * Each is cut as if it were the only one. */
+    int64_t count;
+    struct nn_operand_batch a_batch, b_batch, c_batch;
     const void *a, *b;
     const void *bias; /* NULL: none; not together with `add` */
     void *c;
     bool add;                       /* to what c holds; else c is written, and not read */
-    const struct nn_sequel *sequel; /* of c, with `n` columns a row; NULL: none */
+    const struct nn_sequel *sequel; /* of one packed c, with `n` columns a row; NULL: none */
     int64_t tile; /* rows of c in a tile: m is a multiple of it, and how columns are cut depends on n and k
                    * alone; 0: tiles are chosen by m, n and k */
 };

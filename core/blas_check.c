@@ -86,7 +86,7 @@ struct trial {
  * 24, and their products are exact in double). They repeat after a prime. */
 static void scatter(real *x, size_t n) {
     const size_t period = 10007;
-    const struct nn_init normal = {NN_INIT_NORMAL, 1};
+    const struct nn_init normal = {.kind = NN_INIT_NORMAL, .scale = 1};
     nn_kernels_of(sizeof *x == sizeof(float) ? NN_F32 : NN_F64)
         ->init(x, (int64_t)(n < period ? n : period), &normal, (struct nn_rng_key){1, 0});
     for (size_t i = period; i < n; i++) x[i] = x[i - period];

@@ -1,15 +1,7 @@
 /* kernels.c - what the engine does to plain arrays. Compiled for float and for double; sums are in double
  * for both. */
-#include <float.h>
-
 #include "op.h"
 #include "real.h"
-
-#ifdef NN_REAL_IS_DOUBLE
-#define REAL_MAX DBL_MAX
-#else
-#define REAL_MAX FLT_MAX
-#endif
 
 static void add_to(real *restrict y, const real *restrict x, real factor, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] += factor * x[i];
@@ -35,35 +27,48 @@ static void scale_by(void *y, double scale, int64_t begin, int64_t end) {
 static bool finite_all(const void *x, int64_t begin, int64_t end) {
     const real *from = x;
     int bad = 0; /* without a branch, so that it vectorises */
-    for (int64_t i = begin; i < end; i++) bad |= !(fabs(from[i]) <= REAL_MAX);
+    for (int64_t i = begin; i < end; i++) bad |= !(fabs(from[i]) <= NN_REAL_MAX);
     return !bad;
 }
 
-/* Sums are taken in this many lanes, element i in lane i % LANES, and the lanes added up in their order: one
- * running sum would wait for each addition. The order depends on the length alone. */
-enum { LANES = 16 };
+static bool within(const void *x, double factor, double limit, int64_t begin, int64_t end) {
+    const real *from = x, by = (real)factor, most = (real)fmin(limit, (double)NN_REAL_MAX);
+    int bad = 0;
+    for (int64_t i = begin; i < end; i++) bad |= !(fabs(by * from[i]) <= nn_re(most));
+    return !bad;
+}
 
-static double total_of(const double lane[LANES]) {
-    double total = 0;
-    for (int l = 0; l < LANES; l++) total += lane[l];
+static bool sum_within(const void *y, const void *x, double factor, double limit, int64_t begin,
+                       int64_t end) {
+    const real *to = y, *from = x, by = (real)factor, most = (real)fmin(limit, (double)NN_REAL_MAX);
+    int bad = 0;
+    for (int64_t i = begin; i < end; i++) bad |= !(fabs(to[i] + by * from[i]) <= nn_re(most));
+    return !bad;
+}
+
+/* A sum is computed in NN_LANES lanes, element i in lane i % NN_LANES, and then over the lanes in their order: a
+ * single running sum would wait for each addition. The order depends on the length alone. */
+static wide total_of(const wide lane[NN_LANES]) {
+    wide total = 0;
+    for (int l = 0; l < NN_LANES; l++) total += lane[l];
     return total;
 }
 
-static double sum(const real *x, int64_t n) {
-    double lane[LANES] = {0};
-    int64_t whole = n - n % LANES;
-    for (int64_t i = 0; i < whole; i += LANES)
-        for (int l = 0; l < LANES; l++) lane[l] += (double)x[i + l];
-    for (int64_t i = whole; i < n; i++) lane[i - whole] += (double)x[i];
+static wide sum(const real *x, int64_t n) {
+    wide lane[NN_LANES] = {0};
+    int64_t whole = n - n % NN_LANES;
+    for (int64_t i = 0; i < whole; i += NN_LANES)
+        for (int l = 0; l < NN_LANES; l++) lane[l] += (wide)x[i + l];
+    for (int64_t i = whole; i < n; i++) lane[i - whole] += (wide)x[i];
     return total_of(lane);
 }
 
-static double sum_products(const real *x, const real *y, int64_t n) {
-    double lane[LANES] = {0};
-    int64_t whole = n - n % LANES;
-    for (int64_t i = 0; i < whole; i += LANES)
-        for (int l = 0; l < LANES; l++) lane[l] += (double)x[i + l] * (double)y[i + l];
-    for (int64_t i = whole; i < n; i++) lane[i - whole] += (double)x[i] * (double)y[i];
+static wide sum_products(const real *x, const real *y, int64_t n) {
+    wide lane[NN_LANES] = {0};
+    int64_t whole = n - n % NN_LANES;
+    for (int64_t i = 0; i < whole; i += NN_LANES)
+        for (int l = 0; l < NN_LANES; l++) lane[l] += (wide)x[i + l] * (wide)y[i + l];
+    for (int64_t i = whole; i < n; i++) lane[i - whole] += (wide)x[i] * (wide)y[i];
     return total_of(lane);
 }
 
@@ -72,24 +77,31 @@ static double sum_squares(const void *x, int64_t begin, int64_t end) {
     return sum_products(from, from, end - begin);
 }
 
-/* Uniform in [-scale, scale): element i is column i of row 0. */
-static void init_uniform(real *w, int64_t n, double scale, struct nn_rng_key key) {
+static double sum_scaled_squares(const void *x, double factor, int64_t begin, int64_t end) {
+    const real *from = x;
+    wide sum = 0;
+    for (int64_t i = begin; i < end; i++) sum += factor * (wide)from[i] * (factor * (wide)from[i]);
+    return sum;
+}
+
+/* Uniform in [center - scale, center + scale): element i is column i of row 0. */
+static void init_uniform(real *w, int64_t n, const struct nn_init *how, struct nn_rng_key key) {
     uint32_t word[4];
     for (int64_t i = 0; i < n; i++) {
         if (i % 4 == 0) nn_rng_draw(key, 0, (uint32_t)(i / 4), word);
-        w[i] = (real)(scale * (2 * nn_rng_unit(word[i % 4]) - 1));
+        w[i] = (real)(how->center + how->scale * (2 * nn_rng_unit(word[i % 4]) - 1));
     }
 }
 
 /* Box and Muller, 1958: two uniform numbers make two normal ones. */
-static void init_normal(real *w, int64_t n, double scale, struct nn_rng_key key) {
+static void init_normal(real *w, int64_t n, const struct nn_init *how, struct nn_rng_key key) {
     uint32_t word[4];
     for (int64_t i = 0; i < n; i++) {
         if (i % 4 == 0) nn_rng_draw(key, 0, (uint32_t)(i / 4), word);
         const uint32_t *pair = &word[i % 4 & ~1];
         double radius = sqrt(-2 * log(1 - nn_rng_unit(pair[0]))); /* 1 - u is never 0 */
         double angle = 2 * M_PI * nn_rng_unit(pair[1]);
-        w[i] = (real)(scale * radius * (i % 2 ? sin(angle) : cos(angle)));
+        w[i] = (real)(how->center + how->scale * radius * (i % 2 ? sin(angle) : cos(angle)));
     }
 }
 
@@ -100,19 +112,19 @@ static void fill(void *y, double value, int64_t begin, int64_t end) {
 
 static void init(void *w, int64_t n, const struct nn_init *how, struct nn_rng_key key) {
     switch (how->kind) {
-    case NN_INIT_ZERO:
-        fill(w, 0, 0, n);
+    case NN_INIT_CONSTANT:
+        fill(w, how->center, 0, n);
         break;
     case NN_INIT_UNIFORM:
-        init_uniform(w, n, how->scale, key);
+        init_uniform(w, n, how, key);
         break;
     case NN_INIT_NORMAL:
-        init_normal(w, n, how->scale, key);
+        init_normal(w, n, how, key);
         break;
     }
 }
 
-/* Where the run of elements ends that share i's weight. */
+/* The end of the run of elements that share the weight of element i. */
 static int64_t weight_end(int64_t i, int64_t per_weight, int64_t end) {
     int64_t stop = (i / per_weight + 1) * per_weight;
     return stop < end ? stop : end;
@@ -120,12 +132,12 @@ static int64_t weight_end(int64_t i, int64_t per_weight, int64_t end) {
 
 static double reduce(const void *loss, const void *weight, int64_t per_weight, int64_t begin, int64_t end) {
     const real *l = loss, *w = weight;
-    double total = 0;
+    wide total = 0;
     if (!w) return sum(l + begin, end - begin);
     if (per_weight == 1) return sum_products(l + begin, w + begin, end - begin);
     for (int64_t i = begin, stop; i < end; i = stop) {
         stop = weight_end(i, per_weight, end);
-        total += (double)w[i / per_weight] * sum(l + i, stop - i);
+        total += (wide)w[i / per_weight] * sum(l + i, stop - i);
     }
     return total;
 }
@@ -149,15 +161,15 @@ static void spread(void *out, const void *weight, int64_t per_weight, double sca
 }
 
 static void column_sums(void *sum, const void *a, int64_t m, int64_t n, int64_t begin, int64_t end) {
-    enum { COLUMNS = 256 }; /* summed together, so that rows are read in pieces of some cache lines */
-    double total[COLUMNS];
+    enum { COLUMNS = 256 }; /* summed together: a piece of a row that spans some cache lines */
+    wide total[COLUMNS];
     real *to = sum;
     for (int64_t first = begin, width; first < end; first += width) {
         width = end - first < COLUMNS ? end - first : COLUMNS;
         for (int64_t j = 0; j < width; j++) total[j] = 0;
         for (int64_t i = 0; i < m; i++) {
             const real *row = (const real *)a + i * n + first;
-            for (int64_t j = 0; j < width; j++) total[j] += (double)row[j];
+            for (int64_t j = 0; j < width; j++) total[j] += (wide)row[j];
         }
         for (int64_t j = 0; j < width; j++) to[first + j] += (real)total[j];
     }
@@ -168,7 +180,10 @@ const struct nn_kernels NN_VARIANT(nn_kernels) = {
     .blend = blend,
     .scale = scale_by,
     .finite = finite_all,
+    .within = within,
+    .sum_within = sum_within,
     .sum_squares = sum_squares,
+    .sum_scaled_squares = sum_scaled_squares,
     .init = init,
     .reduce = reduce,
     .spread = spread,

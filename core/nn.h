@@ -1,7 +1,7 @@
 /* nn.h - the engine: graphs of operators, their parameters, and passes over them.
  *
- * The one header of core/ that other folders include; errors, types, shapes and memory are in base.h, which comes with
- * it. A model is four kinds of object:
+ * The one header of core/ that other folders include; errors, types, shapes and memory are in base.h, what the tables
+ * say in def.h: both come with it. A model is four kinds of object:
  *
  *   nn_graph      structure: nodes, shapes, losses. Built, sealed, then immutable and shared.
  *   nn_params     one version of the weights. Immutable once published; reference-counted.
@@ -25,94 +25,7 @@
 #define NN_H
 
 #include "base.h"
-
-/* --- what the tables say ------------------------------------------------------------------------ */
-
-enum nn_attr_type { NN_INT, NN_REAL, NN_BOOL, NN_CHOICE, NN_INTS, NN_REALS };
-
-/* One attribute of an operator, loss or optimizer. Names and defaults are PyTorch's. */
-struct nn_attr_def {
-    const char *name;
-    enum nn_attr_type type;
-    bool required;
-    bool min_open, max_open;    /* whether the bound itself is excluded */
-    double min, max;            /* of a number, or of each number of a list; both 0: unbounded */
-    double by_default;          /* of INT, REAL, BOOL and CHOICE (an index) */
-    const double *list_default; /* of REALS and INTS, `list_min` long; NULL: empty */
-    int list_min, list_max;     /* how long a list is when given */
-    const char *const *choices; /* of CHOICE, NULL-terminated */
-    const char *text;           /* one line */
-};
-
-/* The value of one attribute, by its type. Lists live in the graph's or optimizer's arena. */
-union nn_attr_value {
-    int64_t i; /* INT; CHOICE: the index into `choices` */
-    double r;
-    bool b;
-    struct {
-        int64_t n;
-        const double *reals; /* REALS */
-        const int64_t *ints; /* INTS */
-    } list;
-};
-
-enum nn_flags {
-    NN_COUPLES_ROWS = 1, /* a row of the output depends on other rows of the batch */
-    NN_HAS_KINKS = 2,    /* not differentiable everywhere: keep gradient checks away from kinks */
-    NN_USES_RNG = 4,     /* draws from the counter-based generator in train mode */
-    NN_IS_LOSS = 8,      /* takes a target; its output is the unreduced loss */
-};
-
-/* One use of an operator or optimizer, for documents and tests: its attributes as JSON, and sample shapes
- * (an optimizer has none). */
-struct nn_example {
-    const char *attrs;         /* members of a JSON object, without the braces; "" for none */
-    struct nn_shape inputs[3]; /* as many as the example has; the rest have rank -1 or are zero */
-    int n_inputs;
-    bool ids;        /* inputs (a loss: the target) are I64 class indices or ids */
-    int64_t classes; /* ids lie in 0..classes-1 */
-};
-
-/* What a row of ops.def or optimizers.def says to the world. */
-struct nn_def {
-    const char *name;
-    const char *summary;        /* one line */
-    const char *forward;        /* the formula; optimizers: the update rule */
-    const char *backward;       /* the gradients */
-    const char *source;         /* where the formula is from: paper and section, or NULL */
-    int min_inputs, max_inputs; /* max -1: any number */
-    unsigned flags;
-    const struct nn_attr_def *attrs; /* ends with a NULL name; NULL: none */
-    const struct nn_example *examples;
-    int n_examples;
-};
-
-/* The tables, in their order; NULL past the end. Layers and losses share one table. */
-const struct nn_def *nn_op_def(int index);
-const struct nn_def *nn_optimizer_def(int index);
-/* By name; NULL if there is none. */
-const struct nn_def *nn_op_find(const char *name);
-const struct nn_def *nn_optimizer_find(const char *name);
-
-/* --- attributes as they are given ---------------------------------------------------------------- */
-
-/* An attribute's value as a request writes it, not yet held against the table. */
-struct nn_given {
-    enum { NN_GIVEN_INT, NN_GIVEN_REAL, NN_GIVEN_BOOL, NN_GIVEN_TEXT, NN_GIVEN_LIST } kind;
-    int64_t i;
-    double r; /* set for INT too */
-    bool b;
-    const char *text;
-    const double *list;
-    int64_t n;
-};
-
-struct nn_attrs; /* values for every attribute of one definition */
-/* All at their defaults. Lives in `arena`, as all it is given later. NULL when memory is out. */
-struct nn_attrs *nn_attrs_new(const struct nn_def *def, struct nn_arena *arena);
-/* Sets one. NN_E_UNKNOWN_MEMBER, NN_E_VALUE, NN_E_NOMEM; err->member is the name. */
-int nn_attrs_set(struct nn_attrs *attrs, const char *name, const struct nn_given *value,
-                 struct nn_error *err);
+#include "def.h"
 
 /* --- graphs -------------------------------------------------------------------------------------- */
 
@@ -135,13 +48,21 @@ struct nn_arena *nn_graph_arena(struct nn_graph *graph);
 int nn_graph_add_input(struct nn_graph *graph, const char *name, enum nn_dtype dtype,
                        const struct nn_shape *sample, struct nn_error *err);
 
+/* A parameter that is another layer's: of this layer's operator, `suffix` ("weight") is the parameter `owner`
+ * ("wte.weight"), which its own layer does not tie. */
+struct nn_tie {
+    const char *suffix, *owner;
+};
+
 struct nn_layer {
     const struct nn_def *op;
     const char *name;          /* NULL: its index among the layers, as in PyTorch's nn.Sequential */
     const char *const *inputs; /* NULL: the layer before it, or the model's only input */
     int n_inputs;
     const struct nn_attrs *attrs; /* NULL: defaults */
-    bool frozen;                  /* its parameters are not trained */
+    bool frozen;                  /* the parameters that it owns are not trained */
+    const struct nn_tie *ties;    /* owners may be layers that are added later */
+    int n_ties;
 };
 /* Inputs may be named before they are added: names are looked up when the graph is sealed. */
 int nn_graph_add_layer(struct nn_graph *graph, const struct nn_layer *layer, struct nn_error *err);
@@ -164,38 +85,67 @@ int nn_graph_add_output(struct nn_graph *graph, const char *name, struct nn_erro
  * error's site says which input, layer or loss. */
 int nn_graph_seal(struct nn_graph *graph, struct nn_error *err);
 
-/* Of a sealed graph. Nodes are the inputs, then the layers, each in the order of their adding. */
+/* Of a sealed graph. A value is an input, or an output of a layer; an operator's first output bears the layer's name,
+ * a further one "<layer>.<output>". Values are the inputs, then the outputs of the layers, each in the order of their
+ * adding. */
 enum nn_dtype nn_graph_dtype(const struct nn_graph *graph);
 int nn_graph_input_count(const struct nn_graph *graph);
-int nn_graph_node_count(const struct nn_graph *graph);
+int nn_graph_value_count(const struct nn_graph *graph);
 int nn_graph_output_count(const struct nn_graph *graph);
-int nn_graph_output(const struct nn_graph *graph, int index);      /* a node */
-int nn_graph_find(const struct nn_graph *graph, const char *name); /* a node, or -1 */
+int nn_graph_output(const struct nn_graph *graph, int index);      /* a value */
+int nn_graph_find(const struct nn_graph *graph, const char *name); /* a value, or -1 */
 
-struct nn_node_info {
+struct nn_value_info {
     const char *name;
     const struct nn_def *op; /* NULL for an input */
     enum nn_dtype dtype;
     struct nn_shape shape; /* of a sample */
+    bool rows; /* whether it has a batch dimension. false: it is one sample, the same for all rows */
 };
-struct nn_node_info nn_graph_node(const struct nn_graph *graph, int node);
-/* Floating-point operations of a row's forward, were every output a sum of products over its operator's inputs:
- * no operator takes more, and a linear one no less. */
-double nn_graph_work(const struct nn_graph *graph);
+struct nn_value_info nn_graph_value(const struct nn_graph *graph, int value);
+/* The shape of a value in a batch: [rows, sample...], or that of the sample. */
+struct nn_shape nn_value_shape(const struct nn_value_info *value, int64_t rows);
 
-/* One parameter: a view into the block. Trainable ones come first, so a gradient is a shorter block. */
+/* How much arithmetic a graph takes at most, known before any is done. It is counted in floating-point operations of
+ * a product of matrices, two for each term of a sum; a core does some 1e11 of them a second. All else counts as many
+ * as a product does in its time, roughly: a number that is read or written, NN_WORK_NUMBER (which is that of a cache;
+ * from memory it takes up to ten times as long); an exponential, some hundred. */
+struct nn_cost {
+    double a_row; /* of the nodes that are computed row by row */
+    double once;  /* of the nodes without rows: of the whole pass */
+};
+struct nn_work {
+    struct nn_cost forward;  /* all nodes */
+    struct nn_cost backward; /* all gradients, and all losses with theirs */
+    double draw;             /* of nn_params_init */
+};
+static inline double nn_cost_of(struct nn_cost cost, double rows) { return cost.once + rows * cost.a_row; }
+#define NN_WORK_NUMBER   8
+#define NN_WORK_BACKWARD 2 /* times a node's forward */
+struct nn_work nn_graph_work(const struct nn_graph *graph);
+
+/* One parameter, of however many layers: a view into the block. Trainable ones come first, so a gradient is a shorter
+ * block. */
 struct nn_param {
-    const char *name; /* "<layer>.<suffix>", as in a PyTorch state_dict */
+    const char *name; /* "<layer>.<suffix>" of its owner, as in a PyTorch state_dict */
     struct nn_shape shape;
-    int node;
     bool trainable;
     int64_t elements;
     size_t offset; /* bytes from the start of the block; a multiple of 64 */
 };
 int nn_graph_param_count(const struct nn_graph *graph);
 const struct nn_param *nn_graph_param(const struct nn_graph *graph, int index);
-int nn_graph_param_find(const struct nn_graph *graph, const char *name); /* or -1 */
-size_t nn_graph_param_bytes(const struct nn_graph *graph);               /* of the whole block */
+int nn_graph_param_find(const struct nn_graph *graph, const char *name); /* by the owner's name; or -1 */
+/* The names that tied parameters have beside their owner's. */
+struct nn_alias {
+    const char *name;
+    int param;
+};
+int nn_graph_alias_count(const struct nn_graph *graph);
+struct nn_alias nn_graph_alias(const struct nn_graph *graph, int index);
+/* A parameter by any of its names, or -1. */
+int nn_graph_param_find_any(const struct nn_graph *graph, const char *name);
+size_t nn_graph_param_bytes(const struct nn_graph *graph);     /* of the whole block */
 size_t nn_graph_trainable_bytes(const struct nn_graph *graph); /* of its first part: a gradient's block */
 
 /* What a target may be: indices, or numbers of the graph's type. */
@@ -205,7 +155,9 @@ struct nn_target_form {
 };
 struct nn_loss_info {
     const struct nn_def *op;
-    int input; /* a node */
+    int input; /* a value */
+    bool
+        rows; /* whether that has a batch dimension; else the loss counts only in the shard whose first_row is 0 */
     const char *target;
     const char *sample_weight; /* or NULL */
     double scale;
@@ -225,6 +177,9 @@ struct nn_loss_info nn_graph_loss(const struct nn_graph *graph, int index);
 struct nn_parallel {
     void (*run)(void *pool, size_t n, void (*task)(void *arg, size_t i), void *arg);
     void *pool;
+    /* Asked before each node of a pass, on the pass's own thread: whether the pass is given up. NULL: it is not. */
+    bool (*given_up)(void *asked);
+    void *asked;
 };
 
 /* --- parameters ------------------------------------------------------------------------------------ */
@@ -281,6 +236,10 @@ void nn_grads_add(struct nn_grads *grads, const struct nn_grads *from, double sc
 void nn_grads_scale(struct nn_grads *grads, double scale, const struct nn_parallel *par);
 /* The index of the first parameter whose gradient is not finite, or -1. */
 int nn_grads_first_nonfinite(const struct nn_grads *grads, const struct nn_parallel *par);
+/* The same for a number of scale * grads, or of sum + scale * grads (`sum` NULL: of the former), that is not finite or
+ * whose size is beyond `limit`, which may be infinite. */
+int nn_grads_first_beyond(const struct nn_grads *grads, double scale, const struct nn_grads *sum,
+                          double limit, const struct nn_parallel *par);
 
 /* --- forward ----------------------------------------------------------------------------------------- */
 
@@ -292,7 +251,7 @@ struct nn_run_options {
     enum nn_mode mode;
     uint64_t seed;
     bool tape;          /* keep every node's value and what backward reads */
-    const bool *wanted; /* without a tape: by node, whose values are kept; NULL: the model's outputs */
+    const bool *wanted; /* by value: which are kept; NULL: the model's outputs */
     /* Not 0: products go in tiles of so many rows, of which `rows` is a multiple, so that on a machine
      * where a row's bits do not depend on its place in a tile, they depend on that row alone. 0: in tiles
      * that suit the shapes. */
@@ -322,9 +281,10 @@ int nn_run_check_rows(const struct nn_run *run, int64_t first, int64_t rows, str
 /* Before forward: another version of the same graph (borrowed for a reference of its own), and the first
  * `rows` rows alone. Values stay where they were planned. */
 void nn_run_aim(struct nn_run *run, struct nn_params *params, int64_t rows);
-void nn_run_forward(struct nn_run *run, const struct nn_parallel *par);
-/* A node's value [rows, sample...]; NULL if the plan did not keep it. Lives as long as the run. */
-const void *nn_run_value(const struct nn_run *run, int node);
+/* False: it was given up, and values are not to be read. */
+bool nn_run_forward(struct nn_run *run, const struct nn_parallel *par);
+/* A value: nn_value_shape; NULL if the plan did not keep it. Lives as long as the run. */
+const void *nn_run_value(const struct nn_run *run, int value);
 struct nn_params *nn_run_params(const struct nn_run *run);
 const struct nn_run_options *nn_run_options(const struct nn_run *run);
 
@@ -340,9 +300,9 @@ struct nn_loss_options {
 
 struct nn_backward_options {
     const struct nn_loss_options *losses; /* one for each of the graph's losses; NULL: none is evaluated */
-    const bool *upstream;                 /* by node: an upstream gradient is given for it; NULL: none */
-    const bool *nodes;                    /* by node, inputs included: whose gradients are kept; NULL: none */
-    bool parameters;                      /* whether gradients of the parameters are wanted */
+    const bool *upstream;                 /* by value: an upstream gradient is given for it; NULL: none */
+    const bool *nodes; /* by value, inputs included: whose gradients are kept; NULL: none */
+    bool parameters;   /* whether gradients of the parameters are wanted */
 };
 
 struct nn_backward;
@@ -354,24 +314,29 @@ struct nn_plan *nn_plan_backward(const struct nn_graph *graph, const struct nn_r
 struct nn_backward *nn_backward_new_take(const struct nn_run *run, struct nn_plan *plan,
                                          struct nn_error *err);
 void nn_backward_free(struct nn_backward *backward);
-/* Where the caller puts an upstream gradient [rows, sample...]; NULL if none was announced. */
-void *nn_backward_upstream(struct nn_backward *backward, int node);
-/* Where the caller puts a loss's target: [rows, form...]. Losses of one target name each have their own. */
+/* Where the caller puts an upstream gradient, shaped like the value; NULL if none was announced. */
+void *nn_backward_upstream(struct nn_backward *backward, int value);
+/* Where the caller puts a loss's target: [rows, form...], or [form...] if the loss's input has no rows. Losses of one
+ * target name each have their own. */
 void *nn_backward_target(struct nn_backward *backward, int loss);
 /* Where the caller puts sample weights, of the graph's type: [rows] or [rows, unreduced loss...]. NULL if
  * the loss names none. */
 void *nn_backward_sample_weight(struct nn_backward *backward, int loss);
 /* Checks what only data can tell (labels in range). NN_E_VALUE with site NN_SITE_TARGET. */
 int nn_backward_check(const struct nn_backward *backward, struct nn_error *err);
-/* Losses, then gradients; adds to `grads` (NULL: none wanted). Once for each object. */
-void nn_backward_run(struct nn_backward *backward, struct nn_grads *grads, const struct nn_parallel *par);
+/* Losses, then gradients; adds to `grads` (NULL: none wanted). Once for each object. False: it was given up, and
+ * neither losses nor gradients are to be read. */
+bool nn_backward_run(struct nn_backward *backward, struct nn_grads *grads, const struct nn_parallel *par);
 /* One loss, scaled and reduced; and what its mean divided by (1 for a sum). 0 for one that was skipped. */
 double nn_backward_loss(const struct nn_backward *backward, int loss);
 double nn_backward_normalizer(const struct nn_backward *backward, int loss);
-/* The gradient [rows, sample...] of a node that options.nodes asked for; zeros where nothing flows. */
-const void *nn_backward_gradient(const struct nn_backward *backward, int node);
+/* Whether a way leads from a trainable parameter to a loss that was evaluated, or to an upstream gradient: else its
+ * gradient is 0 whatever the numbers are. Nothing is said of a frozen one. */
+bool nn_backward_reaches(const struct nn_backward *backward, int param);
+/* The gradient, shaped like the value, of one that options.nodes asked for; zeros where nothing flows. */
+const void *nn_backward_gradient(const struct nn_backward *backward, int value);
 /* Whether all numbers of that gradient are finite. */
-bool nn_backward_gradient_finite(const struct nn_backward *backward, int node);
+bool nn_backward_gradient_finite(const struct nn_backward *backward, int value);
 
 /* --- optimizers -------------------------------------------------------------------------------------- */
 
@@ -384,6 +349,8 @@ struct nn_optimizer *nn_optimizer_new(struct nn_graph *graph, const struct nn_de
 struct nn_optimizer *nn_optimizer_new_unset(struct nn_graph *graph, const struct nn_def *def,
                                             const struct nn_attrs *attrs, struct nn_error *err);
 void nn_optimizer_free(struct nn_optimizer *optimizer);
+/* Of a step: see struct nn_work. */
+double nn_optimizer_work(const struct nn_optimizer *optimizer);
 /* What nn_optimizer_new would allocate. */
 size_t nn_optimizer_bytes(const struct nn_graph *graph, const struct nn_def *def,
                           const struct nn_attrs *attrs);
@@ -401,28 +368,43 @@ int nn_optimizer_configure(struct nn_optimizer *optimizer, const struct nn_attrs
                            struct nn_error *err);
 const struct nn_def *nn_optimizer_definition(const struct nn_optimizer *optimizer);
 
+/* The greatest |g| that a step takes, in a graph of this type: the squares of greater ones, or the sums of these, would
+ * be infinite in the state. */
+double nn_optimizer_takes(const struct nn_def *def, enum nn_dtype dtype);
+/* What a gradient times its scale is held against before a step: the same; or infinity, where clipping leaves less. */
+double nn_optimizer_limit(const struct nn_optimizer *optimizer);
+
 /* One step from `from` to `to`, which is a block of its own: all parameters are written. `lr` NaN means
  * the optimizer's own. `scale` multiplies the gradient first; clipping sees the product. False: a number that it
- * wrote is not finite. */
+ * wrote, of the parameters or of the state, is not finite. */
 bool nn_optimizer_step(struct nn_optimizer *optimizer, const struct nn_params *from,
                        const struct nn_grads *grads, double scale, double lr, struct nn_params *to,
                        const struct nn_parallel *par);
 
 /* The same for the parameters that `only` marks (by parameter): the others, and their state, stay as they
- * are. NULL: all. */
+ * are. NULL: all. Where all are stepped and have come equally far, it is one pass over the block. */
 bool nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, const struct nn_params *from,
                             const struct nn_grads *grads, double scale, double lr, struct nn_params *to,
                             const struct nn_parallel *par);
 
-/* The state: tensors shaped like the trainable parameters, each by name, and the steps taken. */
+/* After a step that returned false: the index of a parameter of which, or of whose state, a number is not finite. */
+int nn_optimizer_first_nonfinite(const struct nn_optimizer *optimizer, const struct nn_params *params,
+                                 const struct nn_parallel *par);
+
+/* The state: tensors shaped like the trainable parameters, each by name, and how many steps each parameter has taken:
+ * bias correction and the like count those, as PyTorch's do. */
 int nn_optimizer_slot_count(const struct nn_optimizer *optimizer);
 const char *nn_optimizer_slot_name(const struct nn_optimizer *optimizer, int slot);
 void *nn_optimizer_slot(struct nn_optimizer *optimizer, int slot, int param);
-uint64_t nn_optimizer_steps(const struct nn_optimizer *optimizer);
-void nn_optimizer_set_steps(struct nn_optimizer *optimizer, uint64_t steps);
-/* Whether a slot awaits its first step, as all do at 0 steps, and one does that new hyper-parameters brought. */
-bool nn_optimizer_slot_fresh(const struct nn_optimizer *optimizer, int slot);
-void nn_optimizer_set_slot_fresh(struct nn_optimizer *optimizer, int slot, bool fresh);
+uint64_t nn_optimizer_steps(const struct nn_optimizer *optimizer, int param);
+void nn_optimizer_set_steps(struct nn_optimizer *optimizer, int param, uint64_t steps);
+/* Of any parameter. */
+uint64_t nn_optimizer_most_steps(const struct nn_optimizer *optimizer);
+/* Whether a parameter's next step writes a slot whatever that holds, as SGD's first step does with the momentum. It
+ * does so only in slots that heed it, from when they come on until the parameter's first step. */
+bool nn_optimizer_slot_heeds_fresh(const struct nn_optimizer *optimizer, int slot);
+bool nn_optimizer_slot_fresh(const struct nn_optimizer *optimizer, int slot, int param);
+void nn_optimizer_set_slot_fresh(struct nn_optimizer *optimizer, int slot, int param, bool fresh);
 
 /* --- BLAS -------------------------------------------------------------------------------------------- */
 

@@ -14,17 +14,23 @@
 
 #define MAX_ATTRS 16
 
+/* How far one parameter has come. All that a step asks of every parameter is here, close together. */
+struct progress {
+    uint64_t steps;
+    bool trainable;
+    unsigned fresh; /* a bit for each slot that heeds it, and awaits the first step */
+};
+
 struct nn_optimizer {
     struct nn_graph *graph;
     const struct nn_def *def; /* the table's, whatever the type */
     const struct nn_optimizer_op *op;
     struct nn_arena *arena; /* of the values */
     const union nn_attr_value *attrs;
-    uint64_t steps;
     unsigned char *slot[NN_MAX_SLOTS]; /* NULL where the hyper-parameters do not use it */
-    bool fresh[NN_MAX_SLOTS];
-    bool unset;            /* it is being made, and slots are somebody else's to fill */
-    double *partial_norms; /* one for each chunk of the trainable block */
+    struct progress *progress;         /* by parameter */
+    bool unset;                        /* it is being made, and slots are somebody else's to fill */
+    double *partial_norms;             /* one for each chunk of the trainable block */
 };
 
 static bool uses_slot(const struct nn_optimizer_op *op, const union nn_attr_value *attrs, int slot) {
@@ -38,7 +44,7 @@ static int64_t chunks(const struct nn_graph *graph) {
 size_t nn_optimizer_bytes(const struct nn_graph *graph, const struct nn_def *def,
                           const struct nn_attrs *attrs) {
     const struct nn_optimizer_op *op = nn_optimizer_of(def, graph->dtype);
-    size_t bytes = (size_t)chunks(graph) * sizeof(double);
+    size_t bytes = (size_t)chunks(graph) * sizeof(double) + (size_t)graph->n_params * sizeof(struct progress);
     for (int i = 0; i < NN_MAX_SLOTS; i++)
         if (uses_slot(op, nn_attrs_values(attrs), i)) bytes += graph->trainable_bytes;
     return bytes;
@@ -53,7 +59,9 @@ static struct nn_optimizer *make(struct nn_graph *graph, const struct nn_def *de
     optimizer->def = def;
     optimizer->op = nn_optimizer_of(def, graph->dtype);
     optimizer->partial_norms = calloc((size_t)chunks(graph) + 1, sizeof *optimizer->partial_norms);
-    if (!optimizer->partial_norms) goto no_memory;
+    optimizer->progress = calloc((size_t)graph->n_params + 1, sizeof *optimizer->progress);
+    if (!optimizer->partial_norms || !optimizer->progress) goto no_memory;
+    for (int i = 0; i < graph->n_params; i++) optimizer->progress[i].trainable = graph->params[i].trainable;
     if (nn_optimizer_configure(optimizer, attrs, err)) goto fail;
     optimizer->unset = false;
     return optimizer;
@@ -78,9 +86,17 @@ void nn_optimizer_free(struct nn_optimizer *optimizer) {
     if (!optimizer) return;
     for (int i = 0; i < NN_MAX_SLOTS; i++) nn_block_free(optimizer->slot[i]);
     free(optimizer->partial_norms);
+    free(optimizer->progress);
     nn_arena_free(optimizer->arena);
     nn_graph_unref(optimizer->graph);
     free(optimizer);
+}
+
+/* The weight, its gradient and what it becomes; and what is kept of it, read and written. */
+double nn_optimizer_work(const struct nn_optimizer *optimizer) {
+    int slots = nn_optimizer_slot_count(optimizer);
+    return (double)nn_trainable_elements(optimizer->graph) *
+           (optimizer->op->work + (3 + 2 * slots) * NN_WORK_NUMBER);
 }
 
 /* --- hyper-parameters -------------------------------------------------------------------------- */
@@ -134,13 +150,18 @@ void nn_optimizer_change_free(struct nn_optimizer_change *change) {
     free(change);
 }
 
+static void set_fresh(struct nn_optimizer *optimizer, int slot, int param, bool fresh) {
+    unsigned bit = 1U << slot, *bits = &optimizer->progress[param].fresh;
+    *bits = fresh && optimizer->op->heeds_fresh[slot] ? *bits | bit : *bits & ~bit;
+}
+
 static void fill_slot(struct nn_optimizer *optimizer, int slot) {
     const struct nn_optimizer_op *op = optimizer->op;
     double value = op->start ? op->start(optimizer->attrs, slot) : 0;
     if (value != 0 && !optimizer->unset)
         nn_kernels_of(optimizer->graph->dtype)
             ->fill(optimizer->slot[slot], value, 0, nn_trainable_elements(optimizer->graph));
-    optimizer->fresh[slot] = true;
+    for (int i = 0; i < optimizer->graph->n_params; i++) set_fresh(optimizer, slot, i, true);
 }
 
 void nn_optimizer_configure_take(struct nn_optimizer *optimizer, struct nn_optimizer_change *change) {
@@ -174,22 +195,37 @@ const struct nn_def *nn_optimizer_definition(const struct nn_optimizer *optimize
 struct norm_task {
     const struct nn_kernels *kernels;
     const void *data;
+    double factor;
     double *partial;
 };
 
 static void norm_range(void *arg, int64_t begin, int64_t end) {
     struct norm_task *task = arg;
-    task->partial[begin / NN_BLOCK_CHUNK] = task->kernels->sum_squares(task->data, begin, end);
+    task->partial[begin / NN_BLOCK_CHUNK] =
+        task->factor == 1 ? task->kernels->sum_squares(task->data, begin, end)
+                          : task->kernels->sum_scaled_squares(task->data, task->factor, begin, end);
 }
 
-static double grad_norm(struct nn_optimizer *optimizer, const struct nn_grads *grads,
+/* Of factor * grads. */
+static double grad_norm(struct nn_optimizer *optimizer, const struct nn_grads *grads, double factor,
                         const struct nn_parallel *par) {
     const struct nn_graph *graph = optimizer->graph;
-    struct norm_task task = {nn_kernels_of(graph->dtype), nn_grads_numbers(grads), optimizer->partial_norms};
+    struct norm_task task = {nn_kernels_of(graph->dtype), nn_grads_numbers(grads), factor,
+                             optimizer->partial_norms};
     double sum = 0;
     nn_parallel_ranges(par, nn_trainable_elements(graph), NN_BLOCK_CHUNK, norm_range, &task);
     for (int64_t i = 0; i < chunks(graph); i++) sum += optimizer->partial_norms[i];
     return sqrt(sum);
+}
+
+/* What clipping leaves of a gradient that counts `scale` times. Squares of doubles may be infinite, or 0, where the
+ * norm is not: there it is that of a gradient that much smaller, or greater. */
+static double clip_factor(struct nn_optimizer *optimizer, const struct nn_grads *grads, double scale,
+                          double most, const struct nn_parallel *par) {
+    double norm = fabs(scale) * grad_norm(optimizer, grads, 1, par);
+    if (isfinite(norm) && norm > 0) return most / (norm + 1e-6);
+    const double by = norm > 0 ? 0x1p-600 : 0x1p600;
+    return most / (fabs(scale) * grad_norm(optimizer, grads, by, par)) * by;
 }
 
 struct step_task {
@@ -209,24 +245,55 @@ static void step_range(void *arg, int64_t begin, int64_t end) {
         int64_t to = last - at < PART ? last : at + PART;
         task->op->update(&task->update, at, to);
         finite &= task->kernels->finite(task->update.w_next, at, to);
+        for (int i = 0; i < NN_MAX_SLOTS; i++)
+            if (task->update.slot[i]) finite &= task->kernels->finite(task->update.slot[i], at, to);
     }
     if (!finite) atomic_store_explicit(task->finite, false, memory_order_relaxed);
 }
 
-/* One pass over the whole block, or one for each parameter that is marked. */
+static bool are_all_stepped(const struct nn_graph *graph, const bool *only) {
+    for (int i = 0; only && i < graph->n_params; i++)
+        if (graph->params[i].trainable && !only[i]) return false;
+    return true;
+}
+
+/* What lies side by side from one parameter to another, all of which have come equally far. */
+static void step_run(const struct nn_optimizer *optimizer, struct step_task *task, int first, int last,
+                     const struct nn_parallel *par) {
+    const struct nn_param *params = optimizer->graph->params;
+    size_t size = nn_dtype_size(optimizer->graph->dtype);
+    int64_t end = (int64_t)(params[last].offset / size) + params[last].elements;
+    task->first = (int64_t)(params[first].offset / size);
+    task->update.step = optimizer->progress[first].steps + 1;
+    for (int i = 0; i < NN_MAX_SLOTS; i++) task->update.fresh[i] = optimizer->progress[first].fresh >> i & 1;
+    nn_parallel_ranges(par, end - task->first, NN_BLOCK_CHUNK, step_range, task);
+}
+
+/* One pass over the whole block where all parameters are stepped and have come equally far. */
 static void step_block(const struct nn_optimizer *optimizer, struct step_task *task, const bool *only,
                        struct nn_params *to, const struct nn_parallel *par) {
     const struct nn_graph *graph = optimizer->graph;
-    if (!only) {
-        nn_parallel_ranges(par, nn_trainable_elements(graph), NN_BLOCK_CHUNK, step_range, task);
-        return;
-    }
-    memcpy(to->data, task->update.w, graph->trainable_bytes);
+    const struct progress *progress = optimizer->progress;
+    int first = -1, last = -1; /* of a run; -1: there is none */
+    if (!are_all_stepped(graph, only)) memcpy(to->data, task->update.w, graph->trainable_bytes);
     for (int i = 0; i < graph->n_params; i++) {
-        const struct nn_param *param = &graph->params[i];
-        if (!param->trainable || !only[i]) continue;
-        task->first = (int64_t)(param->offset / nn_dtype_size(graph->dtype));
-        nn_parallel_ranges(par, param->elements, NN_BLOCK_CHUNK, step_range, task);
+        if (!progress[i].trainable) continue; /* it lies behind all that are */
+        bool stepped = !only || only[i];
+        bool goes_on = stepped && first >= 0 && progress[i].steps == progress[first].steps &&
+                       progress[i].fresh == progress[first].fresh;
+        if (first >= 0 && !goes_on) step_run(optimizer, task, first, last, par);
+        if (!goes_on) first = stepped ? i : -1;
+        last = i;
+    }
+    if (first >= 0) step_run(optimizer, task, first, last, par);
+}
+
+static void count_step(struct nn_optimizer *optimizer, const bool *only) {
+    for (int i = 0; i < optimizer->graph->n_params; i++) {
+        struct progress *progress = &optimizer->progress[i];
+        if (!progress->trainable || (only && !only[i])) continue;
+        progress->steps++;
+        progress->fresh = 0;
     }
 }
 
@@ -241,16 +308,14 @@ bool nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, co
     memcpy(attrs, optimizer->attrs, (size_t)n_attrs * sizeof *attrs);
     if (!isnan(lr)) attrs[NN_LR].r = lr;
     if (attrs[NN_CLIP_GRAD_NORM].r > 0) {
-        double factor = attrs[NN_CLIP_GRAD_NORM].r / (fabs(scale) * grad_norm(optimizer, grads, par) + 1e-6);
+        double factor = clip_factor(optimizer, grads, scale, attrs[NN_CLIP_GRAD_NORM].r, par);
         if (factor < 1) scale *= factor;
     }
-    optimizer->steps++;
     void *slots[NN_MAX_SLOTS];
     atomic_bool finite = true;
     struct step_task task = {optimizer->op,
                              nn_kernels_of(graph->dtype),
                              {.attrs = attrs,
-                              .step = optimizer->steps,
                               .scale = scale,
                               .w = from->data,
                               .g = nn_grads_numbers(grads),
@@ -258,13 +323,9 @@ bool nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, co
                               .slot = slots},
                              0,
                              &finite};
-    for (int i = 0; i < NN_MAX_SLOTS; i++) {
-        slots[i] = optimizer->slot[i];
-        task.update.fresh[i] = optimizer->fresh[i];
-    }
+    for (int i = 0; i < NN_MAX_SLOTS; i++) slots[i] = optimizer->slot[i];
     step_block(optimizer, &task, only, to, par);
-    for (int i = 0; i < NN_MAX_SLOTS; i++)
-        if (uses_slot(optimizer->op, attrs, i)) optimizer->fresh[i] = false;
+    count_step(optimizer, only);
     memcpy(to->data + graph->trainable_bytes, from->data + graph->trainable_bytes,
            graph->param_bytes - graph->trainable_bytes);
     if (atomic_load(&finite)) return true;
@@ -272,7 +333,7 @@ bool nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, co
     nn_zero_between(graph, to->data, graph->trainable_bytes, NULL);
     for (int i = 0; i < NN_MAX_SLOTS; i++)
         if (optimizer->slot[i]) nn_zero_between(graph, optimizer->slot[i], graph->trainable_bytes, NULL);
-    return nn_params_first_nonfinite(to, par) < 0;
+    return nn_optimizer_first_nonfinite(optimizer, to, par) < 0;
 }
 
 bool nn_optimizer_step(struct nn_optimizer *optimizer, const struct nn_params *from,
@@ -305,17 +366,54 @@ void *nn_optimizer_slot(struct nn_optimizer *optimizer, int slot, int param) {
     return optimizer->slot[used_slot(optimizer, slot)] + optimizer->graph->params[param].offset;
 }
 
-uint64_t nn_optimizer_steps(const struct nn_optimizer *optimizer) { return optimizer->steps; }
-
-void nn_optimizer_set_steps(struct nn_optimizer *optimizer, uint64_t steps) {
-    optimizer->steps = steps;
-    for (int i = 0; i < NN_MAX_SLOTS; i++) optimizer->fresh[i] = steps == 0;
+uint64_t nn_optimizer_steps(const struct nn_optimizer *optimizer, int param) {
+    return optimizer->progress[param].steps;
 }
 
-bool nn_optimizer_slot_fresh(const struct nn_optimizer *optimizer, int slot) {
-    return optimizer->fresh[used_slot(optimizer, slot)];
+void nn_optimizer_set_steps(struct nn_optimizer *optimizer, int param, uint64_t steps) {
+    assert(nn_graph_param(optimizer->graph, param)->trainable);
+    optimizer->progress[param].steps = steps;
 }
 
-void nn_optimizer_set_slot_fresh(struct nn_optimizer *optimizer, int slot, bool fresh) {
-    optimizer->fresh[used_slot(optimizer, slot)] = fresh;
+uint64_t nn_optimizer_most_steps(const struct nn_optimizer *optimizer) {
+    uint64_t most = 0;
+    for (int i = 0; i < optimizer->graph->n_params; i++)
+        if (optimizer->progress[i].steps > most) most = optimizer->progress[i].steps;
+    return most;
+}
+
+bool nn_optimizer_slot_heeds_fresh(const struct nn_optimizer *optimizer, int slot) {
+    return optimizer->op->heeds_fresh[used_slot(optimizer, slot)];
+}
+
+bool nn_optimizer_slot_fresh(const struct nn_optimizer *optimizer, int slot, int param) {
+    int used = used_slot(optimizer, slot);
+    assert(used >= 0);
+    return optimizer->progress[param].fresh >> used & 1;
+}
+
+void nn_optimizer_set_slot_fresh(struct nn_optimizer *optimizer, int slot, int param, bool fresh) {
+    int used = used_slot(optimizer, slot);
+    assert(used >= 0);
+    set_fresh(optimizer, used, param, fresh);
+}
+
+/* --- what is finite ---------------------------------------------------------------------------- */
+
+int nn_optimizer_first_nonfinite(const struct nn_optimizer *optimizer, const struct nn_params *params,
+                                 const struct nn_parallel *par) {
+    int first = nn_params_first_nonfinite(params, par);
+    for (int i = 0; i < NN_MAX_SLOTS && first < 0; i++)
+        if (optimizer->slot[i])
+            first = nn_trainable_first_nonfinite(optimizer->graph, optimizer->slot[i], par);
+    return first;
+}
+
+double nn_optimizer_takes(const struct nn_def *def, enum nn_dtype dtype) {
+    return nn_optimizer_of(def, dtype)->takes;
+}
+
+double nn_optimizer_limit(const struct nn_optimizer *optimizer) {
+    const double clipped = optimizer->attrs[NN_CLIP_GRAD_NORM].r, takes = optimizer->op->takes;
+    return clipped > 0 && clipped <= takes ? (double)INFINITY : takes;
 }

@@ -12,8 +12,7 @@ void nn_zero_between(const struct nn_graph *graph, unsigned char *block, size_t 
     for (int frozen = 0; frozen < 2; frozen++)
         for (int i = 0; i < graph->n_params; i++) {
             const struct nn_param *param = &graph->params[i];
-            if (param->trainable == (frozen == 1) || param->offset >= size ||
-                (written && !written[param->node]))
+            if (param->trainable == (frozen == 1) || param->offset >= size || (written && !written[i]))
                 continue;
             memset(block + done, 0, param->offset - done);
             done = param->offset + (size_t)param->elements * nn_dtype_size(graph->dtype);
@@ -94,7 +93,7 @@ struct array {
     const struct nn_kernels *kernels;
     void *y;
     const void *x;
-    double scale;
+    double scale, limit;
     atomic_bool bad;
 };
 
@@ -241,20 +240,53 @@ void nn_grads_add(struct nn_grads *grads, const struct nn_grads *from, double sc
                   const struct nn_parallel *par) {
     assert(grads->graph == from->graph);
     settle(grads);
-    struct array a = {nn_kernels_of(grads->graph->dtype), grads->data, nn_grads_numbers(from), scale, false};
+    struct array a = {.kernels = nn_kernels_of(grads->graph->dtype),
+                      .y = grads->data,
+                      .x = nn_grads_numbers(from),
+                      .scale = scale};
     nn_parallel_ranges(par, nn_trainable_elements(grads->graph), NN_BLOCK_CHUNK, add_range, &a);
 }
 
 void nn_grads_scale(struct nn_grads *grads, double scale, const struct nn_parallel *par) {
     settle(grads);
-    struct array a = {nn_kernels_of(grads->graph->dtype), grads->data, NULL, scale, false};
+    struct array a = {.kernels = nn_kernels_of(grads->graph->dtype), .y = grads->data, .scale = scale};
     nn_parallel_ranges(par, nn_trainable_elements(grads->graph), NN_BLOCK_CHUNK, scale_range, &a);
 }
 
-int nn_grads_first_nonfinite(const struct nn_grads *grads, const struct nn_parallel *par) {
-    const struct nn_graph *graph = grads->graph;
-    const unsigned char *data = nn_grads_numbers(grads);
+int nn_trainable_first_nonfinite(const struct nn_graph *graph, const unsigned char *block,
+                                 const struct nn_parallel *par) {
     /* Nearly always all is well, which one loop tells: each more would take a turn of the threads. */
-    if (finite(graph, data, nn_trainable_elements(graph), par)) return -1;
-    return first_nonfinite(graph, data, true, par);
+    if (finite(graph, block, nn_trainable_elements(graph), par)) return -1;
+    return first_nonfinite(graph, block, true, par);
+}
+
+int nn_grads_first_nonfinite(const struct nn_grads *grads, const struct nn_parallel *par) {
+    return nn_trainable_first_nonfinite(grads->graph, nn_grads_numbers(grads), par);
+}
+
+static void within_range(void *arg, int64_t begin, int64_t end) {
+    struct array *a = arg;
+    bool within = a->y ? a->kernels->sum_within(a->y, a->x, a->scale, a->limit, begin, end)
+                       : a->kernels->within(a->x, a->scale, a->limit, begin, end);
+    if (!within) atomic_store_explicit(&a->bad, true, memory_order_relaxed);
+}
+
+int nn_grads_first_beyond(const struct nn_grads *grads, double scale, const struct nn_grads *sum,
+                          double limit, const struct nn_parallel *par) {
+    const struct nn_graph *graph = grads->graph;
+    assert(!sum || sum->graph == graph);
+    struct array a = {.kernels = nn_kernels_of(graph->dtype),
+                      .y = sum ? (void *)nn_grads_numbers(sum) : NULL,
+                      .x = nn_grads_numbers(grads),
+                      .scale = scale,
+                      .limit = limit};
+    nn_parallel_ranges(par, nn_trainable_elements(graph), NN_BLOCK_CHUNK, within_range, &a);
+    for (int i = 0; i < graph->n_params && atomic_load(&a.bad); i++) {
+        const struct nn_param *param = &graph->params[i];
+        int64_t first = (int64_t)(param->offset / nn_dtype_size(graph->dtype));
+        struct array one = {.kernels = a.kernels, .y = a.y, .x = a.x, .scale = scale, .limit = limit};
+        if (param->trainable) within_range(&one, first, first + param->elements);
+        if (atomic_load(&one.bad)) return i;
+    }
+    return -1;
 }

@@ -17,14 +17,19 @@ struct nn_grads {
     unsigned char *data; /* nn_graph_trainable_bytes: the first part of that layout */
 };
 
-/* Zeroes the first `size` bytes of a block of that layout but for the parameters of the nodes that `written` marks; NULL:
- * of all nodes. Passes over the whole block add, scale and step what lies between the parameters too, so that has to
- * be zero. */
+/* Zeroes the first `size` bytes of a block of that layout but for the parameters that `written` marks;
+ * NULL: all. Passes over the whole block add, scale and step what lies between the parameters too, so that
+ * has to be zero. */
 void nn_zero_between(const struct nn_graph *graph, unsigned char *block, size_t size, const bool *written);
+
+/* Of a block with the layout of the trainable parameters: the index of the first with a number that is not finite,
+ * or -1. */
+int nn_trainable_first_nonfinite(const struct nn_graph *graph, const unsigned char *block,
+                                 const struct nn_parallel *par);
 
 /* The numbers, zeroed if they are blank. */
 const unsigned char *nn_grads_numbers(const struct nn_grads *grads);
-/* Ends a gradient's being blank; the caller writes the parameters of the nodes that `written` marks, and the
+/* Ends a gradient's being blank; the caller writes the parameters that `written` marks, and the
  * rest is zero. False: it was not blank, and is to be added to. */
 bool nn_grads_begin(struct nn_grads *grads, const bool *written);
 

@@ -1,4 +1,4 @@
-/* plan.c - liveness of the buffers of a pass, and first-fit places for them.
+/* plan.c - liveness of the buffers of a pass, and places for them.
  *
  * Forward, step k computes the k-th node of the order. Without a tape a value is given back after the
  * last step that reads it; with one, whatever backward reads stays. Backward first goes through the
@@ -9,109 +9,76 @@
 #include <assert.h>
 #include <string.h>
 
-/* --- places in a block ------------------------------------------------------------------------- */
-
-struct range {
-    size_t begin, end;
-};
-
-struct space {
-    struct range *free; /* ascending, apart */
-    int n_free, room;
-    size_t top; /* the block's size so far */
-};
-
-/* Buffers that may be live at once: each splits at most one range. */
-static int space_init(struct space *space, struct nn_arena *arena, int buffers, struct nn_error *err) {
-    *space = (struct space){.room = buffers + 1};
-    space->free = nn_arena_alloc(arena, (size_t)space->room, sizeof *space->free);
-    return space->free ? NN_OK : nn_fail(err, NN_E_NOMEM, "no memory for a plan");
-}
-
-static void drop_range(struct space *space, int i) {
-    memmove(&space->free[i], &space->free[i + 1], (size_t)(space->n_free - i - 1) * sizeof *space->free);
-    space->n_free--;
-}
-
-/* The first place that fits. Sizes are multiples of a cache line. */
-static int space_take(struct space *space, size_t bytes, size_t *offset, struct nn_error *err) {
-    for (int i = 0; i < space->n_free; i++) {
-        struct range *r = &space->free[i];
-        if (r->end - r->begin < bytes) continue;
-        *offset = r->begin;
-        r->begin += bytes;
-        if (r->begin == r->end) drop_range(space, i);
-        return NN_OK;
-    }
-    *offset = space->top;
-    if (__builtin_add_overflow(space->top, bytes, &space->top))
-        return nn_fail(err, NN_E_SIZE, "the memory of this pass overflows");
-    return NN_OK;
-}
-
-static void space_give(struct space *space, size_t offset, size_t bytes) {
-    if (!bytes) return;
-    int i = 0;
-    while (i < space->n_free && space->free[i].end < offset) i++;
-    struct range *r = &space->free[i];
-    if (i < space->n_free && r->end == offset) {
-        r->end += bytes;
-        if (i + 1 < space->n_free && space->free[i + 1].begin == r->end) {
-            r->end = space->free[i + 1].end;
-            drop_range(space, i + 1);
-        }
-    } else if (i < space->n_free && r->begin == offset + bytes) {
-        r->begin = offset;
-    } else {
-        assert(space->n_free < space->room);
-        memmove(r + 1, r, (size_t)(space->n_free - i) * sizeof *r);
-        *r = (struct range){offset, offset + bytes};
-        space->n_free++;
-    }
-}
+#include "space.h"
 
 /* --- sizes ------------------------------------------------------------------------------------- */
 
-/* Bytes of rows * elements numbers, rounded up to cache lines. The one place where they are computed. */
-static int buffer_bytes(int64_t rows, int64_t elements, enum nn_dtype dtype, size_t *bytes,
-                        struct nn_error *err) {
-    int64_t n;
-    if (__builtin_mul_overflow(rows, elements, &n) || n > NN_MAX_ELEMENTS)
-        return nn_fail(err, NN_E_SIZE, "%lld rows of %lld numbers are more than a tensor can hold",
-                       (long long)rows, (long long)elements);
-    *bytes = ((size_t)n * nn_dtype_size(dtype) + 63) & ~(size_t)63;
-    return NN_OK;
-}
-
 struct planner {
     struct nn_plan *plan;
-    struct space space;
+    struct nn_space space;
+    bool *handed; /* by value, of forward: its place went over to the value that overwrites it */
     struct nn_error *err;
 };
 
-/* A place for rows * elements numbers, or NN_NOWHERE for none at all. Returns false on error. */
-static bool take(struct planner *p, int64_t elements, enum nn_dtype dtype, size_t *offset) {
+/* Bytes of a node's buffer, rounded up to cache lines. The one place where they are computed. False: they overflow. */
+static bool buffer_bytes(const struct planner *p, const struct nn_node *node, size_t row, size_t *bytes) {
+    const size_t rows = (size_t)nn_node_rows(node, p->plan->run.rows);
+    if (__builtin_mul_overflow(rows, row, bytes) || __builtin_add_overflow(*bytes, 63, bytes)) return false;
+    *bytes &= ~(size_t)63;
+    return true;
+}
+
+/* A place for so many bytes a row of the node, or NN_NOWHERE for none at all. Returns false on error. */
+static bool take_bytes(struct planner *p, const struct nn_node *node, size_t row, size_t *offset) {
     size_t bytes = 0;
     *offset = NN_NOWHERE;
-    if (!elements) return true;
-    return !buffer_bytes(p->plan->run.rows, elements, dtype, &bytes, p->err) &&
-           !space_take(&p->space, bytes, offset, p->err);
+    if (!row) return true;
+    if (!buffer_bytes(p, node, row, &bytes))
+        return nn_fail(p->err, NN_E_SIZE, "the memory of this pass overflows"), false;
+    return !nn_space_take(&p->space, bytes, offset, p->err);
 }
 
-static void give(struct planner *p, int64_t elements, enum nn_dtype dtype, size_t offset) {
+static void give_bytes(struct planner *p, const struct nn_node *node, size_t row, size_t offset) {
     size_t bytes = 0;
-    struct nn_error ignored = {0};
-    if (offset != NN_NOWHERE && !buffer_bytes(p->plan->run.rows, elements, dtype, &bytes, &ignored))
-        space_give(&p->space, offset, bytes);
+    if (offset != NN_NOWHERE && buffer_bytes(p, node, row, &bytes)) nn_space_give(&p->space, offset, bytes);
 }
 
-static int64_t elements_of(const struct nn_node *node) { return nn_shape_elements(&node->shape); }
+/* The same for a tensor, of so many numbers a row. */
+static bool take(struct planner *p, const struct nn_node *node, int64_t elements, enum nn_dtype dtype,
+                 size_t *offset) {
+    const int64_t rows = nn_node_rows(node, p->plan->run.rows);
+    int64_t n;
+    if (__builtin_mul_overflow(rows, elements, &n) || n > NN_MAX_ELEMENTS)
+        return nn_fail(p->err, NN_E_SIZE, "%lld rows of %lld numbers are more than a tensor can hold",
+                       (long long)rows, (long long)elements),
+               false;
+    return take_bytes(p, node, (size_t)elements * nn_dtype_size(dtype), offset);
+}
+
+static void give(struct planner *p, const struct nn_node *node, int64_t elements, enum nn_dtype dtype,
+                 size_t offset) {
+    give_bytes(p, node, (size_t)elements * nn_dtype_size(dtype), offset);
+}
+
+/* The same for all numbers of a value, or of its gradient. */
+static bool take_value(struct planner *p, int value, size_t *places) {
+    const struct nn_graph *graph = p->plan->graph;
+    const struct nn_value *v = &graph->values[value];
+    return take(p, &graph->nodes[v->node], nn_shape_elements(&v->shape), v->dtype, &places[value]);
+}
+
+static void give_value(struct planner *p, int value, const size_t *places) {
+    const struct nn_graph *graph = p->plan->graph;
+    const struct nn_value *v = &graph->values[value];
+    give(p, &graph->nodes[v->node], nn_shape_elements(&v->shape), v->dtype, places[value]);
+}
 
 /* --- what both passes begin with ---------------------------------------------------------------- */
 
-static bool *flags(struct nn_arena *arena, int n, const bool *from) {
-    bool *copy = nn_arena_alloc(arena, (size_t)n + 1, sizeof *copy);
-    if (copy && from) memcpy(copy, from, (size_t)n * sizeof *copy);
+/* By value; those of `from` are the named ones. */
+static bool *flags(struct nn_arena *arena, const struct nn_graph *graph, const bool *from) {
+    bool *copy = nn_arena_alloc(arena, (size_t)graph->n_values + 1, sizeof *copy);
+    if (copy && from) memcpy(copy, from, (size_t)graph->n_named * sizeof *copy);
     return copy;
 }
 
@@ -152,43 +119,45 @@ static bool rows_valid(const struct nn_run_options *options, struct nn_error *er
 
 /* --- forward ----------------------------------------------------------------------------------- */
 
-/* Nodes whose values the pass is made for. */
+/* Values that the pass is made for. */
 static void mark_kept(const struct nn_graph *graph, const struct nn_run_options *options, bool *kept) {
     if (options->tape || !options->wanted)
         for (int i = 0; i < graph->n_outputs; i++) kept[graph->outputs[i]] = true;
     if (!options->tape) return;
     for (int i = 0; i < graph->n_losses; i++) kept[graph->losses[i].node.inputs[0]] = true;
-    for (int i = 0; i < graph->n_nodes; i++) {
+    for (int i = graph->n_inputs; i < graph->n_nodes; i++) {
         const struct nn_node *node = &graph->nodes[i];
-        if (!node->op) continue;
-        if (node->op->reads & NN_READS_Y) kept[i] = true;
-        for (int k = 0; k < node->n_inputs && (node->op->reads & NN_READS_X); k++)
-            kept[node->inputs[k]] = true;
+        for (int k = 0; k < node->n_values && (node->op->reads & NN_READS_Y); k++)
+            kept[node->first_value + k] = true;
+        for (int k = 0; k < node->n_inputs; k++) kept[node->inputs[k]] |= nn_op_reads(node->op, k);
     }
 }
 
-/* A tape computes all; otherwise only what the kept values depend on. */
+/* By node. A tape computes all; otherwise only what the kept values depend on. */
 static void mark_computed(const struct nn_graph *graph, bool all, const bool *kept, bool *computed) {
     for (int k = graph->n_nodes - 1; k >= 0; k--) {
         int i = graph->order[k];
         const struct nn_node *node = &graph->nodes[i];
-        if (all || kept[i]) computed[i] = true;
-        for (int j = 0; j < node->n_inputs && computed[i]; j++) computed[node->inputs[j]] = true;
+        if (all) computed[i] = true;
+        for (int j = 0; j < node->n_values; j++) computed[i] |= kept[node->first_value + j];
+        for (int j = 0; j < node->n_inputs && computed[i]; j++)
+            computed[graph->values[node->inputs[j]].node] = true;
     }
 }
 
-/* By node: the last step of the order that reads its value; its own if none does. */
+/* By value: the last step of the order that reads it; its node's own if none does. */
 static void find_last_reads(const struct nn_graph *graph, const bool *computed, int *last) {
     for (int k = 0; k < graph->n_nodes; k++) {
-        int i = graph->order[k];
-        last[i] = k;
-        for (int j = 0; j < graph->nodes[i].n_inputs && computed[i]; j++) last[graph->nodes[i].inputs[j]] = k;
+        const int i = graph->order[k];
+        const struct nn_node *node = &graph->nodes[i];
+        for (int j = 0; j < node->n_values; j++) last[node->first_value + j] = k;
+        for (int j = 0; j < node->n_inputs && computed[i]; j++) last[node->inputs[j]] = k;
     }
 }
 
 static bool is_elementwise(const struct nn_node *node, enum nn_split split) {
     return node->op && split == NN_BY_ELEMENT && node->n_inputs <= NN_MAX_LINK_INPUTS &&
-           !node->inferred.n_params;
+           !node->inferred.broadcasts && !node->inferred.n_params;
 }
 
 static bool has_input(const struct nn_node *node, int input) {
@@ -201,56 +170,85 @@ int nn_plan_links_forward(const struct nn_plan *plan, int k) {
     const struct nn_graph *graph = plan->graph;
     const struct nn_node *head = &graph->nodes[graph->order[k]];
     int links = 0;
-    if (!head->op || !head->op->fuses || !plan->computed[graph->order[k]]) return 0;
+    if (!nn_node_fuses(head) || !plan->computed[graph->order[k]]) return 0;
     for (; links < NN_MAX_LINKS && k + 1 < graph->n_nodes; k++, links++) {
         int next = graph->order[k + 1];
         const struct nn_node *node = &graph->nodes[next];
         if (!plan->computed[next] || !node->op || !is_elementwise(node, node->op->forward_split) ||
-            !has_input(node, graph->order[k]))
+            !has_input(node, graph->nodes[graph->order[k]].first_value))
             break;
     }
     return links;
 }
 
+/* Whether a value is an output of the nodes from `begin` to `end` - 1 of the order. */
+static bool has_output_between(const struct nn_graph *graph, int begin, int end, int value) {
+    for (int k = begin; k < end; k++)
+        if (graph->order[k] == graph->values[value].node) return true;
+    return false;
+}
+
 static bool take_forward(struct planner *p, int i) {
     struct nn_plan *plan = p->plan;
     const struct nn_node *node = &plan->graph->nodes[i];
+    const enum nn_dtype dtype = plan->graph->dtype;
     if (!plan->computed[i] || !node->op) return true;
-    return take(p, elements_of(node), node->dtype, &plan->value[i]) &&
-           take(p, node->inferred.saved, node->dtype, &plan->saved[i]) &&
-           take(p, node->inferred.scratch, node->dtype, &plan->scratch[i]);
+    for (int j = node->first_value; j < node->first_value + node->n_values; j++)
+        if (plan->value[j] == NN_NOWHERE && !take_value(p, j, plan->value)) return false;
+    return take_bytes(p, node, node->inferred.saved, &plan->saved[i]) &&
+           take(p, node, node->inferred.scratch, dtype, &plan->scratch[i]);
 }
 
 /* What nobody reads after the k-th step. */
 static void give_forward(struct planner *p, int k, const bool *kept, const int *last) {
     const struct nn_plan *plan = p->plan;
     const struct nn_graph *graph = plan->graph;
-    int i = graph->order[k];
+    const int i = graph->order[k];
     const struct nn_node *node = &graph->nodes[i];
     if (!plan->computed[i]) return;
-    give(p, node->inferred.scratch, node->dtype, plan->scratch[i]);
-    if (!plan->run.tape) give(p, node->inferred.saved, node->dtype, plan->saved[i]);
+    give(p, node, node->inferred.scratch, graph->dtype, plan->scratch[i]);
+    if (!plan->run.tape) give_bytes(p, node, node->inferred.saved, plan->saved[i]);
     for (int j = 0; j < node->n_inputs; j++) {
         int input = node->inputs[j];
         bool again = false; /* x + x is read twice and given back once */
         for (int m = 0; m < j; m++) again |= node->inputs[m] == input;
-        if (last[input] == k && !kept[input] && !again)
-            give(p, elements_of(&graph->nodes[input]), graph->nodes[input].dtype, plan->value[input]);
+        if (last[input] == k && !kept[input] && !again && !p->handed[input])
+            give_value(p, input, plan->value);
     }
-    if (last[i] == k && !kept[i]) give(p, elements_of(node), node->dtype, plan->value[i]);
+    for (int j = node->first_value; j < node->first_value + node->n_values; j++)
+        if (last[j] == k && !kept[j]) give_value(p, j, plan->value);
+}
+
+/* An elementwise node, the k-th of the order, writes its output over an input that nobody reads later. In a chain that
+ * begins with the node `head` this holds for what the chain itself made: the head may still read anything else. */
+static void hand_over(struct planner *p, int k, int head, const bool *kept, const int *last) {
+    struct nn_plan *plan = p->plan;
+    const struct nn_graph *graph = plan->graph;
+    const struct nn_node *node = &graph->nodes[graph->order[k]];
+    if (!plan->computed[graph->order[k]] ||
+        !is_elementwise(node, node->op ? node->op->forward_split : NN_WHOLE))
+        return;
+    for (int j = 0; j < node->n_inputs; j++) {
+        const int input = node->inputs[j];
+        const bool made = k == head || has_output_between(graph, head, k, input);
+        if (last[input] != k || kept[input] || p->handed[input] || !made) continue;
+        plan->value[node->first_value] = plan->value[input];
+        p->handed[input] = true;
+        return;
+    }
 }
 
 static bool place_forward(struct planner *p, const bool *kept, const int *last) {
     struct nn_plan *plan = p->plan;
     const struct nn_graph *graph = plan->graph;
     for (int i = 0; i < graph->n_inputs; i++) /* the caller writes them before the first step */
-        if (plan->computed[i] &&
-            !take(p, elements_of(&graph->nodes[i]), graph->nodes[i].dtype, &plan->value[i]))
-            return false;
+        if (plan->computed[i] && !take_value(p, i, plan->value)) return false;
     for (int k = 0, end; k < graph->n_nodes; k = end) {
         end = k + 1 + nn_plan_links_forward(plan, k);
-        for (int j = k; j < end; j++)
+        for (int j = k; j < end; j++) {
+            hand_over(p, j, k, kept, last);
             if (!take_forward(p, graph->order[j])) return false;
+        }
         for (int j = k; j < end; j++) give_forward(p, j, kept, last);
     }
     return true;
@@ -259,26 +257,29 @@ static bool place_forward(struct planner *p, const bool *kept, const int *last) 
 struct nn_plan *nn_plan_forward(const struct nn_graph *graph, const struct nn_run_options *options,
                                 struct nn_error *err) {
     assert(graph->sealed);
-    int n = graph->n_nodes;
+    const int n = graph->n_values;
     if (!rows_valid(options, err)) return NULL;
     struct nn_plan *plan = plan_new(graph, options, err);
     if (!plan) return NULL;
     struct planner planner = {.plan = plan, .err = err};
-    bool *kept = flags(plan->arena, n, options->tape ? NULL : options->wanted);
+    bool *kept = flags(plan->arena, graph, options->tape ? NULL : options->wanted);
     int *last = nn_arena_alloc(plan->arena, (size_t)n, sizeof *last);
-    plan->computed = flags(plan->arena, n, NULL);
+    plan->computed = nn_arena_alloc(plan->arena, (size_t)graph->n_nodes, sizeof *plan->computed);
     plan->value = places(plan->arena, n);
-    plan->saved = places(plan->arena, n);
-    plan->scratch = places(plan->arena, n);
-    if (!kept || !last || !plan->computed || !plan->value || !plan->saved || !plan->scratch) {
+    plan->saved = places(plan->arena, graph->n_nodes);
+    plan->scratch = places(plan->arena, graph->n_nodes);
+    planner.handed = flags(plan->arena, graph, NULL);
+    if (!kept || !last || !planner.handed || !plan->computed || !plan->value || !plan->saved ||
+        !plan->scratch) {
         nn_fail(err, NN_E_NOMEM, "no memory for a plan");
         goto fail;
     }
     mark_kept(graph, options, kept);
-    for (int i = 0; options->tape && options->wanted && i < n; i++) kept[i] |= options->wanted[i];
+    for (int i = 0; options->tape && options->wanted && i < graph->n_named; i++)
+        kept[i] |= options->wanted[i];
     mark_computed(graph, options->tape, kept, plan->computed);
     find_last_reads(graph, plan->computed, last);
-    if (space_init(&planner.space, plan->arena, 3 * n, err)) goto fail;
+    if (nn_space_init(&planner.space, plan->arena, n + 2 * graph->n_nodes, err)) goto fail;
     if (!place_forward(&planner, kept, last)) goto fail;
     plan->kept = kept;
     plan->bytes = planner.space.top;
@@ -290,50 +291,67 @@ fail:
 
 /* --- backward ---------------------------------------------------------------------------------- */
 
-/* Whether the gradient of a node, or of anything before it, is wanted. */
+bool nn_plan_needs(const struct nn_plan *plan, int node) {
+    const struct nn_node *n = &plan->graph->nodes[node];
+    for (int i = 0; i < n->n_values; i++)
+        if (plan->needed[n->first_value + i]) return true;
+    return false;
+}
+
+/* Whether the gradient of a value, or of anything before it, is wanted. */
 static void mark_needed(struct nn_plan *plan) {
     const struct nn_graph *graph = plan->graph;
     for (int k = 0; k < graph->n_nodes; k++) {
-        int i = graph->order[k];
-        const struct nn_node *node = &graph->nodes[i];
-        plan->needed[i] = plan->wanted[i];
-        if (plan->parameters && node->inferred.n_params && !node->frozen) plan->needed[i] = true;
-        for (int j = 0; j < node->n_inputs; j++) plan->needed[i] |= plan->needed[node->inputs[j]];
+        const struct nn_node *node = &graph->nodes[graph->order[k]];
+        bool through = plan->parameters && nn_node_is_trained(graph, node);
+        for (int j = 0; j < node->n_inputs; j++) through |= plan->needed[node->inputs[j]];
+        for (int j = node->first_value; j < node->first_value + node->n_values; j++)
+            plan->needed[j] = through || plan->wanted[j];
     }
 }
 
-/* Whether a loss or an upstream gradient reaches a node: the rest is not needed after all. */
+bool nn_plan_counts(const struct nn_plan *plan, int loss) {
+    return plan->losses && !plan->losses[loss].skip &&
+           (plan->graph->losses[loss].node.rows || plan->run.first_row == 0);
+}
+
+/* Whether a loss or an upstream gradient reaches a value: the rest is not needed after all. */
 static void mark_reached(struct nn_plan *plan, bool *reached) {
     const struct nn_graph *graph = plan->graph;
-    for (int i = 0; plan->losses && i < graph->n_losses; i++)
-        if (!plan->losses[i].skip) reached[graph->losses[i].node.inputs[0]] = true;
+    for (int i = 0; i < graph->n_losses; i++)
+        if (nn_plan_counts(plan, i)) reached[graph->losses[i].node.inputs[0]] = true;
     for (int k = graph->n_nodes - 1; k >= 0; k--) {
-        int i = graph->order[k];
-        if (plan->upstream[i]) reached[i] = true;
-        for (int j = 0; j < graph->nodes[i].n_inputs && reached[i]; j++)
-            reached[graph->nodes[i].inputs[j]] = true;
+        const struct nn_node *node = &graph->nodes[graph->order[k]];
+        bool any = false;
+        for (int j = node->first_value; j < node->first_value + node->n_values; j++)
+            any |= reached[j] |= plan->upstream[j];
+        for (int j = 0; j < node->n_inputs && any; j++) reached[node->inputs[j]] = true;
     }
-    for (int i = 0; i < graph->n_nodes; i++) plan->needed[i] &= reached[i];
+    for (int i = 0; i < graph->n_values; i++) plan->needed[i] &= reached[i];
+}
+
+/* The gradient of a value, if it is needed and has no place yet. */
+static bool take_gradient(struct planner *p, int value) {
+    const struct nn_plan *plan = p->plan;
+    if (!plan->needed[value] || plan->d_value[value] != NN_NOWHERE) return true;
+    return take_value(p, value, plan->d_value);
 }
 
 static bool place_loss(struct planner *p, int index) {
     struct nn_plan *plan = p->plan;
-    const struct nn_loss_node *loss = &plan->graph->losses[index];
-    const struct nn_infer *inferred = &loss->node.inferred;
+    const struct nn_node *node = &plan->graph->losses[index].node;
+    const struct nn_infer *inferred = &node->inferred;
     struct nn_loss_places *at = &plan->loss_places[index];
-    enum nn_dtype dtype = plan->graph->dtype;
-    int input = loss->node.inputs[0];
-    int64_t elements = nn_shape_elements(&inferred->out);
-    if (!take(p, elements, dtype, &at->value) || !take(p, inferred->saved, dtype, &at->saved) ||
-        !take(p, inferred->scratch, dtype, &at->scratch) || !take(p, elements, dtype, &at->d_value))
+    const enum nn_dtype dtype = plan->graph->dtype;
+    const int64_t elements = nn_shape_elements(&inferred->out);
+    if (!take(p, node, elements, dtype, &at->value) || !take_bytes(p, node, inferred->saved, &at->saved) ||
+        !take(p, node, inferred->scratch, dtype, &at->scratch) ||
+        !take(p, node, elements, dtype, &at->d_value) || !take_gradient(p, node->inputs[0]))
         return false;
-    if (plan->needed[input] && plan->d_value[input] == NN_NOWHERE &&
-        !take(p, elements_of(&plan->graph->nodes[input]), dtype, &plan->d_value[input]))
-        return false;
-    give(p, elements, dtype, at->value);
-    give(p, inferred->saved, dtype, at->saved);
-    give(p, inferred->scratch, dtype, at->scratch);
-    give(p, elements, dtype, at->d_value);
+    give(p, node, elements, dtype, at->value);
+    give_bytes(p, node, inferred->saved, at->saved);
+    give(p, node, inferred->scratch, dtype, at->scratch);
+    give(p, node, elements, dtype, at->d_value);
     return true;
 }
 
@@ -353,13 +371,13 @@ static bool place_given(struct planner *p) {
             if (inferred->form[k].ids == options->target_ids)
                 target = nn_shape_elements(&inferred->form[k].shape);
         assert(target > 0);
-        if (!take(p, target, options->target_ids ? NN_I64 : graph->dtype, &at->target) ||
-            !take(p, graph->losses[i].sample_weight ? weight : 0, graph->dtype, &at->weight))
+        const struct nn_node *node = &graph->losses[i].node;
+        if (!take(p, node, target, options->target_ids ? NN_I64 : graph->dtype, &at->target) ||
+            !take(p, node, graph->losses[i].sample_weight ? weight : 0, graph->dtype, &at->weight))
             return false;
     }
-    for (int i = 0; i < graph->n_nodes; i++)
-        if ((plan->upstream[i] || (plan->wanted[i] && !plan->needed[i])) &&
-            !take(p, elements_of(&graph->nodes[i]), graph->dtype, &plan->d_value[i]))
+    for (int i = 0; i < graph->n_values; i++)
+        if ((plan->upstream[i] || (plan->wanted[i] && !plan->needed[i])) && !take_value(p, i, plan->d_value))
             return false;
     return true;
 }
@@ -368,10 +386,10 @@ int nn_plan_links_backward(const struct nn_plan *plan, int k) {
     const struct nn_graph *graph = plan->graph;
     const struct nn_node *last = &graph->nodes[graph->order[k]];
     int links = 0;
-    if (!last->op || !last->op->fuses || !plan->needed[graph->order[k]]) return 0;
+    if (!nn_node_fuses(last) || !nn_plan_needs(plan, graph->order[k])) return 0;
     for (; links < NN_MAX_LINKS && k > 0; k--, links++) {
-        int next = graph->order[k - 1];
-        const struct nn_node *node = &graph->nodes[next];
+        const struct nn_node *node = &graph->nodes[graph->order[k - 1]];
+        const int next = node->first_value;
         bool any = false; /* of its inputs' gradients is needed */
         for (int j = 0; j < node->n_inputs; j++) any |= plan->needed[node->inputs[j]];
         if (!plan->needed[next] || !any || !node->op || !is_elementwise(node, node->op->backward_split) ||
@@ -384,24 +402,20 @@ int nn_plan_links_backward(const struct nn_plan *plan, int k) {
 
 static bool take_backward(struct planner *p, int i) {
     struct nn_plan *plan = p->plan;
-    const struct nn_graph *graph = plan->graph;
-    const struct nn_node *node = &graph->nodes[i];
-    if (!plan->needed[i] || !node->op) return true;
-    for (int j = 0; j < node->n_inputs; j++) {
-        int input = node->inputs[j];
-        if (plan->needed[input] && plan->d_value[input] == NN_NOWHERE &&
-            !take(p, elements_of(&graph->nodes[input]), graph->dtype, &plan->d_value[input]))
-            return false;
-    }
-    return take(p, node->inferred.scratch, graph->dtype, &plan->d_scratch[i]);
+    const struct nn_node *node = &plan->graph->nodes[i];
+    if (!node->op || !nn_plan_needs(plan, i)) return true;
+    for (int j = 0; j < node->n_inputs; j++)
+        if (!take_gradient(p, node->inputs[j])) return false;
+    return take(p, node, node->inferred.scratch, plan->graph->dtype, &plan->d_scratch[i]);
 }
 
 static void give_backward(struct planner *p, int i) {
     const struct nn_plan *plan = p->plan;
     const struct nn_node *node = &plan->graph->nodes[i];
-    if (!plan->needed[i] || !node->op) return;
-    give(p, node->inferred.scratch, plan->graph->dtype, plan->d_scratch[i]);
-    if (!plan->wanted[i]) give(p, elements_of(node), plan->graph->dtype, plan->d_value[i]);
+    if (!node->op || !nn_plan_needs(plan, i)) return;
+    give(p, node, node->inferred.scratch, plan->graph->dtype, plan->d_scratch[i]);
+    for (int j = node->first_value; j < node->first_value + node->n_values; j++)
+        if (!plan->wanted[j]) give_value(p, j, plan->d_value);
 }
 
 static bool place_backward(struct planner *p) {
@@ -421,13 +435,12 @@ static bool place_backward(struct planner *p) {
 
 static bool copy_options(struct nn_plan *plan, const struct nn_backward_options *options) {
     const struct nn_graph *graph = plan->graph;
-    int n = graph->n_nodes;
     plan->parameters = options->parameters;
-    plan->needed = flags(plan->arena, n, NULL);
-    plan->upstream = flags(plan->arena, n, options->upstream);
-    plan->wanted = flags(plan->arena, n, options->nodes);
-    plan->d_value = places(plan->arena, n);
-    plan->d_scratch = places(plan->arena, n);
+    plan->needed = flags(plan->arena, graph, NULL);
+    plan->upstream = flags(plan->arena, graph, options->upstream);
+    plan->wanted = flags(plan->arena, graph, options->nodes);
+    plan->d_value = places(plan->arena, graph->n_values);
+    plan->d_scratch = places(plan->arena, graph->n_nodes);
     plan->loss_places = nn_arena_alloc(plan->arena, (size_t)graph->n_losses + 1, sizeof *plan->loss_places);
     if (options->losses) {
         plan->losses = nn_arena_alloc(plan->arena, (size_t)graph->n_losses + 1, sizeof *plan->losses);
@@ -445,14 +458,16 @@ struct nn_plan *nn_plan_backward(const struct nn_graph *graph, const struct nn_r
     struct nn_plan *plan = plan_new(graph, run, err);
     if (!plan) return NULL;
     struct planner planner = {.plan = plan, .err = err};
-    bool *reached = flags(plan->arena, graph->n_nodes, NULL);
+    bool *reached = flags(plan->arena, graph, NULL);
     if (!reached || !copy_options(plan, options)) {
         nn_fail(err, NN_E_NOMEM, "no memory for a plan");
         goto fail;
     }
     mark_needed(plan);
     mark_reached(plan, reached);
-    if (space_init(&planner.space, plan->arena, 2 * graph->n_nodes + 6 * graph->n_losses, err)) goto fail;
+    if (nn_space_init(&planner.space, plan->arena, graph->n_values + graph->n_nodes + 6 * graph->n_losses,
+                      err))
+        goto fail;
     if (!place_backward(&planner)) goto fail;
     plan->bytes = planner.space.top;
     return plan;

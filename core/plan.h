@@ -20,18 +20,25 @@ struct nn_plan {
     struct nn_run_options run;
     size_t bytes; /* of the block: the peak */
 
-    /* Forward, by node. */
+    /* Forward: values and what is kept of them by value, the rest by node. */
     bool *computed; /* inputs: read */
     bool *kept;     /* whether the value stays where it is until the end */
     size_t *value, *saved, *scratch;
 
-    /* Backward. `needed`, by node: gradients pass through it to something that is wanted. */
+    /* Backward: gradients by value, d_scratch by node. `needed`: gradients pass through the value to something that is
+     * wanted. */
     bool *needed, *upstream, *wanted;
     bool parameters;
     struct nn_loss_options *losses; /* NULL: none */
     size_t *d_value, *d_scratch;
     struct nn_loss_places *loss_places;
 };
+
+/* Whether the gradient of any of a node's outputs is needed. */
+bool nn_plan_needs(const struct nn_plan *plan, int node);
+/* Whether a loss is evaluated and counts: one on a value without rows counts in the first shard of a batch alone, so
+ * that shards do not multiply it. */
+bool nn_plan_counts(const struct nn_plan *plan, int loss);
 
 /* An elementwise node has few inputs and no parameters. */
 #define NN_MAX_LINKS       4

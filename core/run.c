@@ -40,8 +40,8 @@ void *nn_run_input(struct nn_run *run, int input) {
     return nn_at(run->block, run->plan->value[input]);
 }
 
-const void *nn_run_value(const struct nn_run *run, int node) {
-    return run->plan->kept[node] ? nn_at(run->block, run->plan->value[node]) : NULL;
+const void *nn_run_value(const struct nn_run *run, int value) {
+    return run->plan->kept[value] ? nn_at(run->block, run->plan->value[value]) : NULL;
 }
 
 struct nn_params *nn_run_params(const struct nn_run *run) {
@@ -54,16 +54,17 @@ const struct nn_run_options *nn_run_options(const struct nn_run *run) { return &
 struct nn_pass nn_pass_begin(const struct nn_run *run, const struct nn_node *node, const void **w) {
     const struct nn_run_options *options = &run->plan->run;
     for (int i = 0; w && i < node->inferred.n_params; i++)
-        w[i] = nn_params_view(run->params, node->first_param + i);
+        w[i] = nn_params_view(run->params, node->params[i]);
     return (struct nn_pass){.attrs = node->attrs,
-                            .rows = options->rows,
-                            .first_row = options->first_row,
-                            .tile = options->tile,
+                            .rows = nn_node_rows(node, options->rows),
+                            .first_row = node->rows ? options->first_row : 0,
+                            .tile = node->rows ? options->tile : 0,
                             .mode = options->mode,
                             .dtype = run->plan->graph->dtype,
                             .n_inputs = node->n_inputs,
                             .in = node->in,
-                            .out = &node->shape,
+                            .shared = node->shared,
+                            .out = &node->inferred.out,
                             .w = w};
 }
 
@@ -119,14 +120,19 @@ void nn_chain_range(void *arg, int64_t begin, int64_t end) {
     }
 }
 
-static struct nn_pass forward_pass(const struct nn_run *run, int index, const void **x, const void **w) {
+/* `more` is NULL for a node with one output. */
+static struct nn_pass forward_pass(const struct nn_run *run, int index, const void **x, const void **w,
+                                   struct nn_more *more) {
     const struct nn_plan *plan = run->plan;
     const struct nn_node *node = &plan->graph->nodes[index];
     struct nn_pass pass = nn_pass_begin(run, node, w);
     for (int i = 0; i < node->n_inputs; i++) x[i] = nn_at(run->block, plan->value[node->inputs[i]]);
     pass.rng = (struct nn_rng_key){plan->run.seed, (uint32_t)index};
     pass.x = x;
-    pass.y = nn_at(run->block, plan->value[index]);
+    pass.y = nn_at(run->block, plan->value[node->first_value]);
+    for (int i = 1; more && i < node->n_values; i++)
+        more->y[i - 1] = nn_at(run->block, plan->value[node->first_value + i]);
+    if (more) pass.more_y = more->y;
     pass.saved = nn_at(run->block, plan->saved[index]);
     pass.scratch = nn_at(run->block, plan->scratch[index]);
     return pass;
@@ -134,21 +140,33 @@ static struct nn_pass forward_pass(const struct nn_run *run, int index, const vo
 
 /* --- all of them -------------------------------------------------------------------------------- */
 
-/* Data of a layer can be checked before forward only if it is the caller's own, which holds for all that
- * is checked: ids come from inputs, one to an operator, and no operator makes any. */
+/* The inputs of an operator whose data are checked. Data can be checked before forward only if they are the caller's
+ * own, which holds for ids: they come from inputs, and no operator makes any. The others are not told. */
+enum { CHECKED = 4 };
+
+static void find_ids(const struct nn_run *run, const struct nn_node *node, int64_t first, const void **x) {
+    const struct nn_plan *plan = run->plan;
+    assert(node->n_inputs <= CHECKED);
+    for (int i = 0; i < node->n_inputs; i++) {
+        const size_t row = (size_t)nn_shape_elements(&node->in[i]) * nn_dtype_size(NN_I64);
+        const unsigned char *ids = nn_at(run->block, plan->value[node->inputs[i]]);
+        x[i] = nn_op_takes_ids(node->op, i) ? ids + (size_t)first * row : NULL;
+    }
+}
+
 int nn_run_check_rows(const struct nn_run *run, int64_t first, int64_t rows, struct nn_error *err) {
     const struct nn_plan *plan = run->plan;
-    const void *w[NN_MAX_OP_PARAMS], *x;
+    const void *x[CHECKED];
     for (int i = plan->graph->n_inputs; i < plan->graph->n_nodes; i++) {
         const struct nn_node *node = &plan->graph->nodes[i];
         if (!plan->computed[i] || !node->op->check) continue;
-        assert(node->n_inputs == 1);
-        struct nn_pass pass = forward_pass(run, i, &x, w);
-        size_t row = (size_t)nn_shape_elements(&node->in[0]) *
-                     nn_dtype_size(plan->graph->nodes[node->inputs[0]].dtype);
-        x = (const unsigned char *)x + (size_t)first * row;
+        struct nn_pass pass = nn_pass_begin(run, node, NULL);
+        find_ids(run, node, first, x);
+        pass.x = x;
         pass.rows = rows;
-        if (node->op->check(&pass, err)) return nn_error_at(err, NN_SITE_INPUT, node->inputs[0]);
+        int ids = 0;
+        while (!nn_op_takes_ids(node->op, ids)) ids++;
+        if (node->op->check(&pass, err)) return nn_error_at(err, NN_SITE_INPUT, node->inputs[ids]);
     }
     return NN_OK;
 }
@@ -165,23 +183,26 @@ void nn_run_aim(struct nn_run *run, struct nn_params *params, int64_t rows) {
     run->plan->run.rows = rows;
 }
 
-void nn_run_forward(struct nn_run *run, const struct nn_parallel *par) {
+bool nn_run_forward(struct nn_run *run, const struct nn_parallel *par) {
     const struct nn_graph *graph = run->plan->graph;
     const void *w[NN_MAX_OP_PARAMS];
+    struct nn_more more;
     for (int k = 0; k < graph->n_nodes; k++) {
         const struct nn_op *op = graph->nodes[graph->order[k]].op;
         if (!op || !run->plan->computed[graph->order[k]]) continue;
+        if (nn_is_given_up(par)) return false;
         struct nn_chain chain = {.n = nn_plan_links_forward(run->plan, k)};
         struct nn_sequel sequel = {nn_chain_range, &chain};
-        struct nn_pass pass = forward_pass(run, graph->order[k], run->x, w);
+        struct nn_pass pass = forward_pass(run, graph->order[k], run->x, w, &more);
         for (int i = 0; i < chain.n; i++) {
             struct nn_link *link = &chain.link[i];
             int node = graph->order[++k];
-            link->pass = forward_pass(run, node, link->x, NULL);
+            link->pass = forward_pass(run, node, link->x, NULL, NULL);
             link->fn = graph->nodes[node].op->forward;
         }
         pass.par = par;
         pass.sequel = chain.n ? &sequel : NULL;
         nn_pass_run(&pass, op->forward, op->forward_split);
     }
+    return true;
 }

@@ -21,6 +21,16 @@ static inline void *nn_at(unsigned char *block, size_t offset) {
  * as long as the pass, or is NULL for a node without parameters. */
 struct nn_pass nn_pass_begin(const struct nn_run *run, const struct nn_node *node, const void **w);
 
+/* The buffers of the outputs behind the first. */
+struct nn_more {
+    void *y[NN_MAX_MORE_OUTPUTS];
+    const void *d_y[NN_MAX_MORE_OUTPUTS];
+};
+
+static inline bool nn_is_given_up(const struct nn_parallel *par) {
+    return par && par->given_up && par->given_up(par->asked);
+}
+
 /* Calls a forward or backward function of the pass's operator, cut as `split` says. An operator that is
  * cut into ranges need not heed fresh_x: what that marks is zeroed first. */
 void nn_pass_run(const struct nn_pass *pass, nn_pass_fn *fn, enum nn_split split);

@@ -1,9 +1,10 @@
-/* vexp.h - exponentials and what is made of them, in float without a branch, so that a loop over them is
- * vectorised: ten times as fast as calling the C library, and to the same bits wherever an element lies and
- * whatever the CPU is. Right for infinities, NaN and numbers below the normal ones; within 2 units in the last
- * place, but where another bound is told. In double they are the library's.
+/* vexp.h - exponentials and functions made of them. In double they are the C library's. In float they have no
+ * branch, so that a loop over them vectorises: ten times as fast as calling the library, and with the same bits
+ * at every place of an array and on every CPU. They handle infinities, NaN and subnormal numbers. The error is
+ * at most 2 units in the last place, except where a comment gives another bound.
  *
- * Source of the polynomials, unless told otherwise: Moshier, Cephes, single/expf.c and single/tanhf.c. */
+ * Source of the polynomials, except where a comment gives another: Moshier, Cephes, single/expf.c and
+ * single/tanhf.c. */
 #ifndef NN_VEXP_H
 #define NN_VEXP_H
 
@@ -12,13 +13,23 @@
 
 #include "real.h"
 
+/* The cost of one exponential, in the unit of nn_op.work. */
+#ifdef NN_REAL_IS_DOUBLE
+#define NN_WORK_EXP 2000
+#else
+#define NN_WORK_EXP 300
+#endif
+
+/* Of a sum, log(1 + x). */
+static inline wide nn_log1p(wide x) { return log1p(x); }
+
 #ifdef NN_REAL_IS_DOUBLE
 
-static inline double nn_exp(double x) { return exp(x); }
-static inline double nn_expm1(double x) { return expm1(x); }
-static inline double nn_tanh(double x) { return tanh(x); }
-static inline double nn_log1p_exp(double x) { return log1p(exp(x)); }
-static inline double nn_phi(double x, double e) {
+static inline real nn_exp(real x) { return exp(x); }
+static inline real nn_expm1(real x) { return expm1(x); }
+static inline real nn_tanh(real x) { return tanh(x); }
+static inline real nn_log1p_exp(real x) { return log1p(exp(x)); }
+static inline real nn_phi(real x, real e) {
     (void)e;
     return 0.5 * erfc(-x * M_SQRT1_2);
 }
@@ -44,19 +55,19 @@ static inline float nn_expm1_near_0(float r) {
     return p * r * r + r;
 }
 
-/* eˣ = 2ⁿ eʳ with x = n ln 2 + r; ln 2 in two parts, of which the first times n is exact (Cody and Waite,
- * "Software manual for the elementary functions", 1980). Adding 1.5 · 2²³ rounds to an integer, which is then
- * found in the last bits of the sum. 2ⁿ is multiplied in two halves, as it may itself be out of range. */
+/* eˣ = 2ⁿ eʳ with x = n ln 2 + r. ln 2 is split in two parts; n times the first part is exact (Cody and Waite,
+ * "Software manual for the elementary functions", 1980). Adding 1.5 · 2²³ rounds to an integer: the last bits of
+ * the sum hold it. 2ⁿ is multiplied in as two halves, because 2ⁿ itself may be out of range. */
 static inline float nn_exp(float x) {
     const float to_integer = 0x1.8p23F;
     uint32_t bits, zero;
-    x = x > 89 ? 89 : x; /* e⁸⁹ is infinite; so written that a NaN stays one */
+    x = x > 89 ? 89 : x; /* e⁸⁹ is infinite; a NaN stays NaN */
     x = x < -104 ? -104 : x;
     float shifted = x * 1.44269504F + to_integer, n = shifted - to_integer;
     float r = x - n * 0.693359375F + n * 2.12194440e-4F;
     memcpy(&bits, &shifted, sizeof bits);
     memcpy(&zero, &to_integer, sizeof zero);
-    uint32_t power = bits - zero + 512, half = power >> 1; /* of numbers that are not negative */
+    uint32_t power = bits - zero + 512, half = power >> 1; /* both at least 0 */
     return (nn_expm1_near_0(r) + 1) * nn_power_of_2(half - 256) * nn_power_of_2(power - half - 256);
 }
 
@@ -76,7 +87,8 @@ static inline float nn_tanh(float x) {
     return fabsf(x) < 0.625F ? near_0 : copysignf(far, x);
 }
 
-/* log(1 + eˣ) where x <= 0, within 3 units in the last place: with u = eˣ and s = u / (2 + u) <= 1/3 it is 2 artanh s, by its series. */
+/* log(1 + eˣ) where x <= 0, within 3 units in the last place. With u = eˣ and s = u / (2 + u) <= 1/3 it equals
+ * 2 artanh s, which the series computes. */
 static inline float nn_log1p_exp(float x) {
     float u = nn_exp(x), s = u / (2 + u), q = s * s, p = 1.0F / 15;
     p = p * q + 1.0F / 13;
@@ -88,10 +100,10 @@ static inline float nn_log1p_exp(float x) {
     return 2 * (p * q * s + s);
 }
 
-/* Φ(x), the normal distribution function, with a relative error below 4e-7 + 3e-8 x²; e is nn_exp(-x²/2), which
- * who calls has a use for. Φ(-|x|) = e · t · P(t), t = 1 / (1 + 0.4 |x|), as in Abramowitz and Stegun, "Handbook
- * of mathematical functions", 26.2.17, with P of degree 9 in place of 5: fitted by least squares, weighted so
- * that the relative error is even. */
+/* Φ(x), the normal distribution function, with a relative error below 4e-7 + 3e-8 x². The caller passes
+ * e = nn_exp(-x²/2), which it needs itself. Φ(-|x|) = e · t · P(t), t = 1 / (1 + 0.4 |x|), as in Abramowitz and
+ * Stegun, "Handbook of mathematical functions", 26.2.17, with P of degree 9 in place of 5: a least-squares fit,
+ * weighted so that the relative error is even. */
 static inline float nn_phi(float x, float e) {
     float t = 1 / (1 + 0.4F * fabsf(x)), p = 3.256617859e-2F;
     p = p * t - 1.786860377e-1F;

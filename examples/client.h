@@ -1,6 +1,6 @@
 /* client.h - a small client of gradd: libcurl carries the calls, jansson the JSON, and batches travel as
- * safetensors. To be copied, and changed: it is for one thread of a program on a little-endian machine, and
- * whatever goes wrong ends the program with a line that says what. */
+ * safetensors. Copy it, and change it: it is for one thread of a program on a little-endian machine, and any error
+ * ends the program with a line that names the fault. */
 #ifndef EXAMPLES_CLIENT_H
 #define EXAMPLES_CLIENT_H
 

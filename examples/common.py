@@ -1,4 +1,4 @@
-"""What the examples in Python share: the client on the path, a daemon, and data."""
+"""Shared by the examples in Python: the path to the client, a daemon, and data."""
 
 from __future__ import annotations
 

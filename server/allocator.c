@@ -3,13 +3,13 @@
 
 #include <stddef.h>
 
-/* Read by jemalloc when the process begins; MALLOC_CONF in the environment comes after it. Blocks of any size
- * are kept until they are purged. (Its decay gives a large block back as a whole as soon as a little too much is
- * kept, which for requests of many megabytes comes to giving them all back at once.) */
+/* jemalloc reads it when the process begins; MALLOC_CONF in the environment takes precedence. Blocks of any size are
+ * kept until they are purged. (jemalloc's own decay returns a large block whole as soon as slightly too much is kept:
+ * with requests of many megabytes, that returns all blocks at once.) */
 extern const char *malloc_conf;
 const char *malloc_conf = "oversize_threshold:0,dirty_decay_ms:-1";
 
-/* jemalloc's; absent where a sanitizer's allocator takes its place. */
+/* jemalloc's function; absent where a sanitizer's allocator takes its place. */
 extern int mallctl(const char *name, void *old, size_t *old_size, void *new, size_t new_size)
     __attribute__((weak));
 

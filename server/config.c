@@ -1,4 +1,4 @@
-/* config.c - see config.h. Everything about a setting comes from its row in config.def. */
+/* config.c - see config.h. All that is known of a setting stands in its row of config.def. */
 #include "config.h"
 
 #include <ctype.h>
@@ -11,7 +11,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum kind { COUNT, BYTES, SECONDS, MODE, CHOICE, TEXT, SECRET };
+enum kind { COUNT, BYTES, SECONDS, WORK, MODE, CHOICE, TEXT, SECRET };
+
+#define SRV_AUTO (-1)
+
+/* per compute thread, which does some 1e11 operations a second: a minute */
+#define AUTO_WORK INT64_C(6000000000000)
 
 struct row {
     const char *name;
@@ -30,7 +35,7 @@ static const struct row rows[] = {
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
-/* Who said it, in rising order of precedence. */
+/* The sources of a setting, in rising precedence. */
 enum source { BY_DEFAULT, BY_FILE, BY_ENVIRONMENT, BY_FLAG };
 
 struct loading {
@@ -55,7 +60,7 @@ static bool is_auto(const struct row *row, const char *text) {
 
 /* --- one value ---------------------------------------------------------------------------------- */
 
-/* A whole number and a suffix out of `suffixes`, whose values are in `units`. */
+/* Parses a whole number with a suffix out of `suffixes`, whose values are in `units`. */
 static bool parse_number(const char *text, const char *suffixes, const int64_t *units, int64_t *value) {
     if (!isdigit((unsigned char)text[0])) return false;
     char *end;
@@ -72,6 +77,15 @@ static bool parse_number(const char *text, const char *suffixes, const int64_t *
     return true;
 }
 
+/* Parses decimals with a power of ten. */
+static bool parse_work(const char *text, int64_t *value) {
+    char *end;
+    if (!isdigit((unsigned char)text[0]) || text[strspn(text, "0123456789.e+")]) return false;
+    double number = strtod(text, &end);
+    *value = number < 9e18 ? (int64_t)number : INT64_MAX;
+    return !*end;
+}
+
 static int set_number(struct loading *load, const struct row *row, const char *text, const char *where,
                       int64_t *value) {
     static const struct {
@@ -84,12 +98,14 @@ static int set_number(struct loading *load, const struct row *row, const char *t
                    {INT64_C(1) << 10, INT64_C(1) << 20, INT64_C(1) << 30, INT64_C(1) << 40},
                    "a whole number of bytes, with K, M, G or T behind it"},
         [SECONDS] = {"SMH", {1, 60, 3600}, "a whole number of seconds, or with m or h behind it"},
+        [WORK] = {"", {0}, "a number of operations, such as 2e12"},
     };
     if (is_auto(row, text)) {
-        *value = 0;
+        *value = SRV_AUTO;
         return NN_OK;
     }
-    if (!parse_number(text, forms[row->kind].suffixes, forms[row->kind].units, value))
+    if (row->kind == WORK ? !parse_work(text, value)
+                          : !parse_number(text, forms[row->kind].suffixes, forms[row->kind].units, value))
         return nn_fail_member(load->err, NN_E_VALUE, row->name, "%s: \"%s\" is not %s", where, text,
                               forms[row->kind].wanted);
     if (*value < row->least || *value > row->most)
@@ -134,7 +150,7 @@ static int set_text(struct loading *load, const struct row *row, const char *tex
     return NN_OK;
 }
 
-/* Checks the value in any case, and keeps it unless a source above has spoken. */
+/* Checks the value in any case. Keeps it unless a source of higher precedence has set one. */
 static int set(struct loading *load, const struct row *row, enum source source, const char *text,
                const char *where) {
     struct srv_settings unused = {0};
@@ -154,7 +170,7 @@ static int set(struct loading *load, const struct row *row, enum source source, 
     return code;
 }
 
-/* The row of this name, written with '-' for '_'. */
+/* The row of this name, which is written with '-' in place of '_'. */
 static const struct row *find(const char *name, size_t length) {
     for (const struct row *row = rows; row < rows + ROWS; row++) {
         size_t i = 0;
@@ -190,7 +206,7 @@ static int load_flags(struct loading *load, int argc, char *const *argv, enum sr
         if (row->kind == SECRET)
             return nn_fail_member(load->err, NN_E_VALUE, row->name,
                                   "%s: everyone on this machine can read the flags of a program; use "
-                                  "GRADD_TOKEN or --token-file",
+                                  "GRADD_TOKEN, --token-file or --secret-file",
                                   where);
         const char *value = *end ? end + 1 : ++i < argc ? argv[i] : NULL;
         if (!value)
@@ -200,7 +216,7 @@ static int load_flags(struct loading *load, int argc, char *const *argv, enum sr
     return code;
 }
 
-/* Other programs' variables may begin with GRADD_ as well, so unknown ones are let be. */
+/* An unknown variable may be another program's: it gives a warning, and is not refused. */
 static int load_environment(struct loading *load, char *const *environment) {
     int code = NN_OK;
     for (; *environment && !code; environment++) {
@@ -214,7 +230,10 @@ static int load_environment(struct loading *load, char *const *environment) {
             name[i] = c == '_' ? '-' : (char)tolower((unsigned char)c);
         }
         const struct row *row = find(name, strlen(name));
-        if (row) code = set(load, row, BY_ENVIRONMENT, end + 1, where);
+        if (row)
+            code = set(load, row, BY_ENVIRONMENT, end + 1, where);
+        else
+            fprintf(stderr, "gradd: %s has no effect: there is no such setting; see --help\n", where);
     }
     return code;
 }
@@ -226,41 +245,61 @@ static char *trimmed(char *text) {
     return text;
 }
 
-static int load_line(struct loading *load, char *line, const char *where) {
+/* Splits a line into the setting's name and its value. NULL: the line is empty. */
+static char *cut_line(char *line, char **value) {
     char *comment = line;
     while (*comment && !(*comment == '#' && (comment == line || isspace((unsigned char)comment[-1]))))
         comment++;
     *comment = 0;
-    char *name = trimmed(line);
-    if (!*name) return NN_OK;
-    char *equals = strchr(name, '=');
-    if (!equals) return nn_fail(load->err, NN_E_VALUE, "%s: a line is `name = value`", where);
-    *equals = 0;
+    char *name = trimmed(line), *equals = strchr(name, '=');
+    if (equals) *equals = 0;
+    *value = equals ? trimmed(equals + 1) : NULL;
     name = trimmed(name);
+    return *name || equals ? name : NULL;
+}
+
+static int load_line(struct loading *load, char *line, const char *where, bool *ended) {
+    char *value, *name = cut_line(line, &value);
+    if (!name) return NN_OK;
+    if (*ended) return nn_fail(load->err, NN_E_VALUE, "%s: a setting stands behind the line `end`", where);
+    *ended = !value && strcmp(name, "end") == 0;
+    if (*ended) return NN_OK;
+    if (!value)
+        return nn_fail(load->err, NN_E_VALUE, "%s: a line is `name = value`, and the last one `end`", where);
     const struct row *row = find(name, strlen(name));
     if (!row) return nn_fail(load->err, NN_E_UNKNOWN_MEMBER, "%s: there is no setting \"%s\"", where, name);
     if (row->kind == SECRET || strcmp(row->name, "config") == 0)
         return nn_fail_member(load->err, NN_E_VALUE, row->name, "%s: %s cannot be set in a file", where,
                               name);
-    return set(load, row, BY_FILE, trimmed(equals + 1), where);
+    return set(load, row, BY_FILE, value, where);
 }
 
 static int fail_file(struct loading *load, const char *path) {
     return nn_fail(load->err, NN_E_NOT_FOUND, "%s: %s", path, strerror(errno));
 }
 
+/* A file that was cut off would have fewer settings: for one, it might not ask for a token. So its end is marked. */
 static int load_file(struct loading *load, const char *path) {
     FILE *file = fopen(path, "re");
     if (!file) return fail_file(load, path);
     char *line = NULL;
     size_t size = 0;
     int code = NN_OK;
-    for (int number = 1; !code && getline(&line, &size, file) >= 0; number++) {
+    bool ended = false;
+    ssize_t length;
+    for (int number = 1; !code && (length = getline(&line, &size, file)) >= 0; number++) {
         char where[PATH_MAX + 16];
         snprintf(where, sizeof where, "%s:%d", path, number);
-        code = load_line(load, line, where);
+        if (strlen(line) != (size_t)length)
+            code = nn_fail(load->err, NN_E_VALUE, "%s: it is no text", where);
+        else if (line[length - 1] != '\n')
+            code = nn_fail(load->err, NN_E_VALUE, "%s: the line has no end: it may be cut off", where);
+        else
+            code = load_line(load, line, where, &ended);
     }
     if (!code && ferror(file)) code = fail_file(load, path);
+    if (!code && !ended)
+        code = nn_fail(load->err, NN_E_VALUE, "%s: its last line is not `end`: it may be cut off", path);
     free(line);
     fclose(file);
     return code;
@@ -268,11 +307,13 @@ static int load_file(struct loading *load, const char *path) {
 
 /* --- what is left to find out ------------------------------------------------------------------- */
 
-/* A header carries visible ASCII without spaces; any other token could never be presented. */
+/* A header carries visible ASCII without spaces: no other token could ever be presented. */
 static int check_token(struct loading *load) {
     const struct srv_settings *settings = load->settings;
-    if (settings->token && settings->token_file)
-        return nn_fail(load->err, NN_E_VALUE, "GRADD_TOKEN and a token file are both given; which is meant?");
+    if (!!settings->token + !!settings->token_file + !!settings->secret_file > 1)
+        return nn_fail(
+            load->err, NN_E_VALUE,
+            "of GRADD_TOKEN, a token file and a secret file more than one is given; which is meant?");
     for (const char *c = settings->token; c && *c; c++)
         if (*c <= ' ' || *c > '~')
             return nn_fail(load->err, NN_E_VALUE,
@@ -285,7 +326,7 @@ static int64_t machine_threads(void) {
     return sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
 }
 
-/* What this process may have: of a container, its share. */
+/* The memory that this process may have; in a container, the container's share. */
 static int64_t machine_memory(void) {
     int64_t bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
     FILE *file = fopen("/sys/fs/cgroup/memory.max", "re");
@@ -310,8 +351,9 @@ int srv_settings_load(struct srv_settings *settings, int argc, char *const *argv
     if ((code = load_environment(&load, environment))) return code;
     if (settings->config && (code = load_file(&load, settings->config))) return code;
     if ((code = check_token(&load))) return code;
-    if (settings->compute_threads == 0) settings->compute_threads = machine_threads();
-    if (settings->memory == 0) settings->memory = machine_memory() / 2;
+    if (settings->compute_threads == SRV_AUTO) settings->compute_threads = machine_threads();
+    if (settings->memory == SRV_AUTO) settings->memory = machine_memory() / 2;
+    if (settings->max_work == SRV_AUTO) settings->max_work = settings->compute_threads * AUTO_WORK;
     return NN_OK;
 }
 
@@ -337,6 +379,7 @@ void srv_settings_help(FILE *out) {
         "gradd verify DIR looks at what --data DIR has stored, and changes nothing.\n\n"
         "Each setting is a flag (--io-threads 4), an environment variable (GRADD_IO_THREADS=4) or a line\n"
         "of the file that --config names (io-threads = 4); the first of these that speaks of it counts.\n"
+        "That file ends with the line `end`, so that one which was cut off is refused.\n"
         "Bytes may be given with K, M, G or T behind the number, seconds with m or h.\n\n",
         out);
     for (const struct row *row = rows; row < rows + ROWS; row++) {

@@ -4,17 +4,35 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "world.h"
 
 #define MOST_SEGMENT_BYTES (UINT64_C(64) << 20)
-#define ATTEMPTS           3 /* to verify a directory that somebody may be writing to */
+#define ATTEMPTS           3 /* to verify a directory to which a daemon may be writing */
 
-static void log_line(const char *line) { fprintf(stderr, "gradd: %s\n", line); }
+static void log_line(const char *line) { srv_log_say("%s", line); }
 
-/* The records of two checkpoints are kept, each of up to the journal's size; beside them a file that is not full yet, and
- * one that is not wholly forgotten. */
+/* The directory keeps the records of two checkpoints, each up to the journal's size; beside them a file that is not
+ * full yet, and one that is not wholly forgotten. */
 static uint64_t segment_bytes(uint64_t journal_size) {
     return journal_size / 4 < MOST_SEGMENT_BYTES ? journal_size / 4 : MOST_SEGMENT_BYTES;
+}
+
+struct names {
+    char (*names)[API_MAX_MODEL_NAME + 1];
+    size_t n, room;
+};
+
+static void note_name(void *arg, const char *name) {
+    struct names *names = arg;
+    if (names->n == names->room) {
+        size_t room = names->room ? 2 * names->room : 16;
+        void *more = reallocarray(names->names, room, sizeof *names->names);
+        if (!more) return; /* fewer models are there than were recovered */
+        names->names = more;
+        names->room = room;
+    }
+    snprintf(names->names[names->n++], sizeof *names->names, "%s", name);
 }
 
 /* --- the daemon's ------------------------------------------------------------------------------------------ */
@@ -50,6 +68,27 @@ int srv_data_finish(struct srv_data *data, struct nn_error *err) {
     return data->store ? srv_store_finish(data->store, err) : NN_OK;
 }
 
+#define TOLD 100 /* models that get a line each */
+
+void srv_data_tell_lost(const struct srv_data *data, struct api *api) {
+    struct names names = {0};
+    struct nn_error err = {0};
+    size_t lost = 0;
+    if (!data->store) return;
+    srv_log_say("there is no last checkpoint: the next start is one as after a crash");
+    if (api_models_stored(api, note_name, &names, &err))
+        srv_log_say("what is lost cannot be told: %s", err.text);
+    for (size_t i = 0; i < names.n; i++) {
+        uint64_t version;
+        int64_t durable;
+        if (!api_model_lags(api, names.names[i], &version, &durable) || ++lost > TOLD) continue;
+        srv_log_say("lost: %s is at version %llu, and stored as of %lld", names.names[i],
+                    (unsigned long long)version, (long long)durable);
+    }
+    if (lost > TOLD) srv_log_say("lost: likewise of %zu models more", lost - TOLD);
+    free(names.names);
+}
+
 void srv_data_close(struct srv_data *data) {
     srv_store_free(data->store);
     srv_directory_close(data->directory);
@@ -57,23 +96,6 @@ void srv_data_close(struct srv_data *data) {
 }
 
 /* --- gradd verify ------------------------------------------------------------------------------------------ */
-
-struct names {
-    char (*names)[API_MAX_MODEL_NAME + 1];
-    size_t n, room;
-};
-
-static void note_name(void *arg, const char *name) {
-    struct names *names = arg;
-    if (names->n == names->room) {
-        size_t room = names->room ? 2 * names->room : 16;
-        void *more = reallocarray(names->names, room, sizeof *names->names);
-        if (!more) return; /* it is told that fewer are there than were recovered */
-        names->names = more;
-        names->room = room;
-    }
-    snprintf(names->names[names->n++], sizeof *names->names, "%s", name);
-}
 
 static int by_name(const void *a, const void *b) { return strcmp(a, b); }
 
@@ -93,11 +115,11 @@ static int print_models(struct api *api, FILE *out, struct nn_error *err) {
     return code;
 }
 
-/* What a store says goes where verify prints; there is one verify a process. */
+/* The store's lines go where verify prints. A process verifies once. */
 static FILE *verify_out;
 static void print_line(const char *line) { fprintf(verify_out, "%s\n", line); }
 
-/* Limits that were chosen for a daemon are none here. */
+/* The limits of a daemon do not apply here. */
 static struct api *open_service(const struct api_store *store, struct nn_error *err) {
     static char *const nothing[] = {NULL};
     struct srv_settings settings;
@@ -117,7 +139,7 @@ static bool verify_once(const struct srv_io *io, FILE *out, struct nn_error *err
         .segment_bytes = MOST_SEGMENT_BYTES,
         .checkpoint_bytes = UINT64_MAX,
         .snapshots = 1,
-        .accept_loss = true, /* so that all of the damage is found */
+        .accept_loss = true, /* to find all of the damage */
         .now_ms = srv_wall_ms,
         .log = print_line,
     };
@@ -135,7 +157,7 @@ static bool verify_once(const struct srv_io *io, FILE *out, struct nn_error *err
 bool srv_data_verify(const char *path, FILE *out, struct nn_error *err) {
     struct srv_directory *directory = srv_directory_open(path, 1, err);
     bool good = false;
-    /* A daemon that is at it removes files that were about to be read: what looks bad is looked at again. */
+    /* A daemon may remove files while they are read: damage is looked at again. */
     for (int attempt = 1; directory && !good && attempt <= ATTEMPTS; attempt++) {
         char *text = NULL;
         size_t size = 0;

@@ -1,11 +1,11 @@
-/* data.h - the store of a process, from its settings; and `gradd verify`. */
+/* data.h - the store of a process, made from its settings; and `gradd verify`. */
 #ifndef SRV_DATA_H
 #define SRV_DATA_H
 
 #include "config.h"
 #include "store/store.h"
 
-/* Empty where the settings name no directory. */
+/* All NULL where the settings name no directory. */
 struct srv_data {
     struct srv_directory *directory;
     struct srv_store *store;
@@ -13,15 +13,18 @@ struct srv_data {
 
 /* Opens the directory, which no other process may have. NN_E_BUSY, NN_E_STORE, NN_E_NOMEM. */
 int srv_data_open(struct srv_data *data, const struct srv_settings *settings, struct nn_error *err);
-/* What api_env.store is to be. */
+/* For api_env.store. NULL: there is no store. */
 const struct api_store *srv_data_api(const struct srv_data *data);
-/* srv_store_recover and srv_store_finish, where there is a store. */
+/* srv_store_recover and srv_store_finish, if there is a store. */
 int srv_data_recover(struct srv_data *data, struct api *api, struct nn_error *err);
 int srv_data_finish(struct srv_data *data, struct nn_error *err);
+/* In place of srv_data_finish, or after it has failed: logs a line for each model whose current version the next start
+ * will not find. */
+void srv_data_tell_lost(const struct srv_data *data, struct api *api);
 void srv_data_close(struct srv_data *data);
 
-/* Recovers the directory into a service of its own and prints what is there, a line for each model, and what is
- * damaged; nothing is changed. Whether all is good; false with `err` unset: what is not has been printed. */
+/* Recovers the directory into a service of its own. Prints a line for each model, and the damage. Changes nothing.
+ * True: all is good. False with `err` unset: the damage was printed. */
 bool srv_data_verify(const char *path, FILE *out, struct nn_error *err);
 
 #endif

@@ -1,12 +1,12 @@
 /* pool.c - see pool.h.
  *
- * One mutex guards it all but the claiming of a loop's turns, which is one atomic addition. Every worker
- * sleeps on a condition of its own: whoever brings work picks a sleeper who may do it, and marks it awake
- * at once, so that two pieces of work never wake the same one.
+ * One mutex guards everything but the claiming of a loop's turns, which is one atomic addition. Every worker sleeps on
+ * a condition of its own. A thread that brings work chooses a sleeper for it, and marks the sleeper awake at once, so
+ * that two pieces of work never wake the same worker.
  *
- * To wake a thread takes tens of microseconds, and a request is a dozen loops, one after the other. So a worker
- * that finds nothing to do while others are at work looks out for a moment before it sleeps; so does a loop's
- * caller that waits for its helpers' last turns. Where nobody works, nobody looks out. */
+ * Waking a thread takes tens of microseconds, and a request is a dozen loops in a row. So a worker that finds nothing
+ * to do while others work looks out for a moment before it sleeps; so does a loop's caller that waits for its helpers'
+ * last turns. When nobody works, nobody looks out. */
 #include "pool.h"
 
 #include <pthread.h>
@@ -17,29 +17,28 @@
 
 enum { SHORT, LONG, LENGTHS };
 
-#define LOOKOUT_NS 50000 /* about what it takes to sleep and be woken */
+#define LOOKOUT_NS 50000 /* about the time that sleeping and being woken takes */
 
 struct job {
     void (*run)(void *arg);
     void *arg;
-    uint64_t order; /* of arrival, over both lengths */
+    uint64_t order; /* of arrival, over both rings */
 };
 
 struct ring {
     struct job *jobs;
     size_t first;
-    atomic_size_t count; /* written under the mutex; helpers peek at it without */
+    atomic_size_t count; /* written under the mutex; helpers read it without */
 };
 
-/* A loop that is being spread; it lives on its caller's stack, and in the pool's list while help may
- * still begin. */
+/* A loop that is being spread. It lives on its caller's stack, and in the pool's list while helpers may still begin. */
 struct loop {
     struct loop *next;
     void (*task)(void *arg, size_t i);
     void *arg;
     size_t n;
     atomic_size_t claimed;
-    atomic_int helpers; /* at it now; written under the mutex */
+    atomic_int helpers; /* helpers that are at it; written under the mutex */
     pthread_cond_t alone;
 };
 
@@ -47,7 +46,7 @@ enum { AWAKE, LOOKING_OUT, ASLEEP, RESTS }; /* how a worker rests */
 
 #define MAX_DELAYED 64
 
-/* A job whose time has not come. */
+/* A job that is due later. */
 struct delayed {
     struct timespec due;
     int length;
@@ -65,11 +64,12 @@ struct worker {
 struct srv_pool {
     pthread_mutex_t mutex;
     struct ring ring[LENGTHS];
-    size_t room; /* jobs that may wait, of both lengths together */
+    size_t room; /* the greatest number of queued jobs, of both lengths */
     uint64_t arrivals;
     struct delayed delayed[MAX_DELAYED];
     int n_delayed;
-    struct worker *timekeeper; /* sleeps until the first of them is due; NULL while nobody is idle */
+    struct worker
+        *timekeeper; /* the worker that sleeps until the first delayed job is due; NULL: none is idle */
     struct loop *loops;
     atomic_int at_work; /* workers that run a job */
     bool stopping;
@@ -80,7 +80,7 @@ struct srv_pool {
 /* --- who does what; the mutex is held ----------------------------------------------------------- */
 
 static bool may_start(const struct worker *worker, int length) {
-    /* The last to leave takes whatever is left. */
+    /* The last worker to leave takes every job that is left. */
     return length == SHORT || !worker->short_only || worker->pool->stopping;
 }
 
@@ -90,8 +90,8 @@ static void rouse(struct worker *worker) {
     if (asleep) pthread_cond_signal(&worker->wake);
 }
 
-/* Wakes one who rests and may start such a job, lightest sleepers first. The one for short jobs comes first
- * in the array, so that it is taken before those who could do more. */
+/* Wakes a resting worker that may start such a job; lightest sleepers first. The worker for short jobs is the first in
+ * the array, and so is chosen before those that could do more. */
 static bool wake_for(struct srv_pool *pool, int length) {
     for (int rest = LOOKING_OUT; rest < RESTS; rest++)
         for (int i = 0; i < pool->n_workers; i++) {
@@ -109,7 +109,7 @@ static bool earlier(const struct timespec *a, const struct timespec *b) {
     return a->tv_sec != b->tv_sec ? a->tv_sec < b->tv_sec : a->tv_nsec < b->tv_nsec;
 }
 
-/* Whether one more job may wait; those that are delayed have their places already. */
+/* True if one more job may be queued. Delayed jobs have their places already. */
 static bool has_room(const struct srv_pool *pool) {
     size_t n = (size_t)pool->n_delayed;
     for (int length = 0; length < LENGTHS; length++)
@@ -154,7 +154,7 @@ static bool take_job(struct worker *worker, struct job *job) {
     *job = oldest->jobs[oldest->first];
     oldest->first = (oldest->first + 1) % pool->room;
     atomic_fetch_sub_explicit(&oldest->count, 1, memory_order_relaxed);
-    /* Whoever was woken for this job finds it gone, and may be barred from the next one. */
+    /* The worker that was woken for this job will find it gone, and may not be allowed to start the next one. */
     for (int length = 0; length < LENGTHS; length++)
         if (atomic_load_explicit(&pool->ring[length].count, memory_order_relaxed) > 0) wake_for(pool, length);
     return true;
@@ -188,8 +188,8 @@ static int64_t now_ns(void) {
     return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-/* Until *watched is not `value` any more: true; or it has taken long enough, or nobody of `pool` (NULL: it does
- * not matter) is at work. Whoever else wants the core gets it. */
+/* Looks out until *watched is not `value`: true. False: it took too long, or no worker of `pool` (NULL: of any) is at
+ * work. The core is offered to other threads meanwhile. */
 static bool look_out(const atomic_int *watched, int value, struct srv_pool *pool) {
     int64_t end = now_ns() + LOOKOUT_NS;
     do {
@@ -204,7 +204,7 @@ static bool look_out(const atomic_int *watched, int value, struct srv_pool *pool
 
 /* --- workers ------------------------------------------------------------------------------------ */
 
-/* New requests come before helping, so a helper leaves when there is a job that it may start. */
+/* New requests come before helping: a helper leaves its loop when there is a job that it may start. */
 static bool job_waits(const struct worker *worker) {
     const struct ring *ring = worker->pool->ring;
     return atomic_load_explicit(&ring[SHORT].count, memory_order_relaxed) > 0 ||
@@ -225,12 +225,12 @@ static void help(struct worker *worker, struct loop *loop) {
         pthread_cond_signal(&loop->alone);
 }
 
-/* While jobs are delayed, one of those who are idle keeps the time. */
+/* While jobs are delayed, one idle worker keeps the time. */
 static void hand_on_time(struct srv_pool *pool) {
     if (pool->n_delayed && !pool->timekeeper) wake_for(pool, SHORT);
 }
 
-/* Until woken; who keeps the time, also until the first delayed job is due. */
+/* Sleeps until woken. The timekeeper sleeps at most until the first delayed job is due. */
 static void sleep_well(struct worker *worker) {
     struct srv_pool *pool = worker->pool;
     const bool keeps = pool->n_delayed && !pool->timekeeper;
@@ -248,7 +248,7 @@ static void sleep_well(struct worker *worker) {
     atomic_store_explicit(&worker->rest, AWAKE, memory_order_relaxed);
 }
 
-/* Until there may be something to do. After a loop comes the next one; after a job, only what others are at. */
+/* Rests until there may be work. After a loop the next loop is likely soon; after a job, only if others are at work. */
 static void rest(struct worker *worker, bool helped) {
     struct srv_pool *pool = worker->pool;
     if (helped || atomic_load_explicit(&pool->at_work, memory_order_relaxed) > 0) {
@@ -338,7 +338,7 @@ void srv_pool_load(struct srv_pool *pool, struct api_load *load) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
-/* Of a loop that is not listed any more. */
+/* Waits for the helpers of a loop that is not listed any more. */
 static void await_helpers(struct srv_pool *pool, struct loop *loop) {
     int helpers = atomic_load_explicit(&loop->helpers, memory_order_relaxed);
     if (helpers > 0) {
@@ -393,7 +393,7 @@ static bool start_worker(struct srv_pool *pool, bool short_only) {
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&worker->wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    /* Under the mutex, for the workers that run already look through the array. */
+    /* With the mutex held, because workers that run already read the array. */
     pthread_mutex_lock(&pool->mutex);
     bool started = pthread_create(&worker->thread, NULL, work, worker) == 0;
     if (started) pool->n_workers++;

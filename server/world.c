@@ -4,6 +4,8 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "base/log.h"
+
 static int64_t read_clock(clockid_t clock) {
     struct timespec now;
     clock_gettime(clock, &now);
@@ -47,7 +49,10 @@ static bool execute_after(void *self, int64_t delay_us, void (*job)(void *arg), 
     return srv_pool_execute_after(self, delay_us, job, arg, cost);
 }
 
-static void load(void *self, struct api_load *load) { srv_pool_load(self, load); }
+static void load(void *self, struct api_load *load) {
+    srv_pool_load(self, load);
+    load->lines_dropped = srv_log_dropped();
+}
 
 struct api *srv_world_api(const struct srv_settings *settings, struct srv_pool *pool,
                           const struct api_store *store, struct nn_error *err) {
@@ -59,6 +64,7 @@ struct api *srv_world_api(const struct srv_settings *settings, struct srv_pool *
     };
     api.limits.memory = (size_t)settings->memory;
     api.limits.body = (size_t)settings->max_body;
+    api.limits.work = (double)settings->max_work;
     api.limits.models = (int)settings->max_models;
     api.limits.contexts = (int)settings->max_contexts;
     api.limits.layers = (int)settings->max_layers;

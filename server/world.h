@@ -1,4 +1,4 @@
-/* world.h - what the API sees of the world: clocks, entropy, the compute threads. */
+/* world.h - the world outside of the API: clocks, entropy, compute threads. */
 #ifndef SRV_WORLD_H
 #define SRV_WORLD_H
 
@@ -8,10 +8,10 @@
 #define SRV_VERSION_TEXT "0.1.0"
 
 int64_t srv_now_ms(void);  /* monotonic */
-int64_t srv_wall_ms(void); /* since 1970 */
+int64_t srv_wall_ms(void); /* milliseconds since 1970 */
 
-/* A service with these settings. `pool` NULL: all of it runs on its callers' threads; `store` NULL: nothing outlives
- * the process. Both outlive it. */
+/* A service with these settings. `pool` NULL: everything runs on the callers' threads. `store` NULL: nothing is stored.
+ * Both must outlive the service. */
 struct api *srv_world_api(const struct srv_settings *settings, struct srv_pool *pool,
                           const struct api_store *store, struct nn_error *err);
 

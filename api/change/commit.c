@@ -1,4 +1,4 @@
-/* commit.c - records of changes, and who waits for what. */
+/* commit.c - records of changes, and the requests that wait for them. */
 #include "commit.h"
 
 #include <math.h>
@@ -7,23 +7,24 @@
 #include <string.h>
 #include <xxhash.h>
 
-#include "effect.h"
 #include "../model/model.h"
-#include "../wire/record.h"
 #include "../request/service.h"
+#include "../wire/record.h"
+#include "effect.h"
+#include "finish.h"
 
 struct api_commit {
     struct api_request *request;
-    struct api_model *model;    /* a reference: the one that there is afterwards */
-    struct api_snapshot *state; /* that the record shows, or NULL */
+    struct api_model *model;    /* a reference: the model after the change */
+    struct api_snapshot *state; /* the state in the record, or NULL */
     uint64_t version;
-    bool tells;         /* that version is durable then, */
-    uint64_t lowerings; /* unless the model's durability was lowered since */
+    bool tells;         /* `version` is durable when the record is */
+    uint64_t lowerings; /* unless the model's durability was lowered in between */
     void *head;
     struct api_segment *segments;
-    atomic_int awaited; /* the change, and its record's being durable */
+    atomic_int awaited; /* two: the change, and the record's durability */
     bool durable;
-    int code; /* that the change ended with */
+    int code; /* the change's result */
 };
 
 void api_commit_fini(struct api_request *request) {
@@ -43,21 +44,17 @@ static int durability(const struct api_request *request) {
     return request->raised > own ? request->raised : own;
 }
 
-/* A change of which models there are, and of how they learn, is written down wherever anything is stored. */
-static bool is_of_registry(const struct api_request *request) {
-    return request->route->scope == API_SCOPE_ADMIN;
-}
-
 static bool is_written(const struct api_request *request) {
     if (request->quiet || durability(request) == API_DURABLE_NONE) return false;
-    return durability(request) == API_DURABLE_JOURNAL || is_of_registry(request) || request->restored;
+    return durability(request) == API_DURABLE_JOURNAL || request->route->recorded == API_RECORD_STORED ||
+           request->restored;
 }
 
 static uint64_t version_after(const struct api_request *request) {
     return request->makes ? request->made : nn_params_version(request->model->params);
 }
 
-/* Whether the version that there is then is durable as soon as the record is: of a state it is, and a model's first one
+/* True if syncing this record makes the new version durable. A state contains the version; a model's first version
  * follows from its specification. */
 static bool is_durable_then(const struct api_request *request) {
     return durability(request) == API_DURABLE_JOURNAL || version_after(request) == 0 || request->raised ||
@@ -88,12 +85,12 @@ static void tell_durable(struct api *api, struct api_model *model, uint64_t vers
 static json_t *describe(struct api_request *request, const struct api_model *model, const char *kind,
                         uint64_t version) {
     const struct api_env *env = &request->api->env;
-    json_t *head =
-        json_pack("{s:s, s:I, s:s, s:I}", "kind", kind, "time", (json_int_t)env->wall_ms(env->self), "model",
-                  model->name, "version", (json_int_t)version);
+    json_t *head = json_pack("{s:i, s:s, s:I, s:o, s:s, s:I}", "format", API_FORMAT, "kind", kind, "time",
+                             (json_int_t)env->wall_ms(env->self), "lived", api_effects_time(request->api),
+                             "model", model->name, "version", (json_int_t)version);
     json_t *keys = head ? api_effects_json(request) : NULL;
     if (keys && request->raised && model->policy.durability == API_DURABLE_NONE) {
-        /* With a state alone, which may be all that is there after a crash, nothing would be stored. */
+        /* If only this state record survives a crash, it must carry the keys of changes that have no record. */
         json_t *before = api_effects_unrecorded(request->api, model);
         if (!before || json_array_extend(keys, before)) {
             json_decref(keys);
@@ -134,7 +131,7 @@ static json_t *describe_request(struct api_request *request, uint64_t version) {
     return NULL;
 }
 
-/* Which parameters a push names, as digits; NULL: all. In the arena. */
+/* The parameters that a gradient names, as a digit for each, in the arena. NULL: all of them. */
 static const char *names_of(struct api_request *request) {
     int n = nn_graph_param_count(request->model->graph);
     char *digits = request->only ? nn_arena_alloc(request->arena, (size_t)n + 1, 1) : NULL;
@@ -184,7 +181,7 @@ bool api_commit_over(struct api_request *request, int *code) {
     return true;
 }
 
-/* The head, and the data behind it, as segments. */
+/* Appends the head and the data behind it. */
 static int append(struct api_request *request, struct api_commit *commit, json_t *head,
                   const struct api_segment *data, size_t n) {
     const struct api_store *store = request->api->env.store;
@@ -198,7 +195,7 @@ static int append(struct api_request *request, struct api_commit *commit, json_t
     memcpy(commit->segments + 1, data, n * sizeof *data);
     commit->request = request;
     atomic_init(&commit->awaited, 2);
-    request->commit = commit; /* from here on `done` may be called */
+    request->commit = commit; /* from now on on_durable may be called */
     if (store->append(store->self, commit->segments, n + 1, on_durable, commit, &seq, err)) {
         api_commit_fini(request);
         return (int)err->code;
@@ -207,7 +204,7 @@ static int append(struct api_request *request, struct api_commit *commit, json_t
     return NN_OK;
 }
 
-/* Appends what `head` and `data` tell of a change that leads to `model`. */
+/* Appends the record of a change that leads to `model`. */
 static int write_down(struct api_request *request, struct api_model *model, json_t *head,
                       const struct api_segment *data, size_t n, struct api_snapshot *state) {
     struct api_commit *commit = nn_arena_alloc(request->arena, 1, sizeof *commit);
@@ -234,17 +231,18 @@ int api_check_wait(struct api_request *request) {
     return api_point(request, "wait", NULL);
 }
 
-/* What every change does before it is made. */
+/* The checks and the encoded answer that come before every change. */
 static int get_ready(struct api_request *request) {
     struct api *api = request->api;
     if (request->quiet) return NN_OK;
+    if (atomic_load(&api->ending)) return api_give_up(request); /* the last checkpoint may be over */
     if (api_check_wait(request)) return (int)request->err.code;
     if (durability(request) != API_DURABLE_NONE && atomic_load(&api->store_failed))
         return nn_fail(&request->err, NN_E_STORE, "%s; a restart is needed", api->store_error.text);
     return api_add_durable_version(request) ? (int)request->err.code : api_answer_ready(request);
 }
 
-/* What it does then, after its record was appended, if there is one. */
+/* Counts a change, after its record was appended. */
 static void count(struct api_request *request, struct api_model *model) {
     request->change = ++model->changes;
     api_effects_commit(request, model, request->commit ? model->seq : 0);
@@ -261,7 +259,7 @@ int api_commit(struct api_request *request) {
     return NN_OK;
 }
 
-/* Whether carrying it out again gives the same gradient, from what there will be to read. */
+/* True if carrying out the request again gives the same gradient: the version that it read will be there. */
 static bool is_repeatable(const struct api_request *request) {
     const struct api_model *model = request->model;
     uint64_t now = nn_params_version(model->params);
@@ -312,7 +310,7 @@ int api_commit_state_take(struct api_request *request, struct api_model *model, 
 
 /* --- a state on its own ------------------------------------------------------------------------------- */
 
-/* A record that nobody waits for, but whoever appends the next. */
+/* A record that no request waits for. */
 struct loose {
     struct api_snapshot *state;
     void *head;
@@ -321,7 +319,7 @@ struct loose {
 
 static void loose_free(void *arg, bool durable) {
     struct loose *loose = arg;
-    (void)durable; /* what follows will tell */
+    (void)durable; /* a later record tells whether the store failed */
     api_snapshot_free(loose->state);
     free(loose->head);
     free(loose->segments);
@@ -340,10 +338,12 @@ int api_append_state_take(struct api_request *request, struct api_snapshot *stat
     }
     loose->state = state;
     const struct api_env *env = &request->api->env;
-    json_t *keys = api_effects_unrecorded(request->api, model); /* what they stand for is in the state */
+    json_t *keys =
+        api_effects_unrecorded(request->api, model); /* the state contains the changes of these keys */
     json_t *head =
-        json_pack("{s:s, s:I, s:s, s:I, s:o}", "kind", "state", "time", (json_int_t)env->wall_ms(env->self),
-                  "model", model->name, "version", (json_int_t)state->version, "keys", keys);
+        json_pack("{s:i, s:s, s:I, s:o, s:s, s:I, s:o}", "format", API_FORMAT, "kind", "state", "time",
+                  (json_int_t)env->wall_ms(env->self), "lived", api_effects_time(request->api), "model",
+                  model->name, "version", (json_int_t)state->version, "keys", keys);
     loose->head = api_record_head_take(head, &size);
     loose->segments = calloc(state->n_segments + 1, sizeof *loose->segments);
     if (!loose->head || !loose->segments) {
@@ -355,7 +355,7 @@ int api_append_state_take(struct api_request *request, struct api_snapshot *stat
     int code = store->append(store->self, loose->segments, state->n_segments + 1, loose_free, loose,
                              &model->seq, err);
     if (code) loose_free(loose, false);
-    return code; /* cppcheck-suppress memleak ; it is the store's now, which calls loose_free */
+    return code; /* cppcheck-suppress memleak ; the store calls loose_free */
 }
 
 /* --- before a turn ------------------------------------------------------------------------------------ */
@@ -370,22 +370,13 @@ bool api_commit_keeps_body(const struct api_request *request) {
     return keeps;
 }
 
-int api_read_wait(struct api_request *request) {
-    const char *wait = NULL;
-    if (api_get_string(request, "wait", &wait)) return (int)request->err.code;
-    request->wait = wait != NULL;
-    if (!wait || strcmp(wait, "durable") == 0) return NN_OK;
-    nn_fail(&request->err, NN_E_VALUE, "\"wait\" may be \"durable\", or be left out");
-    return api_point(request, "wait", NULL);
-}
-
 /* --- waiting for a checkpoint --------------------------------------------------------------------------- */
 
 bool api_wait_for_checkpoint(struct api_request *request) {
     struct api *api = request->api;
     struct api_model *model = request->model;
     if (!request->wait || !request->change || request->quiet) return false;
-    request->wait = false; /* once is enough */
+    request->wait = false; /* a request waits once */
     pthread_mutex_lock(&api->lock);
     bool waits = model->policy.durability == API_DURABLE_SNAPSHOT && !model->dead && !request->commit;
     if (waits) {

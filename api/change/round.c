@@ -1,23 +1,26 @@
-/* round.c - one model's round. The list of those who wait is changed in the model's turn, with the
- * registry's lock held, so that either is enough to read it. */
+/* round.c - see round.h. The list of contributions changes only in the model's turn with the lock held: the turn or the
+ * lock is enough to read it. */
 #include "round.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "../request/metrics.h"
 #include "../model/model.h"
+#include "../request/metrics.h"
 #include "../request/service.h"
+#include "commit.h"
+#include "finish.h"
+#include "takes.h"
 #include "update.h"
 
 /* --- the list --------------------------------------------------------------------------------------- */
 
-/* In the order of the worker ids. */
+/* Inserts a contribution in the order of the workers' names. */
 static void add(struct api *api, struct api_model *model, struct api_request *request) {
     struct api_round *round = &model->round;
     pthread_mutex_lock(&api->lock);
     struct api_request **link = &round->first;
-    while (*link && strcmp((*link)->worker, request->worker) < 0) link = &(*link)->next;
+    while (*link && strcmp((*link)->ask.worker, request->ask.worker) < 0) link = &(*link)->next;
     request->next = *link;
     *link = request;
     if (round->count++ == 0) {
@@ -27,7 +30,7 @@ static void add(struct api *api, struct api_model *model, struct api_request *re
     pthread_mutex_unlock(&api->lock);
 }
 
-/* All who wait; the round is empty afterwards. */
+/* Takes all contributions out of the round. */
 static struct api_request *take_all(struct api *api, struct api_model *model) {
     pthread_mutex_lock(&api->lock);
     struct api_request *first = model->round.first;
@@ -38,7 +41,7 @@ static struct api_request *take_all(struct api *api, struct api_model *model) {
 
 static bool is_in(const struct api_round *round, const char *worker) {
     for (const struct api_request *r = round->first; r; r = r->next)
-        if (strcmp(r->worker, worker) == 0) return true;
+        if (strcmp(r->ask.worker, worker) == 0) return true;
     return false;
 }
 
@@ -57,8 +60,8 @@ void api_round_fail(struct api *api, struct api_model *model, enum nn_code code,
     fail_all(first, code, why);
 }
 
-/* The contributions' mean or sum, in their order: in the first one's gradient, or, where the answer shows
- * that, in a copy. */
+/* The mean or the sum of the contributions, in their order. It is computed in the first one's gradient; in a copy if
+ * that one's answer shows its gradient. */
 static struct nn_grads *aggregate(struct api_request *first, const struct api_policy *policy,
                                   int64_t samples) {
     const struct nn_parallel *par = api_parallel(first->api);
@@ -75,7 +78,7 @@ static struct nn_grads *aggregate(struct api_request *first, const struct api_po
     return sum;
 }
 
-/* A parameter that nobody named stays untouched. */
+/* Sets the names of the first to those that any contribution names. */
 static void unite_names(struct api_request *first) {
     int n = nn_graph_param_count(first->model->graph);
     bool *only = first->only;
@@ -86,7 +89,7 @@ static void unite_names(struct api_request *first) {
     first->only = only;
 }
 
-/* The answers of all but the first, ahead of the change that they tell of: an error has changed nothing. */
+/* Encodes the answers of all contributions but the first, before the change: an error has changed nothing. */
 static int prepare_answers(struct api_request *first, int contributions, int64_t samples) {
     uint64_t version = nn_params_version(first->model->params) + 1;
     for (struct api_request *r = first->next; r; r = r->next) {
@@ -103,7 +106,7 @@ static int prepare_answers(struct api_request *first, int contributions, int64_t
     return NN_OK;
 }
 
-/* Applies the round as one change, made in the name of its first contribution. */
+/* Applies the round as one change, in the name of its first contribution. */
 static void apply_all(struct api *api, struct api_model *model) {
     int contributions = model->round.count;
     struct api_request *first = take_all(api, model);
@@ -111,7 +114,7 @@ static void apply_all(struct api *api, struct api_model *model) {
     for (struct api_request *r = first; r; r = r->next) {
         samples += r->samples;
         r->followers = r->next;
-        first->wait |= r->wait; /* they are answered together */
+        first->wait |= r->wait; /* all are answered together */
     }
     struct nn_grads *sum = aggregate(first, &model->policy, samples);
     if (sum != first->grads) first->sum = sum;
@@ -128,7 +131,7 @@ static void apply_all(struct api *api, struct api_model *model) {
 static int check(struct api_request *request) {
     const struct api_model *model = request->model;
     uint64_t now = nn_params_version(model->params);
-    if (!request->worker) {
+    if (!request->ask.worker) {
         nn_fail(&request->err, NN_E_VALUE, "\"worker\" must be given: the model aggregates in rounds");
         return api_point(request, "worker", NULL);
     }
@@ -138,9 +141,9 @@ static int check(struct api_request *request) {
         return nn_fail(&request->err, NN_E_STALE,
                        "the round is at version %llu, and this is of %llu: pull, and compute anew",
                        (unsigned long long)now, (unsigned long long)request->seen);
-    if (is_in(&model->round, request->worker))
+    if (is_in(&model->round, request->ask.worker))
         return nn_fail(&request->err, NN_E_ROUND_TWICE, "\"%.100s\" is in this round already",
-                       request->worker);
+                       request->ask.worker);
     if (atomic_load(&request->api->draining))
         return nn_fail(&request->err, NN_E_BUSY, "the service is stopping, and begins no rounds");
     return api_check_wait(request);
@@ -156,7 +159,10 @@ int api_round_check(struct api_request *request) {
 int api_round_join(struct api_request *request) {
     struct api *api = request->api;
     struct api_model *model = request->model;
-    if (check(request)) return (int)request->err.code;
+    /* Each contribution to a sum may have its share of the greatest gradient: no finite contribution is refused because
+     * of the others. */
+    double share = model->policy.sum ? model->policy.workers : 1;
+    if (check(request) || api_check_takes(request, request->grads, share)) return (int)request->err.code;
     add(api, model, request);
     if (model->round.count >= model->policy.workers) apply_all(api, model);
     return API_LATER;
@@ -183,7 +189,7 @@ json_t *api_round_json(struct api *api, const struct api_model *model, const str
     json_t *workers = json_array();
     int failed = !workers;
     for (const struct api_request *r = round->first; r; r = r->next)
-        failed |= json_array_append_new(workers, json_string(r->worker));
+        failed |= json_array_append_new(workers, json_string(r->ask.worker));
     json_int_t since = round->first ? api_now_ms(api) - round->since_ms : 0;
     json_t *json =
         failed ? NULL

@@ -1,11 +1,34 @@
-/* turns.c - the queue of a model's changes, and who drains it. */
+/* turns.c - the queue of a model's changes, and the thread that drains it.
+ *
+ *             enqueue, tick                        pop: a change, or a nudge
+ *     IDLE  ----------------------->  DRAINING  <----------------------------+
+ *      ^                               |     |                               |
+ *      |   pop: nothing is left        |     +---- take_turn, settle round --+
+ *      +-------------------------------+
+ *
+ * IDLE      `draining` is false; the queue is empty, nobody has nudged, and no farewell waits.
+ * DRAINING  one thread has the turn, and a reference to the model. A change that comes joins the queue; a nudge asks
+ *           for one more look at the round. Neither blocks its caller.
+ *
+ * A model that is dead (removed, or replaced by a restore) goes through the same states: its changes are answered
+ * with the error `dead`, and its `farewell`, the request that removed it, when the queue is empty. */
+#include "turns.h"
+
+#include <assert.h>
 #include <search.h>
 #include <stdlib.h>
 
-#include "condition.h"
-#include "../model/model.h"
-#include "round.h"
 #include "../request/service.h"
+#include "condition.h"
+#include "finish.h"
+#include "round.h"
+
+/* With the lock held. */
+static void assert_state(const struct api_model *model) {
+    if (!model->draining) assert(!model->first && !model->nudged && !model->farewell);
+    if (model->farewell) assert(model->dead);
+    if (model->first) assert(model->last && !model->last->next);
+}
 
 bool api_model_enqueue(struct api_model *model, struct api_request *request) {
     request->next = NULL;
@@ -14,14 +37,15 @@ bool api_model_enqueue(struct api_model *model, struct api_request *request) {
     else
         model->first = request;
     model->last = request;
-    if (model->draining) return false;
+    const bool idle = !model->draining;
     model->draining = true;
-    atomic_fetch_add(&model->refs, 1);
-    return true;
+    if (idle) atomic_fetch_add(&model->refs, 1);
+    assert_state(model);
+    return idle;
 }
 
-/* The next change, or NULL. False, which also ends the draining: there is nothing left to do but a farewell, if there
- * is one. */
+/* Takes the next change: *request, NULL where there was only a nudge. False ends the draining: nothing is left but the
+ * farewell, in *request, NULL where there is none. */
 static bool pop(struct api *api, struct api_model *model, struct api_request **request, enum nn_code *dead) {
     pthread_mutex_lock(&api->lock);
     *request = model->first;
@@ -34,14 +58,16 @@ static bool pop(struct api *api, struct api_model *model, struct api_request **r
         *request = model->farewell;
         model->farewell = NULL;
     }
+    assert_state(model);
     pthread_mutex_unlock(&api->lock);
     return more;
 }
 
 static void take_turn(struct api_request *request, enum nn_code dead) {
-    int code = dead ? nn_fail(&request->err, dead, "the model was %s meanwhile",
-                              dead == NN_E_STALE ? "restored from a snapshot" : "deleted")
-                    : api_check_match(request, nn_params_version(request->model->params));
+    int code = dead
+                   ? nn_fail(&request->err, dead, "the model was %s meanwhile",
+                             dead == NN_E_STALE ? "restored from a snapshot" : "deleted")
+                   : api_check_conditions(request, request->model, nn_params_version(request->model->params));
     if (code == NN_OK) code = request->turn(request);
     if (code != API_LATER) api_finish(request, code);
 }
@@ -64,7 +90,7 @@ static void run_drain(void *arg) {
     api_model_drain(job.api, job.model, false);
 }
 
-/* Another thread goes on; false: there is no room for that now. */
+/* Has another thread drain the queue. False: there is no room for the job now. */
 static bool hand_over(struct api *api, struct api_model *model) {
     struct drain_job *job = api->env.execute ? malloc(sizeof *job) : NULL;
     if (job) *job = (struct drain_job){api, model};
@@ -73,8 +99,8 @@ static bool hand_over(struct api *api, struct api_model *model) {
     return false;
 }
 
-/* One change after the other. A thread that has to be brief leaves those that come behind its own to another, as soon as
- * there is one: they may never end. */
+/* Carries out one change after the other. A thread that must be brief hands the queue to another thread after its own
+ * change: later changes may keep coming. */
 void api_model_drain(struct api *api, struct api_model *model, bool brief) {
     struct api_request *request;
     enum nn_code dead;
@@ -92,27 +118,19 @@ void api_model_drain(struct api *api, struct api_model *model, bool brief) {
 int api_model_farewell(struct api_request *request) {
     pthread_mutex_lock(&request->api->lock);
     request->model->farewell = request;
+    assert_state(request->model);
     pthread_mutex_unlock(&request->api->lock);
     return API_LATER;
-}
-
-void api_model_nudge(struct api *api, struct api_model *model) {
-    pthread_mutex_lock(&api->lock);
-    bool idle = !model->draining;
-    model->nudged = model->draining = true;
-    if (idle) atomic_fetch_add(&model->refs, 1);
-    pthread_mutex_unlock(&api->lock);
-    if (idle) api_model_drain(api, model, false);
 }
 
 struct due {
     struct api *api;
     int64_t now_ms;
-    struct api_model *models[16]; /* of one tick; others are due at the next */
+    struct api_model *models[16]; /* of one tick: others are due at the next */
     int n;
 };
 
-/* Claims the turn of each model whose round is due, unless somebody has it, who will see to it. */
+/* Nudges each model whose round is due, and claims its turn; a thread that has the turn already settles the round. */
 static void find_due(const void *node, VISIT visit, void *closure) {
     struct due *due = closure;
     struct api_model *model = *(struct api_model *const *)node;
@@ -124,6 +142,7 @@ static void find_due(const void *node, VISIT visit, void *closure) {
     if (model->draining) return;
     model->draining = true;
     atomic_fetch_add(&model->refs, 1);
+    assert_state(model);
     due->models[due->n++] = model;
 }
 
@@ -132,7 +151,7 @@ void api_models_tick(struct api *api) {
     pthread_mutex_lock(&api->lock);
     twalk_r(api->models, find_due, &due);
     pthread_mutex_unlock(&api->lock);
-    /* To settle a round may mean a step, and then come the changes that wait behind it. */
+    /* Settling a round may take a step of the optimizer, and the changes behind it follow. */
     for (int i = 0; i < due.n; i++)
         if (!hand_over(api, due.models[i])) api_model_drain(api, due.models[i], true);
 }

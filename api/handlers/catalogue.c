@@ -64,6 +64,13 @@ static json_t *attr_json(const struct nn_attr_def *attr) {
     return attr->choices ? api_json_with(json, "choices", choices_json(attr)) : json;
 }
 
+static json_t *more_outputs_json(const struct nn_def *def) {
+    json_t *names = json_array();
+    for (int i = 0; def->more_outputs[i]; i++)
+        names = api_json_append(names, json_string(def->more_outputs[i]));
+    return names;
+}
+
 static json_t *def_json(const struct nn_def *def) {
     json_t *attrs = json_array(), *flags = json_array();
     for (const struct nn_attr_def *attr = def->attrs; attr && attr->name; attr++)
@@ -76,8 +83,15 @@ static json_t *def_json(const struct nn_def *def) {
     if (def->source) json = api_json_with(json, "source", json_string(def->source));
     json = api_json_with(json, "min_inputs", json_integer(def->min_inputs));
     json = api_json_with(json, "max_inputs", json_integer(def->max_inputs));
+    if (def->more_outputs) json = api_json_with(json, "more_outputs", more_outputs_json(def));
     json = api_json_with(json, "flags", flags);
     return api_json_with(json, "attributes", attrs);
+}
+
+static json_t *optimizer_json(const struct nn_def *def) {
+    json_t *takes = json_pack("{s:f, s:f}", nn_dtype_name(NN_F32), nn_optimizer_takes(def, NN_F32),
+                              nn_dtype_name(NN_F64), nn_optimizer_takes(def, NN_F64));
+    return api_json_with(def_json(def), "takes", takes);
 }
 
 json_t *api_catalogue_json(void) {
@@ -87,13 +101,14 @@ json_t *api_catalogue_json(void) {
         json_t **list = def->flags & NN_IS_LOSS ? &losses : &operators;
         *list = api_json_append(*list, def_json(def));
     }
-    for (int i = 0; (def = nn_optimizer_def(i)); i++) optimizers = api_json_append(optimizers, def_json(def));
+    for (int i = 0; (def = nn_optimizer_def(i)); i++)
+        optimizers = api_json_append(optimizers, optimizer_json(def));
     return json_pack("{s:o, s:o, s:o}", "operators", operators, "losses", losses, "optimizers", optimizers);
 }
 
 /* --- Markdown -------------------------------------------------------------------------------------- */
 
-/* "1e-08", or "[0.9, 0.999]". */
+/* Adds an attribute's default as JSON: 1e-08, or [0.9, 0.999]. */
 static void add_default(struct api_text *text, const struct nn_attr_def *attr) {
     json_t *json = default_json(attr);
     size_t i;
@@ -121,7 +136,7 @@ static void add_default(struct api_text *text, const struct nn_attr_def *attr) {
     json_decref(json);
 }
 
-/* "(0, 1]", or the choices. */
+/* Adds an attribute's range, such as (0, 1], or its choices. */
 static void add_range(struct api_text *text, const struct nn_attr_def *attr) {
     char range[96];
     if (is_bounded(attr)) {
@@ -153,17 +168,21 @@ static void add_attr(struct api_text *text, const struct nn_attr_def *attr) {
     api_text_puts(text, " |\n");
 }
 
-/* `rule` is what def->forward is: of an operator or of an optimizer. */
-static void add_def(struct api_text *text, const struct nn_def *def, const char *rule) {
-    const char *const parts[][2] = {{"\n### ", def->name},
-                                    {"\n\n", def->summary},
-                                    {rule, def->forward},
-                                    {"\n- Backward: ", def->backward},
-                                    {"\n- Source: ", def->source}};
+/* Adds an operator or an optimizer. `rule` is the heading of def->forward, which differs for the two. `takes` is the
+ * bound of an optimizer's gradients; NULL for an operator. */
+static void add_def(struct api_text *text, const struct nn_def *def, const char *rule, const char *takes) {
+    const char *const parts[][2] = {{"\n### ", def->name},  {"\n\n", def->summary},
+                                    {rule, def->forward},   {"\n- Backward: ", def->backward},
+                                    {"\n- Takes: ", takes}, {"\n- Source: ", def->source}};
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         if (!parts[i][1]) continue;
         api_text_puts(text, parts[i][0]);
         api_text_puts(text, parts[i][1]);
+    }
+    for (int i = 0; def->more_outputs && def->more_outputs[i]; i++) {
+        api_text_puts(text, i ? ", `" : "\n- Outputs behind the first: `");
+        api_text_puts(text, def->more_outputs[i]);
+        api_text_puts(text, "`");
     }
     api_text_puts(text, "\n");
     if (!def->attrs || !def->attrs->name) return;
@@ -180,15 +199,24 @@ char *api_ops_markdown(void) {
                "Made from the tables by `make docs`; `GET /ops` gives the same as JSON. Names, defaults and\n"
                "meaning are PyTorch's. A `dim` counts the batch as 0.\n\n## Operators\n");
     for (int i = 0; (def = nn_op_def(i)); i++)
-        if (!(def->flags & NN_IS_LOSS)) add_def(&text, def, forward);
+        if (!(def->flags & NN_IS_LOSS)) add_def(&text, def, forward, NULL);
     api_text_puts(
         &text,
         "\n## Losses\n\nA loss also takes `input`, `target`, `sample_weight`, `scale` and `reduction`: "
         "see [api.md](api.md).\n");
     for (int i = 0; (def = nn_op_def(i)); i++)
-        if (def->flags & NN_IS_LOSS) add_def(&text, def, forward);
-    api_text_puts(&text, "\n## Optimizers\n");
-    for (int i = 0; (def = nn_optimizer_def(i)); i++) add_def(&text, def, "\n\n- Update: ");
+        if (def->flags & NN_IS_LOSS) add_def(&text, def, forward, NULL);
+    api_text_puts(
+        &text, "\n## Optimizers\n\nA gradient with a greater number than an optimizer takes, after its "
+               "scale, is refused: its "
+               "square would be infinite in\nthe state. Where `clip_grad_norm` is not above that, any finite "
+               "gradient is taken.\n");
+    for (int i = 0; (def = nn_optimizer_def(i)); i++) {
+        char takes[96];
+        snprintf(takes, sizeof takes, "numbers up to %.3g in F32, %.3g in F64",
+                 nn_optimizer_takes(def, NN_F32), nn_optimizer_takes(def, NN_F64));
+        add_def(&text, def, "\n\n- Update: ", takes);
+    }
     api_text_add(&text, "", 1);
     if (!text.failed) return text.data;
     api_text_free(&text);

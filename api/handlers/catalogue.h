@@ -1,4 +1,4 @@
-/* catalogue.h - what the tables of core say, for people and programs. */
+/* catalogue.h - core's tables of operators, losses and optimizers, as JSON. ../api.h declares them as Markdown. */
 #ifndef API_CATALOGUE_H
 #define API_CATALOGUE_H
 
@@ -6,7 +6,7 @@
 
 #include "../../core/nn.h"
 
-/* {"operators": [...], "losses": [...], "optimizers": [...]}; NULL when memory is out. */
+/* {"operators": [...], "losses": [...], "optimizers": [...]}. NULL: memory is out. */
 json_t *api_catalogue_json(void);
 
 #endif

@@ -1,12 +1,14 @@
-/* health.c - /healthz and /readyz. */
-#include "../request/service.h"
-
+/* health.c - GET /healthz and GET /readyz. */
+#include "../change/condition.h"
 #include "../request/request.h"
+#include "../request/service.h"
 
 int api_get_healthz(struct api_request *request) {
     const char *version = request->api->settings.version;
-    if (api_add(request, "status", json_string("ok"))) return (int)request->err.code;
-    return version ? api_add(request, "version", json_string(version)) : NN_OK;
+    if (api_add(request, "status", json_string("ok")) ||
+        (version && api_add(request, "version", json_string(version))))
+        return (int)request->err.code;
+    return api_check_conditions(request, NULL, 0);
 }
 
 int api_get_readyz(struct api_request *request) {
@@ -14,5 +16,6 @@ int api_get_readyz(struct api_request *request) {
         return nn_fail(&request->err, NN_E_BUSY, "the service is stopping");
     if (atomic_load(&request->api->starting))
         return nn_fail(&request->err, NN_E_RECOVERING, "models are being read from the disk");
-    return api_add(request, "status", json_string("ready"));
+    return api_add(request, "status", json_string("ready")) ? (int)request->err.code
+                                                            : api_check_conditions(request, NULL, 0);
 }

@@ -1,17 +1,21 @@
-/* models.c - /models: create, list, describe, change hyper-parameters, remove. */
+/* models.c - /models: create, list, describe, patch, remove. */
 #include <stdio.h>
 #include <string.h>
 
-#include "../pass/coalesce.h"
 #include "../change/commit.h"
 #include "../change/condition.h"
-#include "../wire/json_read.h"
-#include "../model/model.h"
+#include "../change/registration.h"
 #include "../change/round.h"
-#include "../request/service.h"
+#include "../change/turns.h"
+#include "../model/model.h"
+#include "../model/registry.h"
 #include "../model/snapshot.h"
+#include "../model/work.h"
+#include "../pass/coalesce.h"
+#include "../request/service.h"
+#include "../wire/json_read.h"
 
-/* NULL where memory was out, now or before: a NULL among the arguments is passed on. */
+/* Like json_array_append_new, but returns the list. NULL, as an argument or as a result, means that memory was out. */
 static json_t *append(json_t *list, json_t *item) {
     if (json_array_append_new(list, item) == 0) return list;
     json_decref(list);
@@ -34,13 +38,19 @@ static json_t *parameters_json(const struct nn_graph *graph) {
     return list;
 }
 
-static json_t *nodes_json(const struct nn_graph *graph) {
+static json_t *value_json(const struct nn_value_info *value) {
+    json_t *json =
+        json_pack("{s:s, s:s, s:s, s:o}", "name", value->name, "op", value->op ? value->op->name : "input",
+                  "dtype", nn_dtype_name(value->dtype), "shape", shape_json(&value->shape));
+    if (!value->rows) json_object_set_new(json, "rows", json_false());
+    return json;
+}
+
+static json_t *values_json(const struct nn_graph *graph) {
     json_t *list = json_array();
-    for (int i = 0; i < nn_graph_node_count(graph); i++) {
-        struct nn_node_info node = nn_graph_node(graph, i);
-        list = append(list, json_pack("{s:s, s:s, s:s, s:o}", "name", node.name, "op",
-                                      node.op ? node.op->name : "input", "dtype", nn_dtype_name(node.dtype),
-                                      "shape", shape_json(&node.shape)));
+    for (int i = 0; i < nn_graph_value_count(graph); i++) {
+        const struct nn_value_info value = nn_graph_value(graph, i);
+        list = append(list, value_json(&value));
     }
     return list;
 }
@@ -48,7 +58,7 @@ static json_t *nodes_json(const struct nn_graph *graph) {
 static json_t *outputs_json(const struct nn_graph *graph) {
     json_t *list = json_array();
     for (int i = 0; i < nn_graph_output_count(graph); i++)
-        list = append(list, json_string(nn_graph_node(graph, nn_graph_output(graph, i)).name));
+        list = append(list, json_string(nn_graph_value(graph, nn_graph_output(graph, i)).name));
     return list;
 }
 
@@ -58,8 +68,7 @@ static int64_t count_numbers(const struct nn_graph *graph) {
     return n;
 }
 
-/* What changes from one moment to the next: the round that waits, how stale gradients have been, and how
- * many forwards were computed together. */
+/* Adds the state that changes from moment to moment: the round, the staleness of gradients, the batches of forwards. */
 static int add_moment(struct api_request *request, const struct api_policy *policy) {
     const struct api_model *model = request->model;
     pthread_mutex_lock(&request->api->lock);
@@ -74,9 +83,9 @@ static int add_moment(struct api_request *request, const struct api_policy *poli
 }
 
 #define SHOWN_SNAPSHOTS 100
-#define A_PART          2048 /* bytes that a node, a parameter or a snapshot takes in a description, at most */
+#define A_PART          2048 /* an upper bound of the bytes of a node, a parameter or a snapshot in a description */
 
-/* How durable it is, and what it could be restored to. Nothing where there is no store. */
+/* Adds the model's durability and the snapshots that could be restored. Adds nothing without a store. */
 static int add_stored(struct api_request *request, const struct api_model_state *state) {
     const struct api_store *store = request->api->env.store;
     const struct api_model *model = request->model;
@@ -94,11 +103,11 @@ static int add_stored(struct api_request *request, const struct api_model_state 
     return api_add(request, "snapshots", list) || failed;
 }
 
-/* Everything that there is to know of request->model in this state. A `policy` of NULL is its own. */
+/* Describes request->model in this state. `policy` NULL: its own policy. */
 static int describe_state(struct api_request *request, struct api_model_state state,
                           const struct api_policy *policy) {
     const struct api_model *model = request->model;
-    size_t parts = (size_t)nn_graph_node_count(model->graph) + (size_t)nn_graph_param_count(model->graph);
+    size_t parts = (size_t)nn_graph_value_count(model->graph) + (size_t)nn_graph_param_count(model->graph);
     int failed = api_count(request, parts * A_PART + api_json_bytes(state.spec->json));
     if (failed) return failed;
     failed |= api_add(request, "name", json_string(model->name));
@@ -107,7 +116,7 @@ static int describe_state(struct api_request *request, struct api_model_state st
     failed |= api_add(request, "seed", json_integer((json_int_t)model->seed));
     failed |= api_add(request, "dtype", json_string(nn_dtype_name(nn_graph_dtype(model->graph))));
     failed |= api_add(request, "numbers", json_integer(count_numbers(model->graph)));
-    failed |= api_add(request, "nodes", nodes_json(model->graph));
+    failed |= api_add(request, "nodes", values_json(model->graph));
     failed |= api_add(request, "outputs", outputs_json(model->graph));
     failed |= api_add(request, "parameters", parameters_json(model->graph));
     failed |= api_add(request, "steps", json_integer((json_int_t)state.steps));
@@ -121,23 +130,24 @@ static int describe_state(struct api_request *request, struct api_model_state st
     return failed ? (int)request->err.code : NN_OK;
 }
 
-static int describe(struct api_request *request) {
+static int describe(struct api_request *request, uint64_t *version) {
     struct api_model_state state = api_model_state(request);
     int code = describe_state(request, state, NULL);
     api_model_spec_unref(state.spec);
+    *version = state.version;
     return code;
 }
 
 int api_get_models(struct api_request *request) {
     json_t *list = json_array();
-    if (api_query_check(request, "") || api_models_list(request, list)) {
+    if (api_models_list(request, list)) {
         json_decref(list);
         return (int)request->err.code;
     }
-    return api_add(request, "models", list);
+    return api_add(request, "models", list) ? (int)request->err.code : api_check_conditions(request, NULL, 0);
 }
 
-/* It is in the registry by now, so that nobody else takes its name while this is written down. */
+/* The model is in the registry already, so that no other request takes its name while the creation is recorded. */
 static int turn_create(struct api_request *request) {
     if (api_commit(request)) api_model_remove(request, NN_E_NOT_FOUND);
     return (int)request->err.code;
@@ -145,13 +155,12 @@ static int turn_create(struct api_request *request) {
 
 int api_post_models(struct api_request *request) {
     struct api_spec spec;
-    const char *name = NULL;
-    if (api_query_check(request, "") || api_get_string(request, "name", &name)) return (int)request->err.code;
-    if (!name || !api_model_name_valid(name)) {
-        nn_fail(
-            &request->err, name ? NN_E_NAME : NN_E_VALUE,
-            "\"name\" must be given: 1 to %d characters of A-Z a-z 0-9 . _ -, the first a letter or digit",
-            API_MAX_MODEL_NAME);
+    uint64_t first;
+    const char *name = request->ask.name;
+    if (!api_model_name_valid(name)) {
+        nn_fail(&request->err, NN_E_NAME,
+                "\"name\" has 1 to %d characters of A-Z a-z 0-9 . _ -, the first a letter or digit",
+                API_MAX_MODEL_NAME);
         return api_point(request, "name", NULL);
     }
     if (strlen(name) > (size_t)request->api->settings.limits.name) {
@@ -165,16 +174,16 @@ int api_post_models(struct api_request *request) {
         request->model = api_model_new(request, name, &spec, request->doc.members, true);
     api_spec_fini(&spec);
     if (request->err.code) return (int)request->err.code;
-    request->if_match = NULL; /* there is no version yet */
     request->answer.status = 201;
     snprintf(request->answer.location, sizeof request->answer.location, "/models/%s", name);
-    if (describe(request)) return (int)request->err.code;
+    if (describe(request, &first)) return (int)request->err.code;
     return api_model_register(request, turn_create);
 }
 
 int api_get_model(struct api_request *request) {
-    if (api_query_check(request, "") || api_model_find(request, request->name)) return (int)request->err.code;
-    return describe(request);
+    uint64_t version;
+    if (api_model_find(request, request->name) || describe(request, &version)) return (int)request->err.code;
+    return api_check_conditions(request, request->model, version);
 }
 
 static int turn_delete(struct api_request *request) {
@@ -185,15 +194,15 @@ static int turn_delete(struct api_request *request) {
 }
 
 int api_delete_model(struct api_request *request) {
-    if (api_query_check(request, "") || api_model_find(request, request->name) ||
-        api_add(request, "deleted", json_string(request->name)))
+    if (api_model_find(request, request->name) || api_add(request, "deleted", json_string(request->name)))
         return (int)request->err.code;
     return api_model_turn(request, turn_delete);
 }
 
 /* --- changing hyper-parameters ----------------------------------------------------------------------- */
 
-/* JSON Merge Patch (RFC 7396, section 2): null removes, objects merge, all else replaces. NULL: no memory. */
+/* JSON Merge Patch (RFC 7396, section 2): null removes, objects merge, everything else replaces. NULL: memory is
+ * out. */
 static json_t *merge_patch(const json_t *target, const json_t *patch) {
     const char *name;
     json_t *value;
@@ -210,17 +219,17 @@ static json_t *merge_patch(const json_t *target, const json_t *patch) {
     return merged;
 }
 
-/* What a patch leads to, made ready before anything is changed. */
+/* A patch, made ready before anything changes. */
 struct patch {
     struct api_model_spec *spec;
     struct api_policy policy;
-    bool keeps;                         /* the model's optimizer, */
-    struct nn_optimizer_change *change; /* with other hyper-parameters; */
-    struct nn_optimizer *optimizer;     /* or else it gets this one, perhaps none */
-    size_t bytes, more;                 /* that the optimizer takes, and that it does not take yet */
+    bool keeps;                         /* the model keeps its optimizer, */
+    struct nn_optimizer_change *change; /* with these attributes; */
+    struct nn_optimizer *optimizer;     /* or gets this one; NULL: none */
+    size_t bytes, more; /* the bytes of the optimizer, and those to be added to the model's reservation */
 };
 
-/* The optimizer that the specification asks for: none, the old one configured anew, or another. */
+/* Makes the optimizer that the specification asks for: none, the present one with other attributes, or another. */
 static int make_optimizer(struct api_request *request, struct patch *patch) {
     struct api_model *model = request->model;
     struct nn_error *err = &request->err;
@@ -232,7 +241,8 @@ static int make_optimizer(struct api_request *request, struct patch *patch) {
     patch->keeps = model->optimizer && nn_optimizer_definition(model->optimizer) == def;
     patch->bytes = nn_optimizer_bytes(model->graph, def, attrs);
     patch->more = patch->keeps ? nn_optimizer_change_bytes(model->optimizer, attrs) : patch->bytes;
-    if (api_reserve(request, patch->more)) return (int)err->code;
+    if (api_work(request, api_work_of_bytes(model->graph, patch->more)) || api_reserve(request, patch->more))
+        return (int)err->code;
     if (patch->keeps)
         patch->change = nn_optimizer_change_new(model->optimizer, attrs, err);
     else
@@ -240,7 +250,7 @@ static int make_optimizer(struct api_request *request, struct patch *patch) {
     return err->code ? api_point(request, "optimizer", err->member[0] ? err->member : NULL) : NN_OK;
 }
 
-/* The answer as it will be. */
+/* Adds the description of the model as the patch will make it. */
 static int describe_patched(struct api_request *request, const struct patch *patch) {
     struct api_model_state state = api_model_state(request);
     api_model_spec_unref(state.spec);
@@ -251,15 +261,15 @@ static int describe_patched(struct api_request *request, const struct patch *pat
     return describe_state(request, state, &patch->policy);
 }
 
-/* Between the first record and the policy, a checkpoint has to know that there is a model to have a snapshot of: it
- * throws away the records before it. */
+/* While the durability is being raised, a checkpoint must take a snapshot of the model: it drops the records that come
+ * before. */
 static void set_raising(struct api_request *request, bool raising) {
     pthread_mutex_lock(&request->api->lock);
     request->model->raising = raising;
     pthread_mutex_unlock(&request->api->lock);
 }
 
-/* What was not written down so far is, before what follows it. */
+/* Records the state of a model that was not stored, before the changes that follow. */
 static int raise_durability(struct api_request *request, const struct patch *patch) {
     struct api_model *model = request->model;
     if (request->quiet || patch->policy.durability <= model->policy.durability) return NN_OK;
@@ -270,7 +280,7 @@ static int raise_durability(struct api_request *request, const struct patch *pat
     return state ? api_append_state_take(request, state) : (int)request->err.code;
 }
 
-/* Who waits in a round was promised another one. */
+/* A round that waits ends with an error, because its contributions were made under the old policy. */
 static void set_policy(struct api_request *request, const struct api_policy *policy) {
     static const struct nn_error never = {.code = NN_E_STORE, .text = "the model is stored no more"};
     struct api_model *model = request->model;
@@ -319,12 +329,39 @@ static int turn_patch(struct api_request *request) {
     return code;
 }
 
+/* True if any optimizer has this attribute: the model's optimizer may be another when the patch is applied. */
+static bool is_of_some_optimizer(const char *name) {
+    const struct nn_def *def;
+    for (int i = 0; (def = nn_optimizer_def(i)); i++)
+        if (api_spec_has_attr(def, name)) return true;
+    return strcmp(name, "op") == 0;
+}
+
+static bool is_of_an_aggregation(const char *name) { return api_among(API_AGGREGATION, name, strlen(name)); }
+
+/* Checks the names of members that a null removes. Other values are checked when the patch is merged. */
+static int check_removals(struct api_request *request, const char *member, bool (*known)(const char *name)) {
+    const json_t *patch = json_object_get(request->doc.members, member);
+    const char *name;
+    json_t *value;
+    json_object_foreach((json_t *)patch, name, value) {
+        if (!json_is_null(value) || known(name) || request->replay) continue; /* earlier releases took them */
+        nn_fail(&request->err, NN_E_UNKNOWN_MEMBER, "nothing that \"%s\" may be has a \"%.60s\"", member,
+                name);
+        return api_point(request, member, name);
+    }
+    return NN_OK;
+}
+
 int api_patch_model(struct api_request *request) {
     const json_t *optimizer = json_object_get(request->doc.members, "optimizer");
-    if (api_query_check(request, "") || api_model_find(request, request->name)) return (int)request->err.code;
+    if (api_model_find(request, request->name)) return (int)request->err.code;
     if (optimizer && !json_is_object(optimizer) && !json_is_null(optimizer)) {
         nn_fail(&request->err, NN_E_VALUE, "\"optimizer\" must be an object, or null for none");
         return api_point(request, "optimizer", NULL);
     }
+    if (check_removals(request, "optimizer", is_of_some_optimizer) ||
+        check_removals(request, "aggregation", is_of_an_aggregation))
+        return (int)request->err.code;
     return api_model_turn(request, turn_patch);
 }

@@ -1,27 +1,19 @@
-/* optimizer.c - GET and PUT /models/{m}/optimizer: the state, in the model's turn, so that it is whole.
- * A tensor of the state is named SLOT.PARAMETER: "exp_avg.0.weight". */
+/* optimizer.c - /models/{m}/optimizer: get and set the optimizer's state, whole, in the model's turn. */
 #include <string.h>
 
+#include "../change/commit.h"
+#include "../change/turns.h"
 #include "../model/bind.h"
 #include "../model/model.h"
-
-/* "exp_avg.0.weight", in the arena. */
-static const char *state_name(struct api_request *request, const char *slot, const char *param) {
-    size_t n = strlen(slot), m = strlen(param);
-    char *name = nn_arena_alloc(request->arena, n + m + 2, 1);
-    if (!name) return nn_fail(&request->err, NN_E_NOMEM, "memory is out"), NULL;
-    memcpy(name, slot, n);
-    name[n] = '.';
-    memcpy(name + n + 1, param, m);
-    return name;
-}
+#include "../model/registry.h"
+#include "../model/state.h"
 
 static int check(struct api_request *request) {
     if (request->model->optimizer) return NN_OK;
     return nn_fail(&request->err, NN_E_NO_OPTIMIZER, "the model has no optimizer");
 }
 
-/* Calls fn for every tensor of the state, by name; stops at the first error. */
+/* Calls fn for every tensor of the state, until one fails. */
 static int each_tensor(struct api_request *request,
                        int (*fn)(struct api_request *request, const char *name, int param, void *data,
                                  void *arg),
@@ -32,14 +24,15 @@ static int each_tensor(struct api_request *request,
             const struct nn_param *param = nn_graph_param(model->graph, i);
             if (!param->trainable) continue;
             const char *name =
-                state_name(request, nn_optimizer_slot_name(model->optimizer, slot), param->name);
-            if (!name || fn(request, name, i, nn_optimizer_slot(model->optimizer, slot, i), arg))
+                api_state_name(request->arena, nn_optimizer_slot_name(model->optimizer, slot), param->name);
+            if (!name) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+            if (fn(request, name, i, nn_optimizer_slot(model->optimizer, slot, i), arg))
                 return (int)request->err.code;
         }
     return NN_OK;
 }
 
-/* The answer outlives the turn, and the next step would change what it shows: so it shows a copy. */
+/* Adds a copy: the answer outlives the turn, and the next step changes the state. */
 static int add_copy(struct api_request *request, const char *name, int index, void *data, void *arg) {
     const struct nn_param *param = nn_graph_param(request->model->graph, index);
     enum nn_dtype dtype = nn_graph_dtype(request->model->graph);
@@ -51,28 +44,43 @@ static int add_copy(struct api_request *request, const char *name, int index, vo
     return api_add_tensor(request, "state", name, &param->shape, dtype, copy, *(enum api_dtype *)arg);
 }
 
+/* Adds "steps", and "fresh" where there are such tensors. */
+static int add_progress(struct api_request *request, const struct api_state *state) {
+    json_t *fresh;
+    if (api_count(request, api_state_bytes(state)) || api_add(request, "steps", api_state_steps_json(state)))
+        return (int)request->err.code;
+    if (api_state_fresh_json(state, request->arena, &fresh))
+        return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    return fresh ? api_add(request, "fresh", fresh) : NN_OK;
+}
+
+static int read_state(struct api_request *request, struct api_state *state) {
+    const struct api_model *model = request->model;
+    if (api_state_init(state, request->arena, model->graph, model->optimizer)) return NN_OK;
+    return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+}
+
 static int turn_get(struct api_request *request) {
     const struct api_model *model = request->model;
-    enum api_dtype as;
-    if (check(request) || api_result_dtype(request, nn_graph_dtype(model->graph), &as))
-        return (int)request->err.code;
+    struct api_state state;
+    enum api_dtype as = api_result_dtype(request, nn_graph_dtype(model->graph));
+    if (check(request) || read_state(request, &state)) return (int)request->err.code;
     api_add_map(request, "state");
     if (api_add(request, "model", json_string(model->name)) ||
         api_add(request, "incarnation", json_string(model->incarnation)) ||
         api_add(request, "version", json_integer((json_int_t)nn_params_version(model->params))) ||
         api_add(request, "op", json_string(nn_optimizer_definition(model->optimizer)->name)) ||
-        api_add(request, "steps", json_integer((json_int_t)nn_optimizer_steps(model->optimizer))))
+        add_progress(request, &state))
         return (int)request->err.code;
     return each_tensor(request, add_copy, &as);
 }
 
 int api_get_optimizer(struct api_request *request) {
-    if (api_query_check(request, "dtype") || api_model_find(request, request->name))
-        return (int)request->err.code;
+    if (api_model_find(request, request->name)) return (int)request->err.code;
     return api_model_turn(request, turn_get);
 }
 
-/* One tensor that was sent, converted, and where it goes. */
+/* A tensor that was sent, converted, and its place in the state. */
 struct change {
     struct change *next;
     void *to;
@@ -85,7 +93,7 @@ struct changes {
     size_t n;
 };
 
-/* First all are checked and converted, then all are written: a state is set whole or not at all. */
+/* Checks and converts a tensor. All are written only when all are good, so that a state is set whole or not at all. */
 static int check_tensor(struct api_request *request, const char *name, int index, void *data, void *arg) {
     const struct nn_param *param = nn_graph_param(request->model->graph, index);
     enum nn_dtype dtype = nn_graph_dtype(request->model->graph);
@@ -106,24 +114,37 @@ static int check_tensor(struct api_request *request, const char *name, int index
     return api_bind(request, tensor, &param->shape, dtype, copy);
 }
 
+/* Refuses a tensor under a name that its parameter has beside its owner's. */
+static int check_owned(struct api_request *request) {
+    const struct api_model *model = request->model;
+    for (int i = 0; i < nn_graph_alias_count(model->graph); i++)
+        for (int slot = 0; slot < nn_optimizer_slot_count(model->optimizer); slot++) {
+            const struct nn_alias alias = nn_graph_alias(model->graph, i);
+            const char *of = nn_optimizer_slot_name(model->optimizer, slot);
+            const char *name = api_state_name(request->arena, of, alias.name);
+            if (!name) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+            if (!api_document_tensor(&request->doc, "state", name)) continue;
+            nn_fail(&request->err, NN_E_UNKNOWN_NAME, "\"%s\" is tied: here it is called \"%s\"", alias.name,
+                    nn_graph_param(model->graph, alias.param)->name);
+            return api_point(request, "state", name);
+        }
+    return NN_OK;
+}
+
 static int turn_put(struct api_request *request) {
     struct api_model *model = request->model;
-    int64_t steps = -1;
-    const char *op = NULL;
+    const char *op = request->ask.op;
     struct changes changes = {0};
-    if (check(request) || api_get_integer(request, "steps", 0, API_MAX_SEED, &steps) ||
-        api_get_string(request, "op", &op))
-        return (int)request->err.code;
+    struct api_state state;
+    if (check(request) || read_state(request, &state)) return (int)request->err.code;
     if (op && strcmp(op, nn_optimizer_definition(model->optimizer)->name) != 0) {
         nn_fail(&request->err, NN_E_VALUE, "the model's optimizer is %s",
                 nn_optimizer_definition(model->optimizer)->name);
         return api_point(request, "op", NULL);
     }
-    if (steps < 0) {
-        nn_fail(&request->err, NN_E_VALUE, "\"steps\" must be given: how many were taken");
-        return api_point(request, "steps", NULL);
-    }
-    if (each_tensor(request, check_tensor, &changes)) return (int)request->err.code;
+    if (check_owned(request) || api_state_read(request, &state, request->ask.steps, request->ask.fresh) ||
+        each_tensor(request, check_tensor, &changes))
+        return (int)request->err.code;
     if (changes.n != request->doc.n_tensors)
         return nn_fail(&request->err, NN_E_UNKNOWN_NAME,
                        "the optimizer's state has %zu tensors, and %zu were sent", changes.n,
@@ -131,15 +152,15 @@ static int turn_put(struct api_request *request) {
     if (api_add(request, "model", json_string(model->name)) ||
         api_add(request, "incarnation", json_string(model->incarnation)) ||
         api_add(request, "version", json_integer((json_int_t)nn_params_version(model->params))) ||
-        api_add(request, "steps", json_integer((json_int_t)steps)) || api_commit(request))
+        add_progress(request, &state) || api_commit(request))
         return (int)request->err.code;
     for (const struct change *c = changes.first; c; c = c->next) memcpy(c->to, c->from, c->size);
-    nn_optimizer_set_steps(model->optimizer, (uint64_t)steps);
+    api_state_set(&state);
     api_model_note(request);
     return NN_OK;
 }
 
 int api_put_optimizer(struct api_request *request) {
-    if (api_query_check(request, "") || api_model_find(request, request->name)) return (int)request->err.code;
+    if (api_model_find(request, request->name)) return (int)request->err.code;
     return api_model_turn(request, turn_put);
 }

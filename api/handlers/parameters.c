@@ -3,12 +3,15 @@
 #include <string.h>
 
 #include "../change/condition.h"
-#include "../model/model.h"
+#include "../change/turns.h"
 #include "../change/update.h"
+#include "../model/model.h"
+#include "../model/registry.h"
+#include "../model/work.h"
 
 /* --- pull ------------------------------------------------------------------------------------------- */
 
-/* "a,b" as words: each must be a parameter. */
+/* Checks the names in "a,b": each must be a parameter. */
 static int check_names(struct api_request *request, const char *names) {
     const struct nn_graph *graph = request->model->graph;
     while (names && *names) {
@@ -16,7 +19,7 @@ static int check_names(struct api_request *request, const char *names) {
         char *name = nn_arena_alloc(request->arena, size + 1, 1);
         if (!name) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
         memcpy(name, names, size);
-        if (nn_graph_param_find(graph, name) < 0)
+        if (nn_graph_param_find_any(graph, name) < 0)
             return nn_fail(&request->err, NN_E_UNKNOWN_NAME, "no parameter is named \"%.100s\"", name);
         names += size;
         names += *names == ',';
@@ -24,7 +27,7 @@ static int check_names(struct api_request *request, const char *names) {
     return NN_OK;
 }
 
-/* Whether `name` is in "a,b"; NULL has all. */
+/* True if `name` is in the list "a,b", or the list is NULL. */
 static bool is_among(const char *names, const char *name) {
     size_t length = strlen(name);
     for (; names && *names; names += strcspn(names, ","), names += *names == ',')
@@ -32,27 +35,34 @@ static bool is_among(const char *names, const char *name) {
     return !names;
 }
 
+/* Adds a parameter under a name that the list has. */
+static int add_parameter(struct api_request *request, const char *names, const char *name, int param,
+                         enum api_dtype as) {
+    const struct nn_graph *graph = request->model->graph;
+    if (!is_among(names, name)) return NN_OK;
+    return api_add_tensor(request, "parameters", name, &nn_graph_param(graph, param)->shape,
+                          nn_graph_dtype(graph), nn_params_view(request->params, param), as);
+}
+
 int api_get_parameters(struct api_request *request) {
-    enum api_dtype as;
-    const char *names;
-    if (api_query_check(request, "dtype names") || api_query(request, "names", &names) ||
-        api_model_find(request, request->name) || check_names(request, names))
-        return (int)request->err.code;
+    const char *names = request->ask.names;
+    if (api_model_find(request, request->name) || check_names(request, names)) return (int)request->err.code;
     const struct nn_graph *graph = request->model->graph;
     uint64_t version = nn_params_version(request->params);
-    if (api_result_dtype(request, nn_graph_dtype(graph), &as)) return (int)request->err.code;
+    const enum api_dtype as = api_result_dtype(request, nn_graph_dtype(graph));
+    if (api_check_conditions(request, request->model, version)) return (int)request->err.code;
     if (api_etag(request, version, as, names)) {
         request->answer.status = 304;
         return NN_OK;
     }
     request->answer.plain_names = true;
     api_add_map(request, "parameters");
-    for (int i = 0; i < nn_graph_param_count(graph); i++) {
-        const struct nn_param *param = nn_graph_param(graph, i);
-        if (is_among(names, param->name) &&
-            api_add_tensor(request, "parameters", param->name, &param->shape, nn_graph_dtype(graph),
-                           nn_params_view(request->params, i), as))
+    for (int i = 0; i < nn_graph_param_count(graph); i++)
+        if (add_parameter(request, names, nn_graph_param(graph, i)->name, i, as))
             return (int)request->err.code;
+    for (int i = 0; i < nn_graph_alias_count(graph); i++) {
+        const struct nn_alias alias = nn_graph_alias(graph, i);
+        if (add_parameter(request, names, alias.name, alias.param, as)) return (int)request->err.code;
     }
     if (api_add(request, "incarnation", json_string(request->model->incarnation)))
         return (int)request->err.code;
@@ -62,21 +72,9 @@ int api_get_parameters(struct api_request *request) {
 /* --- set -------------------------------------------------------------------------------------------- */
 
 int api_put_parameters(struct api_request *request) {
-    const char *partial, *wait;
-    if (api_query_check(request, "partial wait") || api_query(request, "partial", &partial) ||
-        api_query(request, "wait", &wait) || api_model_find(request, request->name))
-        return (int)request->err.code;
-    request->partial = partial && strcmp(partial, "true") == 0;
-    if (partial && !request->partial && strcmp(partial, "false") != 0)
-        return nn_fail(&request->err, NN_E_VALUE, "?partial= is true or false");
-    if (wait && strcmp(wait, "durable") != 0)
-        return nn_fail(&request->err, NN_E_VALUE, "?wait= is durable, or left out");
-    request->wait |= wait != NULL;
-    if (!api_document_has(&request->doc, "parameters")) {
-        nn_fail(&request->err, NN_E_VALUE, "\"parameters\" must be given");
-        return api_point(request, "parameters", NULL);
-    }
-    if (api_add(request, "model", json_string(request->model->name)) ||
+    if (api_model_find(request, request->name)) return (int)request->err.code;
+    if (api_work(request, api_work_of_change(request, 2, false)) ||
+        api_add(request, "model", json_string(request->model->name)) ||
         api_add(request, "incarnation", json_string(request->model->incarnation)))
         return (int)request->err.code;
     return api_model_turn(request, api_turn_set_parameters);
@@ -84,9 +82,9 @@ int api_put_parameters(struct api_request *request) {
 
 /* --- blend ------------------------------------------------------------------------------------------ */
 
-/* The current version of another model, as request->params; request->model is the one that changes. */
+/* Sets request->params to the current version of the other model, and request->model to the model that changes. */
 static int find_both(struct api_request *request, const char *from) {
-    if (api_model_find(request, from)) { /* a name within the request, not the resource that it addresses */
+    if (api_model_find(request, from)) { /* the document names the model, so the error is not 404 */
         request->err = (struct nn_error){0};
         nn_fail(&request->err, NN_E_UNKNOWN_NAME, "no model is named \"%.100s\"", from);
         return api_point(request, "from", NULL);
@@ -101,20 +99,11 @@ static int find_both(struct api_request *request, const char *from) {
 }
 
 int api_post_parameters(struct api_request *request) {
-    const char *from = NULL;
-    request->tau = NAN;
-    if (api_query_check(request, "") || api_get_string(request, "from", &from) ||
-        api_get_real(request, "tau", &request->tau))
-        return (int)request->err.code;
-    if (!from || !(request->tau >= 0 && request->tau <= 1)) {
-        nn_fail(&request->err, NN_E_VALUE,
-                from ? "\"tau\" must be a number from 0 to 1" : "\"from\" must name a model");
-        return api_point(request, from ? "tau" : "from", NULL);
-    }
-    if (find_both(request, from)) return (int)request->err.code;
+    if (find_both(request, request->ask.from)) return (int)request->err.code;
     if (nn_params_alike(request->model->graph, nn_params_graph(request->params), &request->err))
         return api_point(request, "from", NULL);
-    if (api_add(request, "model", json_string(request->model->name)) ||
+    if (api_work(request, api_work_of_change(request, 5, false)) || /* one copy, and the blend */
+        api_add(request, "model", json_string(request->model->name)) ||
         api_add(request, "incarnation", json_string(request->model->incarnation)) ||
         api_add(request, "from_version", json_integer((json_int_t)nn_params_version(request->params))))
         return (int)request->err.code;

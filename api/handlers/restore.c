@@ -1,13 +1,17 @@
-/* restore.c - POST /models/{m}/restore: the model as it was at a snapshot, its optimizer and its buffer included. */
+/* restore.c - POST /models/{m}/restore: replaces a model by a snapshot of it, with its optimizer and its buffer. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "../change/commit.h"
+#include "../change/registration.h"
 #include "../change/round.h"
-#include "../request/service.h"
+#include "../change/turns.h"
+#include "../model/registry.h"
 #include "../model/snapshot.h"
+#include "../request/service.h"
 
-/* In place of the one whose turn it is; under an incarnation of its own, as versions have been seen that come
- * again. How it is stored stays as it was. */
+/* Puts the snapshot's model in the place of the present one. It gets a new incarnation, because versions that clients
+ * have seen will come again. The durability stays as it was. */
 static int turn_restore(struct api_request *request) {
     struct api_model *old = request->model, *model = request->restored;
     const char *durability = api_durability_name(old->policy.durability);
@@ -33,30 +37,27 @@ static int turn_restore(struct api_request *request) {
 static int take(void *arg, struct api_source *source, struct nn_error *err) {
     struct api_request *request = arg;
     if ((request->restored = api_snapshot_read(request, source))) return NN_OK;
-    *err = request->err; /* another snapshot may be good */
+    *err = request->err; /* the store may try another snapshot */
     request->err = (struct nn_error){0};
     return (int)err->code;
 }
 
 int api_post_restore(struct api_request *request) {
     const struct api_store *store = request->api->env.store;
-    int64_t version = -1;
     struct nn_error why = {0};
-    if (api_query_check(request, "") || api_get_integer(request, "version", 0, API_MAX_SEED, &version) ||
-        api_model_find(request, request->name))
-        return (int)request->err.code;
+    if (api_model_find(request, request->name)) return (int)request->err.code;
     if (!store)
         return nn_fail(&request->err, NN_E_NOT_FOUND,
                        "there are no snapshots: the service was started "
                        "without --data");
     const char *birth = request->model->birth;
-    if (store->read(store->self, request->name, birth, version, take, request, &why)) {
+    if (store->read(store->self, request->name, birth, request->ask.version, take, request, &why)) {
         request->err = why;
         return (int)why.code;
     }
     if (strcmp(request->restored->birth, birth) != 0)
         return nn_fail(&request->err, NN_E_CORRUPT, "the snapshot is of another model");
-    nn_params_unref(request->params); /* it is not read */
+    nn_params_unref(request->params); /* the current version is not needed */
     request->params = NULL;
     return api_model_turn(request, turn_restore);
 }

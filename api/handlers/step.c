@@ -2,21 +2,19 @@
 #include <math.h>
 
 #include "../change/condition.h"
-#include "../model/model.h"
+#include "../change/turns.h"
 #include "../change/update.h"
+#include "../model/model.h"
+#include "../model/registry.h"
+#include "../model/work.h"
 
 int api_post_step(struct api_request *request) {
-    const char *name = NULL;
-    request->lr = NAN;
-    if (api_query_check(request, "") || api_get_string(request, "model", &name) ||
-        api_get_bool(request, "mean", &request->mean) || api_get_real(request, "lr", &request->lr) ||
-        api_check_lr(request, "lr") || api_read_staleness(request))
+    const char *name = api_asked_model(request);
+    request->lr = request->ask.lr;
+    if (!name) return api_ask_wrong(request, API_MEMBER_OF_model, "a model's name");
+    if (api_model_find(request, name) || api_check_optimizer(request) ||
+        api_work(request, api_work_of_change(request, 1, true)))
         return (int)request->err.code;
-    if (!name) {
-        nn_fail(&request->err, NN_E_VALUE, "\"model\" must name a model");
-        return api_point(request, "model", NULL);
-    }
-    if (api_model_find(request, name) || api_check_optimizer(request)) return (int)request->err.code;
     if (api_add(request, "model", json_string(request->model->name)) ||
         api_add(request, "incarnation", json_string(request->model->incarnation)))
         return (int)request->err.code;

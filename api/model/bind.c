@@ -1,4 +1,4 @@
-/* bind.c - tensors of a request into the places that core has for them. */
+/* bind.c - see bind.h. */
 #include <string.h>
 
 #include "bind.h"
@@ -45,19 +45,76 @@ int api_bind_names(struct api_request *request, const char *map,
     return NN_OK;
 }
 
+int api_bind_owned_names(struct api_request *request, const char *map, const struct nn_graph *graph) {
+    for (int i = 0; i < nn_graph_alias_count(graph); i++) {
+        const struct nn_alias alias = nn_graph_alias(graph, i);
+        const struct api_tensor *tensor = api_document_tensor(&request->doc, map, alias.name);
+        if (!tensor) continue;
+        nn_fail(&request->err, NN_E_UNKNOWN_NAME, "\"%s\" is tied: in \"%s\" it is called \"%s\"", alias.name,
+                map, nn_graph_param(graph, alias.param)->name);
+        return point_tensor(request, tensor);
+    }
+    return NN_OK;
+}
+
+static int bind_parameter(struct api_request *request, const struct api_tensor *tensor,
+                          struct nn_params *params, int param) {
+    const struct nn_graph *graph = nn_params_graph(params);
+    return api_bind(request, tensor, &nn_graph_param(graph, param)->shape, nn_graph_dtype(graph),
+                    nn_params_data(params, param));
+}
+
+/* Checks a tensor against what its parameter has got under another name. */
+static int compare_alias(struct api_request *request, const struct api_tensor *tensor, const char *first,
+                         const struct nn_params *params, int param) {
+    const struct nn_graph *graph = nn_params_graph(params);
+    const enum nn_dtype dtype = nn_graph_dtype(graph);
+    const struct nn_param *of = nn_graph_param(graph, param);
+    const size_t bytes = (size_t)of->elements * nn_dtype_size(dtype);
+    if (api_reserve(request, bytes)) return (int)request->err.code;
+    void *again = nn_arena_alloc(request->arena, bytes, 1);
+    if (!again) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    if (api_bind(request, tensor, &of->shape, dtype, again)) return (int)request->err.code;
+    if (memcmp(again, nn_params_view(params, param), bytes) == 0) return NN_OK;
+    nn_fail(&request->err, NN_E_VALUE, "\"%s\" and \"%s\" are one parameter, and differ here", tensor->name,
+            first);
+    return point_tensor(request, tensor);
+}
+
+/* Converts what is given under the other names of parameters. `by` tells, by parameter, the name that it was given
+ * under; NULL: it was not. */
+static int bind_aliases(struct api_request *request, struct nn_params *params, const char **by) {
+    const struct nn_graph *graph = nn_params_graph(params);
+    for (int i = 0; i < nn_graph_alias_count(graph); i++) {
+        const struct nn_alias alias = nn_graph_alias(graph, i);
+        const struct api_tensor *tensor = api_document_tensor(&request->doc, "parameters", alias.name);
+        if (!tensor) continue;
+        if (by[alias.param] ? compare_alias(request, tensor, by[alias.param], params, alias.param)
+                            : bind_parameter(request, tensor, params, alias.param))
+            return (int)request->err.code;
+        by[alias.param] = alias.name;
+    }
+    return NN_OK;
+}
+
 int api_bind_parameters(struct api_request *request, struct nn_params *params, bool partial) {
     const struct nn_graph *graph = nn_params_graph(params);
-    if (api_bind_names(request, "parameters", nn_graph_param_find, graph)) return (int)request->err.code;
-    for (int i = 0; i < nn_graph_param_count(graph); i++) {
-        const struct nn_param *param = nn_graph_param(graph, i);
-        const struct api_tensor *tensor = api_document_tensor(&request->doc, "parameters", param->name);
-        if (!tensor && partial) continue;
-        if (!tensor) {
-            nn_fail(&request->err, NN_E_VALUE, "parameter \"%s\" is missing", param->name);
-            return api_point(request, "parameters", param->name);
-        }
-        if (api_bind(request, tensor, &param->shape, nn_graph_dtype(graph), nn_params_data(params, i)))
-            return (int)request->err.code;
+    const int n = nn_graph_param_count(graph);
+    if (api_bind_names(request, "parameters", nn_graph_param_find_any, graph)) return (int)request->err.code;
+    const char **by = nn_arena_alloc(request->arena, (size_t)n + 1, sizeof *by);
+    if (!by) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    for (int i = 0; i < n; i++) {
+        const char *name = nn_graph_param(graph, i)->name;
+        const struct api_tensor *tensor = api_document_tensor(&request->doc, "parameters", name);
+        if (!tensor) continue;
+        if (bind_parameter(request, tensor, params, i)) return (int)request->err.code;
+        by[i] = name;
+    }
+    if (bind_aliases(request, params, by)) return (int)request->err.code;
+    for (int i = 0; i < n && !partial; i++) {
+        if (by[i]) continue;
+        nn_fail(&request->err, NN_E_VALUE, "parameter \"%s\" is missing", nn_graph_param(graph, i)->name);
+        return api_point(request, "parameters", nn_graph_param(graph, i)->name);
     }
     return NN_OK;
 }

@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model.h"
 #include "../request/service.h"
+#include "model.h"
+#include "registry.h"
 
 struct api_context {
     atomic_int refs;
@@ -18,9 +19,9 @@ struct api_context {
 
     /* Guarded by the registry's lock. */
     int64_t used_ms; /* when it was last used */
-    int users;       /* claims that share it */
-    bool claimed;    /* or one that does not */
-    bool listed;     /* still in the table */
+    int users;       /* shared claims on it */
+    bool claimed;    /* there is an exclusive claim */
+    bool listed;     /* it is in the table */
 };
 
 static int by_id(const void *a, const void *b) {
@@ -37,14 +38,14 @@ void api_context_unref(struct api *api, struct api_context *context) {
     free(context);
 }
 
-/* With the lock held: out of the table. The table's reference is the caller's from here on. */
+/* With the lock held: takes a context out of the table. The table's reference becomes the caller's. */
 static void unlist(struct api *api, struct api_context *context) {
     tdelete(context, &api->contexts, by_id);
     api->n_contexts--;
     context->listed = false;
 }
 
-/* One of the token's models. */
+/* The context of that id, if the request's token sees its model. */
 static struct api_context *lookup(struct api_request *request, const char *id) {
     struct api_context key = {0};
     snprintf(key.id, sizeof key.id, "%s", id);
@@ -53,12 +54,12 @@ static struct api_context *lookup(struct api_request *request, const char *id) {
     return found && api_token_sees(request->token, found->model->name) ? found : NULL;
 }
 
-/* --- letting go ------------------------------------------------------------------------------------- */
+/* --- freeing contexts ------------------------------------------------------------------------------- */
 
 struct search {
     struct api_context *found;
-    const struct api_model *model; /* of this model, or, where NULL, */
-    int64_t before_ms;             /* not used since */
+    const struct api_model *model; /* searches the contexts of this model; NULL: idle ones, */
+    int64_t before_ms;             /* last used before this time */
 };
 
 static void search_one(const void *node, VISIT visit, void *closure) {
@@ -70,7 +71,7 @@ static void search_one(const void *node, VISIT visit, void *closure) {
         search->found = context;
 }
 
-/* Lets go of all that fit. One at a time, for the tree may not change while it is walked. */
+/* Frees all contexts that match, one at a time: the tree may not change while it is walked. */
 static bool drop_all(struct api *api, struct search search) {
     bool any = false;
     for (;;) {
@@ -104,6 +105,18 @@ void api_contexts_clear(struct api *api) {
 static int not_found(struct api_request *request, const char *id) {
     return nn_fail(&request->err, NN_E_NOT_FOUND,
                    "no context is named \"%.40s\"; used up, expired, or never there", id);
+}
+
+int api_context_find_model(struct api_request *request, const char *id) {
+    struct api *api = request->api;
+    pthread_mutex_lock(&api->lock);
+    const struct api_context *context = lookup(request, id);
+    if (context) {
+        request->model = context->model;
+        atomic_fetch_add(&context->model->refs, 1);
+    }
+    pthread_mutex_unlock(&api->lock);
+    return context ? NN_OK : not_found(request, id);
 }
 
 int api_context_delete(struct api_request *request, const char *id) {
@@ -149,11 +162,11 @@ int api_context_keep(struct api_request *request) {
     bool full = api->n_contexts >= api->settings.limits.contexts, dead = context->model->dead;
     if (!full && !dead) {
         struct api_context *const *node = tsearch(context, &api->contexts, by_id);
-        context->listed = node && *node == context; /* another's where entropy repeats itself */
+        context->listed = node && *node == context; /* false: memory is out, or the id was drawn before */
     }
     api->n_contexts += context->listed;
     if (context->listed) atomic_fetch_add(&context->refs, 1);
-    bool listed = context->listed; /* from here on it may be another's */
+    bool listed = context->listed; /* read under the lock, because another request may change it afterwards */
     pthread_mutex_unlock(&api->lock);
     if (listed) return NN_OK;
     if (dead) return nn_fail(&request->err, NN_E_NOT_FOUND, "the model was deleted meanwhile");
@@ -192,7 +205,7 @@ void api_context_settle(struct api_request *request) {
         return;
     }
     pthread_mutex_lock(&api->lock);
-    bool listed = request->context->listed; /* or the model was deleted meanwhile */
+    bool listed = request->context->listed; /* false if the model was deleted meanwhile */
     if (listed) unlist(api, request->context);
     pthread_mutex_unlock(&api->lock);
     request->claim = API_CLAIM_NONE;
@@ -212,7 +225,7 @@ void api_context_unclaim(struct api_request *request) {
     request->claim = API_CLAIM_NONE;
 }
 
-/* --- telling ---------------------------------------------------------------------------------------- */
+/* --- descriptions ------------------------------------------------------------------------------------ */
 
 static json_t *describe(struct api *api, const void *item) {
     const struct api_context *context = item;
@@ -226,7 +239,7 @@ static json_t *describe(struct api *api, const void *item) {
                      (json_int_t)(left > 0 ? left : 0));
 }
 
-#define LISTED 2304 /* bytes that a context takes in the list, at most */
+#define LISTED 2304 /* an upper bound of a context's bytes in the list */
 
 static const struct api_model *model_of(const void *item) {
     return ((const struct api_context *)item)->model;

@@ -1,13 +1,14 @@
-/* model.c - a model's life, and its versions. Its name is registry.c's, its turns are turns.c's. */
+/* model.c - a model's life, its versions, and its accumulation buffer. */
 #include "model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../wire/json_read.h"
 #include "../request/metrics.h"
 #include "../request/service.h"
+#include "../wire/json_read.h"
+#include "work.h"
 
 /* --- life ------------------------------------------------------------------------------------------- */
 
@@ -40,6 +41,7 @@ void api_model_unref(struct api *api, struct api_model *model) {
     for (int i = 0; i < model->n_blocks; i++) nn_params_unref(model->blocks[i]);
     nn_optimizer_free(model->optimizer);
     nn_grads_free(model->sum);
+    free(model->sum_named);
     api_model_forget_past(model);
     nn_graph_unref(model->graph);
     api_model_spec_unref(model->spec);
@@ -47,29 +49,29 @@ void api_model_unref(struct api *api, struct api_model *model) {
     free(model);
 }
 
-/* Makes bytes of the request's reservation the model's own. */
+/* Moves bytes of the request's reservation to the model. */
 static void keep(struct api_request *request, struct api_model *model, size_t bytes) {
     api_reserve_move(request, bytes);
     model->reserved += bytes;
 }
 
-/* What a model holds beside its graph and its numbers: the specification as it was given, and as patches may make it,
- * which have no more to add than what is here for them. */
+/* The bytes of a model beside its graph and its numbers: the specification, and room for what patches may add to it. */
 static size_t overhead(const json_t *json) { return sizeof(struct api_model) + api_json_bytes(json) + 8192; }
 
 static struct api_model_size measure(const struct nn_graph *graph) {
-    struct api_model_size size = {.nodes = nn_graph_node_count(graph),
+    struct api_model_size size = {.values = nn_graph_value_count(graph),
                                   .params = nn_graph_param_count(graph),
-                                  .row_work = nn_graph_work(graph)};
-    for (int i = 0; i < size.nodes; i++) {
-        struct nn_node_info node = nn_graph_node(graph, i);
-        size.row_numbers += (double)nn_shape_elements(&node.shape);
+                                  .work = nn_graph_work(graph)};
+    for (int i = 0; i < size.values; i++) {
+        struct nn_value_info value = nn_graph_value(graph, i);
+        *(value.rows ? &size.numbers_of_values.a_row : &size.numbers_of_values.once) +=
+            (double)nn_shape_elements(&value.shape);
     }
     for (int i = 0; i < size.params; i++) size.numbers += (double)nn_graph_param(graph, i)->elements;
     return size;
 }
 
-/* Its numbers: the first version, and the optimizer's state. */
+/* Makes the first version and the optimizer. */
 static int fill(struct api_request *request, struct api_model *model, const struct api_spec *spec,
                 bool draw) {
     struct nn_error *err = &request->err;
@@ -80,7 +82,10 @@ static int fill(struct api_request *request, struct api_model *model, const stru
     if (!spec->optimizer) return NN_OK;
     model->optimizer = (draw ? nn_optimizer_new : nn_optimizer_new_unset)(model->graph, spec->optimizer,
                                                                           spec->optimizer_attrs, err);
-    if (model->optimizer) return NN_OK;
+    if (model->optimizer) {
+        model->size.step = nn_optimizer_work(model->optimizer);
+        return NN_OK;
+    }
     return api_point(request, "optimizer", err->member[0] ? err->member : NULL);
 }
 
@@ -91,7 +96,7 @@ int api_model_draw_incarnation(struct api_request *request, struct api_model *mo
     return NN_OK;
 }
 
-/* What tells it from others, and how it is described. */
+/* Sets incarnation, birth, seed and specification. */
 static int identify(struct api_request *request, struct api_model *model, const struct api_spec *spec,
                     const json_t *json, bool draw) {
     uint64_t seed = 0;
@@ -113,6 +118,9 @@ struct api_model *api_model_new(struct api_request *request, const char *name, c
     size_t bytes = overhead(json) + nn_graph_param_bytes(spec->graph), optimizer_bytes = 0;
     if (spec->optimizer)
         optimizer_bytes = nn_optimizer_bytes(spec->graph, spec->optimizer, spec->optimizer_attrs);
+    if (draw &&
+        api_work(request, nn_graph_work(spec->graph).draw + api_work_of_bytes(spec->graph, optimizer_bytes)))
+        return NULL;
     if (api_reserve(request, bytes + optimizer_bytes)) return NULL;
     struct api_model *model = calloc(1, sizeof *model);
     if (!model) return nn_fail(&request->err, NN_E_NOMEM, "memory is out"), NULL;
@@ -132,7 +140,7 @@ struct api_model *api_model_new(struct api_request *request, const char *name, c
 
 /* --- versions --------------------------------------------------------------------------------------- */
 
-/* A block that nobody reads, or a new one, which is the request's until it is published. */
+/* A block that nobody reads; or a new one, which belongs to the request until it is published. */
 static struct nn_params *spare_block(struct api_request *request) {
     struct api_model *model = request->model;
     for (int i = 0; i < model->n_blocks; i++)
@@ -158,7 +166,7 @@ int api_model_next(struct api_request *request, struct nn_params **next) {
 void api_model_note(struct api_request *request) {
     struct api_model *model = request->model;
     pthread_mutex_lock(&request->api->lock);
-    model->steps = model->optimizer ? nn_optimizer_steps(model->optimizer) : 0;
+    model->steps = model->optimizer ? nn_optimizer_most_steps(model->optimizer) : 0;
     model->contributions = model->sum_count;
     pthread_mutex_unlock(&request->api->lock);
 }
@@ -180,7 +188,7 @@ void api_model_trim(struct api *api, struct api_model *model) {
     }
 }
 
-/* While recovering: what follows may have read the version that now becomes an old one. */
+/* While recovering: keeps the version that a change replaces, because later records may have read it. */
 static void keep_past(struct api_model *model) {
     nn_params_unref(model->past[API_REPLAY_VERSIONS - 1]);
     memmove(model->past + 1, model->past, (API_REPLAY_VERSIONS - 1) * sizeof *model->past);
@@ -214,6 +222,7 @@ void api_model_set_optimizer_take(struct api_request *request, struct nn_optimiz
     model->optimizer_bytes = bytes;
     model->optimizer = optimizer;
     pthread_mutex_lock(&request->api->lock);
+    model->size.step = optimizer ? nn_optimizer_work(optimizer) : 0;
     struct api_model_spec *old = model->spec;
     model->spec = spec;
     pthread_mutex_unlock(&request->api->lock);
@@ -244,11 +253,12 @@ int api_model_stop(struct api_request *request, int param) {
     model->stopped_at = param;
     pthread_mutex_unlock(&request->api->lock);
     api_model_note(request);
-    return nn_fail(
-        &request->err, NN_E_NOT_FINITE,
-        "the step made \"%s\" infinite or NaN; the model is stopped at version %llu, with the optimizer "
-        "one step ahead: restore a snapshot, or set parameters",
-        nn_graph_param(model->graph, param)->name, (unsigned long long)nn_params_version(model->params));
+    return nn_fail(&request->err, NN_E_NOT_FINITE,
+                   "the step made \"%s\", or the optimizer's state of it, infinite or NaN; the model is "
+                   "stopped at version %llu, "
+                   "with the optimizer one step ahead: restore a snapshot, or set parameters and that state",
+                   nn_graph_param(model->graph, param)->name,
+                   (unsigned long long)nn_params_version(model->params));
 }
 
 int api_model_check_running(struct api_request *request) {
@@ -258,13 +268,48 @@ int api_model_check_running(struct api_request *request) {
     int param = model->stopped_at;
     pthread_mutex_unlock(&request->api->lock);
     if (!stopped) return NN_OK;
-    return nn_fail(&request->err, NN_E_STOPPED,
-                   "a step made \"%s\" infinite or NaN: restore a snapshot, or set parameters",
-                   nn_graph_param(model->graph, param)->name);
+    return nn_fail(
+        &request->err, NN_E_STOPPED,
+        "a step made \"%s\", or the optimizer's state of it, infinite or NaN: restore a snapshot, or set "
+        "parameters and that state",
+        nn_graph_param(model->graph, param)->name);
 }
 
 void api_model_run(struct api_request *request) {
     pthread_mutex_lock(&request->api->lock);
     request->model->stopped = false;
     pthread_mutex_unlock(&request->api->lock);
+}
+
+/* --- the accumulation buffer ----------------------------------------------------------------------- */
+
+static size_t sum_bytes(const struct nn_graph *graph) {
+    return nn_graph_trainable_bytes(graph) + (size_t)nn_graph_param_count(graph);
+}
+
+int api_make_sum(struct api_request *request, struct api_model *model) {
+    size_t bytes = sum_bytes(model->graph);
+    if (model->sum) return NN_OK;
+    if (api_reserve(request, bytes)) return (int)request->err.code;
+    bool *named = calloc((size_t)nn_graph_param_count(model->graph) + 1, sizeof *named);
+    if (!named) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    if (!(model->sum = nn_grads_new(model->graph, &request->err))) {
+        free(named);
+        return (int)request->err.code;
+    }
+    model->sum_named = named;
+    api_reserve_move(request, bytes);
+    model->reserved += bytes;
+    return NN_OK;
+}
+
+void api_drop_sum(struct api_request *request) {
+    struct api_model *model = request->model;
+    size_t bytes = sum_bytes(model->graph);
+    nn_grads_free(model->sum);
+    free(model->sum_named);
+    model->sum = NULL;
+    model->sum_named = NULL;
+    model->reserved -= bytes;
+    api_release(request->api, bytes);
 }

@@ -1,176 +1,135 @@
-/* model.h - the registry of models; their versions, and the queue of their changes.
+/* model.h - a model: its graph and its versions.
  *
- * A model's current version is read under the registry's lock and then belongs to its reader. Changes wait
- * in a queue that one thread at a time drains: whoever adds to an idle queue drains it, and nobody blocks.
- * A change builds the next version in a block that no reader holds, and swaps it in. */
+ * A reader takes the current version under the registry's lock; from then on the version is the reader's, and
+ * immutable. A change builds the next version in a block that no reader holds, and then swaps it in. Changes wait in a
+ * queue that one thread at a time drains: see ../change/turns.h. */
 #ifndef API_MODEL_H
 #define API_MODEL_H
 
 #include <stdatomic.h>
 
-#include "../change/commit.h"
+#include "../request/metrics.h"
 #include "../request/request.h"
-#include "spec.h"
 #include "../store.h"
+#include "spec.h"
 
-#define API_STALENESS_BUCKETS 8
-#define API_MAX_VERSIONS      8 /* of one model's that live at once; beyond, a change gets 503 */
+#define API_MAX_VERSIONS 8 /* versions of a model in memory; a change that needs one more gets 503 */
 
-/* A specification as given, the seed included. Immutable, and shared by this count alone: jansson's is read
- * without atomics by whoever adds to it, so that no value of its own may go from thread to thread. */
+/* A specification as it was given, and the seed. Immutable. It has a reference count of its own, because jansson's
+ * count is not atomic: a json_t may not be shared between threads. */
 struct api_model_spec {
     atomic_int refs;
     json_t *json;
 };
 
-/* Contributions that wait for the others: see round.h. */
+/* The contributions to a round: see ../change/round.h. */
 struct api_round {
-    struct api_request *first; /* in the order of their workers */
+    struct api_request *first; /* in the order of their workers' names */
     int count;
     uint64_t version;
-    int64_t since_ms; /* the first one's coming */
+    int64_t since_ms; /* when the first one came */
 };
 
-/* What work with a model depends on. */
+/* The sizes that determine how much work the model is. */
 struct api_model_size {
-    int nodes, params;
-    double row_work;    /* nn_graph_work */
-    double row_numbers; /* of all nodes' values */
-    double numbers;     /* of the parameters */
+    int values, params;
+    struct nn_work work;
+    double step;                      /* nn_optimizer_work; 0: no optimizer */
+    struct nn_cost numbers_of_values; /* numbers of all values */
+    double numbers;                   /* numbers in all parameters */
 };
 
 struct api_model {
     atomic_int refs;
     char name[API_MAX_MODEL_NAME + 1];
-    char incarnation[17], birth[17]; /* birth: its first incarnation */
+    char incarnation[17], birth[17]; /* birth: the first incarnation */
     struct nn_graph *graph;
     uint64_t seed;
-    struct api_model_size size;
 
     /* Guarded by the registry's lock. */
-    struct nn_params *params; /* the current version; one of `blocks` */
+    struct api_model_size size; /* after registration, only `step` changes */
+    struct nn_params *params;   /* the current version; one of `blocks` */
     struct api_model_spec *spec;
-    uint64_t steps, contributions;
-    struct api_request *first, *last; /* the queue */
-    struct api_request *farewell; /* that took it out of the registry: answered when nothing else is left */
+    uint64_t steps; /* the greatest number of steps that a parameter has taken */
+    uint64_t contributions;
+    struct api_request *first, *last; /* the queue of changes */
+    struct api_request *farewell;     /* the request that removed the model; it is answered last */
     bool draining;
-    enum nn_code dead; /* not NN_OK: it is out of the registry, and this is what its changes are told */
-    bool stopped;      /* a step led to numbers that are not finite, */
-    int stopped_at;    /* in this parameter: it takes no gradients until parameters are set, or restored */
-    int64_t durable_version;  /* that would survive a crash; -1: none */
-    uint64_t lowerings;       /* how often its durability has become "none" */
-    bool nudged;              /* whoever drains is to settle the round once more */
-    bool raising;             /* it is being stored, by a policy that it does not have yet; under the lock */
-    struct api_round round;   /* changed in a turn alone, */
-    struct api_policy policy; /* and so is this: either the lock or the turn is enough to read them */
-    struct api_batch *first_batch, *last_batch; /* of forwards that wait: see coalesce.c */
-    bool batching;                              /* somebody is to compute the first, or at it */
-    int64_t company;                           /* rows of the last batch, and those that waited for its end */
-    uint64_t coalesced, batches;               /* requests answered by batches so far */
-    uint64_t staleness[API_STALENESS_BUCKETS]; /* of applied gradients: see condition.c */
+    enum nn_code dead; /* not NN_OK: the model left the registry, and its changes get this error */
+    bool stopped;      /* a step made numbers that are not finite */
+    int stopped_at; /* in this parameter. It takes no gradients until parameters are set or a snapshot restored */
+    int64_t durable_version;  /* the version that would survive a crash; -1: none */
+    uint64_t lowerings;       /* how often the durability was lowered to "none" */
+    bool nudged;              /* the thread that drains must look at the round once more */
+    bool raising;             /* it is being stored, under a durability that it does not have yet */
+    struct api_round round;   /* changed only in a turn; */
+    struct api_policy policy; /* likewise: the lock or the turn is enough to read them */
+    struct api_batch *first_batch, *last_batch; /* batches of forwards that wait: see ../pass/coalesce.c */
+    bool batching;                              /* a thread is computing the first batch, or is about to */
+    int64_t company;             /* rows of the last batch, and of those that waited for its end */
+    uint64_t coalesced, batches; /* requests that batches answered, and batches */
+    uint64_t staleness[API_STALENESS_BUCKETS]; /* applied gradients, by bucket of metrics.h */
 
-    /* Belongs to whoever has the turn. */
+    /* Belongs to the thread that has the turn. */
     struct nn_optimizer *optimizer; /* or NULL */
-    struct nn_grads *sum;           /* the accumulation buffer; NULL before the first contribution */
+    struct nn_grads *sum;           /* the accumulation buffer; NULL until a gradient is accumulated, */
+    bool *sum_named;                /* likewise: by parameter, whether a contribution named it */
     double sum_scale;
-    uint64_t sum_count, sum_oldest; /* contributions, and the oldest version of them */
+    uint64_t sum_count, sum_oldest; /* contributions in the buffer, and their oldest version */
     struct nn_params *blocks[API_MAX_VERSIONS];
     int n_blocks;
-    size_t reserved, optimizer_bytes; /* of the budget; the optimizer's part of it */
-    uint64_t changes;                 /* that it has had, since its birth */
-    uint64_t read_changes;            /* those of them that were in the snapshot that it was read from */
-    uint64_t seq;                     /* of the last record of it */
-    uint64_t oldest_readable;         /* a record may have read this version, or a later one */
-    bool missed;                      /* the last checkpoint, for lack of memory */
-    bool stays;                       /* while recovering: records that lead on from here are lost */
+    size_t reserved, optimizer_bytes; /* bytes of the budget, and the part of them that the optimizer takes */
+    uint64_t changes;                 /* changes since its birth */
+    uint64_t read_changes;            /* the changes that were in the snapshot that it was read from */
+    uint64_t seq;                     /* the number of its last record */
+    uint64_t oldest_readable;         /* a record in the journal may have read this version or a later one */
+    bool missed;                      /* the last checkpoint left it out for lack of memory */
+    bool stays;                       /* while recovering: records behind this state are lost */
     struct nn_params *past[API_REPLAY_VERSIONS]; /* while recovering: the versions before the current one */
 };
 
-/* [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
-bool api_model_name_valid(const char *name);
-
-/* Makes a model of a specification's parts (the graph gets a reference), held once. `json` is copied. Its
- * parameters are drawn from the seed; or, where `draw` is false, all its numbers are to be set. NULL: NN_E_VALUE, NN_E_BUSY,
+/* Makes a model of a specification, with one reference. The graph gets a reference; `json` is copied. With `draw`,
+ * parameters are drawn from the seed; without, the caller sets all numbers. NULL: NN_E_VALUE, NN_E_BUSY,
  * NN_E_TOO_LARGE, NN_E_NOMEM. */
 struct api_model *api_model_new(struct api_request *request, const char *name, const struct api_spec *spec,
                                 const json_t *json, bool draw);
-/* Registers request->model under its name, and queues the request as its first change: API_LATER, or NN_E_EXISTS,
- * NN_E_BUSY, NN_E_NOMEM. */
-int api_model_register(struct api_request *request, int (*turn)(struct api_request *request));
-/* Finds a model and its current version: request->model and ->params. NN_E_NOT_FOUND. */
-int api_model_find(struct api_request *request, const char *name);
-/* False: there is no such model. */
-bool api_model_size(struct api *api, const char *name, struct api_model_size *size);
-/* In a turn: takes request->model out of the registry; changes that still wait get `code`. */
-void api_model_remove(struct api_request *request, enum nn_code code);
-/* In a turn that has removed the model: whose answer comes when nobody waits for it any more, so that its memory is there
- * again for who has read the answer. Returns API_LATER. */
-int api_model_farewell(struct api_request *request);
-/* In a turn: puts `next` into its place. */
-void api_model_replace(struct api_request *request, struct api_model *next);
-/* Drawn anew, or while a request is carried out again, what was drawn then. */
+/* Draws an incarnation. A request that is carried out again gets the one that it drew the first time. */
 int api_model_draw_incarnation(struct api_request *request, struct api_model *model);
-/* Appends a description of each to `list`, in the order of names. */
-int api_models_list(struct api_request *request, json_t *list);
-/* A tree behind the service's lock, how many items it has, and the bytes that the description of one takes at most. */
-struct api_registry {
-    void *const *tree;
-    const int *n;
-    size_t described;
-};
-/* Appends what `describe` makes of each item to `list`, with the lock held: in the tree's order, and of those alone
- * whose model the request's token sees. */
-int api_registry_list(struct api_request *request, const struct api_registry *registry,
-                      const struct api_model *(*model_of)(const void *item),
-                      json_t *(*describe)(struct api *api, const void *item), json_t *list);
 void api_model_unref(struct api *api, struct api_model *model);
-void api_models_clear(struct api *api);
-
-/* Queues the request for its model; `turn` then runs once, alone among the model's changes, and its code
- * ends the request. Always returns API_LATER. */
-int api_model_turn(struct api_request *request, int (*turn)(struct api_request *request));
-
-/* With the lock held: puts the request behind those that wait for the model's turn. True: it is the first, and the
- * caller is to drain them, without the lock. A thread that has to be `brief` leaves those behind its own to another. */
-bool api_model_enqueue(struct api_model *model, struct api_request *request);
-void api_model_drain(struct api *api, struct api_model *model, bool brief);
-
-/* Settles the rounds whose time is up. */
-void api_models_tick(struct api *api);
-/* Has the model's round settled in a turn. */
-void api_model_nudge(struct api *api, struct api_model *model);
-
-/* In a turn: a block to build the next version in, which "applied_version" already tells of. NN_E_BUSY when
- * too many versions are being read. */
+/* In a turn: a block for the next version. Adds "applied_version" to the answer. NN_E_BUSY: too many versions are being
+ * read. */
 int api_model_next(struct api_request *request, struct nn_params **next);
-/* In a turn: makes `next` the current version, one higher. */
+/* In a turn: makes `next`, which is one version higher, the current version. */
 void api_model_publish(struct api_request *request, struct nn_params *next);
-/* In a turn: a step led to numbers that are not finite in this parameter; no version is made of them, but the
- * optimizer has taken it. Returns NN_E_NOT_FINITE. */
+/* In a turn: stops the model, because a step made numbers that are not finite in this parameter. No version is made,
+ * but the optimizer's state has taken the step. Returns NN_E_NOT_FINITE. */
 int api_model_stop(struct api_request *request, int param);
-/* NN_E_STOPPED, if the model is. */
+/* NN_E_STOPPED: the model is stopped. */
 int api_model_check_running(struct api_request *request);
-/* In a turn: it is stopped no more. */
+/* In a turn: ends the stop. */
 void api_model_run(struct api_request *request);
-/* Whether the model of this birth, if it is *there, has a change: of this record; or, where that is 0, as its snapshot had
- * so many. */
-bool api_model_has(struct api *api, const char *birth, uint64_t change, uint64_t seq, bool *there);
-/* Lets go of the versions that are kept while recovering. */
+/* Frees the versions that recovery keeps. */
 void api_model_forget_past(struct api_model *model);
-/* Versions that nobody reads any more are let go of, all but one, in which the next will be built. */
+/* Frees the versions that nobody reads, all but one: the next version will be built in it. */
 void api_model_trim(struct api *api, struct api_model *model);
-/* In a turn: tells readers what the optimizer and the accumulation buffer have come to. */
+/* In a turn: publishes to readers the optimizer's steps and the number of accumulated contributions. */
 void api_model_note(struct api_request *request);
-/* In a turn: replaces the optimizer (owned from here on, with `more` bytes of the request's reservation) and the
- * specification that says so, owned too. It may be the same optimizer, configured anew; it takes `bytes` now. */
+/* In a turn: sets the optimizer and the specification that describes it; both become the model's. `more` bytes of the
+ * request's reservation become the model's, and the optimizer takes `bytes` from now on. It may be the same optimizer
+ * with other attributes. */
 void api_model_set_optimizer_take(struct api_request *request, struct nn_optimizer *optimizer, size_t bytes,
                                   size_t more, struct api_model_spec *spec);
 
-/* Held once; `json` is consumed, and NULL gives NULL, as memory that is out does. */
+/* Makes the model's accumulation buffer, empty, if there is none. NN_E_BUSY, NN_E_NOMEM. */
+int api_make_sum(struct api_request *request, struct api_model *model);
+/* In a turn: frees a buffer that was made for a change that failed. */
+void api_drop_sum(struct api_request *request);
+
+/* A specification with one reference. `json` is consumed; NULL, as json_pack returns it, gives NULL. */
 struct api_model_spec *api_model_spec_new_take(json_t *json);
 void api_model_spec_unref(struct api_model_spec *spec);
 
-/* A consistent copy of what GET shows, with a reference to the specification. */
+/* A consistent copy of what GET /models/{m} shows, with a reference to the specification. */
 struct api_model_state {
     struct api_model_spec *spec;
     uint64_t version, steps, contributions;

@@ -1,5 +1,5 @@
-/* snapshot_read.c - a model out of a snapshot. Whoever can write to the store's directory is trusted no more than a
- * client: what a file claims is held against what is in it before anything is made of it. */
+/* snapshot_read.c - reads a model out of a snapshot. The file is trusted no more than a client: each claim is checked
+ * against the file before memory is allocated for it. */
 #include <math.h>
 #include <string.h>
 
@@ -7,8 +7,9 @@
 #include "../wire/record.h"
 #include "../wire/safetensors.h"
 #include "snapshot.h"
+#include "state.h"
 
-#define MOST ((uint64_t)API_MAX_SEED) /* of counts: JSON holds numbers up to here exactly, 2^53 - 1 */
+#define MOST ((uint64_t)API_MAX_SEED) /* the greatest count: JSON's numbers are exact up to 2^53 - 1 */
 
 static int read_memory(struct api_source *source, void *to, size_t size, struct nn_error *err) {
     if (size > source->size) return nn_fail(err, NN_E_CORRUPT, "a snapshot that is cut off");
@@ -25,9 +26,10 @@ struct api_source api_source_of(const void *bytes, size_t size) {
 struct reader {
     struct api_request *request;
     struct api_source *source;
-    struct api_safetensors file; /* without data */
-    size_t taken;                /* of its tensors */
+    struct api_safetensors file; /* the header; the data come later */
+    size_t taken;                /* the tensors that were read */
     json_t *json;                /* the metadata; owned */
+    int format;
     struct api_model *model;
 };
 
@@ -35,8 +37,8 @@ static int corrupt(struct reader *reader, const char *what, const char *name) {
     return nn_fail(&reader->request->err, NN_E_CORRUPT, "a snapshot %s \"%.100s\"", what, name);
 }
 
-/* That a tensor of the file is "member/slot.name", or so much of that as there is, of the graph's type and the
- * parameter's shape. */
+/* Checks that tensor `at` of the file is named "member/slot.name", without the parts that are "", and has the graph's
+ * type and the parameter's shape. */
 static int check(struct reader *reader, size_t at, const struct nn_graph *graph, const char *member,
                  const char *slot, int param) {
     const struct nn_param *info = nn_graph_param(graph, param);
@@ -50,7 +52,7 @@ static int check(struct reader *reader, size_t at, const struct nn_graph *graph,
     return NN_OK;
 }
 
-/* The file's next tensor. */
+/* Reads the data of the file's next tensor into `out`, once check has accepted its name. */
 static int take(struct reader *reader, const char *member, const char *slot, int param, void *out) {
     const struct nn_graph *graph = reader->model->graph;
     struct nn_error *err = &reader->request->err;
@@ -60,7 +62,7 @@ static int take(struct reader *reader, const char *member, const char *slot, int
     return reader->source->read(reader->source, out, bytes, err);
 }
 
-/* A count of the metadata, or of an object or list in it, which answers tell as a number. */
+/* Reads a count from 0 to `most`. `name` names it in the error's text. */
 static int count_of(struct reader *reader, const json_t *json, const char *name, uint64_t most,
                     uint64_t *count) {
     json_int_t i = json_integer_value(json);
@@ -84,48 +86,83 @@ static int take_parameters(struct reader *reader) {
     return NN_OK;
 }
 
+/* Format 0 has "fresh" by slot: converts it to the names of all tensors of these slots. */
+static json_t *fresh_of_slots(struct reader *reader) {
+    const struct api_model *model = reader->model;
+    const json_t *flags = json_object_get(reader->json, "fresh");
+    json_t *list = json_array();
+    for (int slot = 0; slot < nn_optimizer_slot_count(model->optimizer); slot++)
+        for (int i = 0; i < nn_graph_param_count(model->graph); i++) {
+            const struct nn_param *param = nn_graph_param(model->graph, i);
+            const char *of = nn_optimizer_slot_name(model->optimizer, slot);
+            if (!param->trainable || !json_is_true(json_array_get(flags, (size_t)slot)) ||
+                !nn_optimizer_slot_heeds_fresh(model->optimizer, slot))
+                continue;
+            const char *name = api_state_name(reader->request->arena, of, param->name);
+            if (name && json_array_append_new(list, json_string(name)) == 0) continue;
+            json_decref(list);
+            return NULL;
+        }
+    return list;
+}
+
+static int take_progress(struct reader *reader) {
+    struct api_request *request = reader->request;
+    const struct api_model *model = reader->model;
+    json_t *fresh =
+        reader->format == 0 ? fresh_of_slots(reader) : json_incref(json_object_get(reader->json, "fresh"));
+    struct api_state state;
+    if (!api_state_init(&state, request->arena, model->graph, model->optimizer) ||
+        (reader->format == 0 && !fresh))
+        nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+    else if (api_state_read(request, &state, json_object_get(reader->json, "steps"), fresh) == NN_OK)
+        api_state_set(&state);
+    json_decref(fresh);
+    return (int)request->err.code;
+}
+
 static int take_optimizer(struct reader *reader) {
     struct api_model *model = reader->model;
     struct nn_optimizer *optimizer = model->optimizer;
-    const json_t *fresh = json_object_get(reader->json, "fresh");
-    uint64_t steps = 0;
     if (!optimizer) return NN_OK;
-    if (get_count(reader, reader->json, "steps", MOST, &steps)) return (int)reader->request->err.code;
-    nn_optimizer_set_steps(optimizer, steps);
     for (int slot = 0; slot < nn_optimizer_slot_count(optimizer); slot++) {
         for (int i = 0; i < nn_graph_param_count(model->graph); i++)
             if (nn_graph_param(model->graph, i)->trainable &&
                 take(reader, "optimizer", nn_optimizer_slot_name(optimizer, slot), i,
                      nn_optimizer_slot(optimizer, slot, i)))
                 return (int)reader->request->err.code;
-        nn_optimizer_set_slot_fresh(optimizer, slot, json_is_true(json_array_get(fresh, (size_t)slot)));
     }
-    return NN_OK;
+    return take_progress(reader);
+}
+
+static bool is_next(const struct reader *reader, int param) {
+    char path[2 * NN_MAX_NAME + 32];
+    snprintf(path, sizeof path, "accumulated/%s", nn_graph_param(reader->model->graph, param)->name);
+    return reader->taken < reader->file.n_tensors &&
+           strcmp(reader->file.tensors[reader->taken].name, path) == 0;
 }
 
 static int take_sum(struct reader *reader) {
     struct api_request *request = reader->request;
     struct api_model *model = reader->model;
     const json_t *sum = json_object_get(reader->json, "sum");
-    size_t bytes = nn_graph_trainable_bytes(model->graph);
     if (!sum) return NN_OK;
     if (get_count(reader, sum, "count", MOST, &model->sum_count) ||
         get_count(reader, sum, "oldest", nn_params_version(model->params), &model->sum_oldest))
         return (int)request->err.code;
     model->sum_scale = api_record_real(sum, "scale");
     if (!model->sum_count || !isfinite(model->sum_scale)) return corrupt(reader, "has a bad", "sum");
-    if (api_reserve(request, bytes)) return (int)request->err.code;
-    if (!(model->sum = nn_grads_new_unset(model->graph, &request->err))) return (int)request->err.code;
-    api_reserve_move(request, bytes);
-    model->reserved += bytes;
-    for (int i = 0; i < nn_graph_param_count(model->graph); i++)
-        if (nn_graph_param(model->graph, i)->trainable &&
-            take(reader, "accumulated", "", i, nn_grads_data(model->sum, i)))
+    if (api_make_sum(request, model)) return (int)request->err.code;
+    for (int i = 0; i < nn_graph_param_count(model->graph); i++) {
+        if (!nn_graph_param(model->graph, i)->trainable) continue;
+        model->sum_named[i] = reader->format == 0 || is_next(reader, i);
+        if (model->sum_named[i] && take(reader, "accumulated", "", i, nn_grads_data(model->sum, i)))
             return (int)request->err.code;
+    }
     return NN_OK;
 }
 
-/* As incarnations are: 16 digits. They come into headers. */
+/* Reads 16 hexadecimal digits, such as an incarnation. Other texts are refused, because it becomes part of headers. */
 static int get_hex(struct reader *reader, const char *name, char out[17]) {
     const char *text = api_record_text(reader->json, name);
     if (strlen(text) != 16 || strspn(text, "0123456789abcdef") != 16)
@@ -142,7 +179,7 @@ static int take_staleness(struct reader *reader) {
     return NN_OK;
 }
 
-/* What a model is beside its numbers. */
+/* Reads everything of a model that is not in its tensors. */
 static int take_rest(struct reader *reader) {
     struct api_model *model = reader->model;
     const json_t *json = reader->json;
@@ -155,19 +192,20 @@ static int take_rest(struct reader *reader) {
     model->stopped = *stopped;
     model->stopped_at = *stopped ? nn_graph_param_find(model->graph, stopped) : 0;
     if (model->stopped_at < 0) return corrupt(reader, "stopped at the unknown parameter", stopped);
-    model->steps = model->optimizer ? nn_optimizer_steps(model->optimizer) : 0;
+    model->steps = model->optimizer ? nn_optimizer_most_steps(model->optimizer) : 0;
     model->contributions = model->sum_count;
     return NN_OK;
 }
 
-/* That the parameters are all in the file, so that a model takes no more than some times its size. */
+/* Checks that the file has all parameters before the model is allocated, so that a damaged file cannot make it take
+ * more than a small multiple of the file's size. */
 static int check_parameters(struct reader *reader, const struct nn_graph *graph) {
     for (int i = 0; i < nn_graph_param_count(graph); i++)
         if (check(reader, (size_t)i, graph, "", "", i)) return (int)reader->request->err.code;
     return NN_OK;
 }
 
-/* A model as its specification says, its parameters still to be set; NULL with the error. */
+/* Makes the model of the specification. The parameters are not set yet. NULL: an error, which is recorded. */
 static struct api_model *make(struct reader *reader) {
     struct api_request *request = reader->request;
     json_t *specification = json_object_get(reader->json, "specification");
@@ -203,7 +241,9 @@ static int read_all(struct reader *reader) {
     struct nn_error *err = &request->err;
     if (read_header(reader)) return (int)err->code;
     const char *text = api_record_text(reader->file.metadata, "gradd");
-    if (!(reader->json = api_json_read(text, strlen(text), request->arena, err))) return (int)err->code;
+    if (!(reader->json = api_json_read(text, strlen(text), request->arena, err)) ||
+        api_format_read(reader->json, "a snapshot", &reader->format, err))
+        return (int)err->code;
     if (!(reader->model = make(reader))) return (int)err->code;
     if (take_parameters(reader) || take_optimizer(reader) || take_sum(reader)) return (int)err->code;
     if (reader->taken < reader->file.n_tensors)
@@ -219,9 +259,9 @@ struct api_model *api_snapshot_read(struct api_request *request, struct api_sour
     json_decref(reader.json);
     if (!code) return reader.model;
     if (reader.model) api_model_unref(request->api, reader.model);
-    if (code == NN_E_NOMEM || code == NN_E_BUSY || code == NN_E_CORRUPT) return NULL;
-    struct nn_error why = *err; /* a client's fault elsewhere is damage here */
+    if (code == NN_E_NOMEM || code == NN_E_BUSY || code == NN_E_CORRUPT || code == NN_E_STORE) return NULL;
+    struct nn_error why = *err; /* in a snapshot, an error such as NN_E_SHAPE means damage */
     *err = (struct nn_error){0};
-    nn_fail(err, NN_E_CORRUPT, "a snapshot that does not hold: %.200s", why.text);
+    nn_fail(err, NN_E_CORRUPT, "an invalid snapshot: %.200s", why.text);
     return NULL;
 }

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "../model/model.h"
-#include "pass.h"
 #include "../request/service.h"
+#include "pass.h"
 
 int64_t api_batch_tile(const struct api *api, const struct nn_graph *graph) {
     return api->settings.tile[nn_graph_dtype(graph)];
@@ -22,7 +22,7 @@ void api_batch_unref(struct api_batch *batch) {
     free(batch);
 }
 
-/* Room for the request alone, or for company: where some is to be expected, and memory is not short. */
+/* Plans a run with room for the request's rows; with `company`, and enough memory, for a full batch. */
 static struct nn_plan *plan_room(struct api_request *request, struct nn_run_options *options, bool company) {
     const struct api_limits *limits = &request->api->settings.limits;
     const struct nn_graph *graph = api_pass_graph(request);
@@ -74,7 +74,7 @@ struct api_batch *api_batch_new(struct api_request *request, const struct nn_run
 void api_batch_clear(struct api_batch *batch, int64_t first, int64_t end) {
     const struct nn_graph *graph = batch->model->graph;
     for (int i = 0; i < nn_graph_input_count(graph); i++) {
-        struct nn_node_info input = nn_graph_node(graph, i);
+        struct nn_value_info input = nn_graph_value(graph, i);
         size_t row = (size_t)nn_shape_elements(&input.shape) * nn_dtype_size(input.dtype);
         if (nn_run_reads(batch->run, i))
             memset((char *)nn_run_input(batch->run, i) + (size_t)first * row, 0, (size_t)(end - first) * row);

@@ -1,16 +1,20 @@
-/* coalesce.c - batches of eval forwards: their rows, and who computes them.
+/* coalesce.c - batches of eval forwards: their rows, and the thread that computes them.
  *
- * A model has a list of batches that wait; requests join the last. Of one that is listed, the rows are
- * claimed under the registry's lock and written without it. It is closed when its computing begins; if some
- * rows are still being written then, the last who has written computes it. */
+ * A model has a list of batches that wait; requests join the last one. A request claims rows of a listed batch under
+ * the registry's lock, and writes them without the lock. A batch is closed (it leaves the list) when its computing
+ * should begin. If rows are still being written then, the thread that finishes the last of them computes the batch.
+ *
+ * A batch may first wait for a window of batch_window_us, if its model had more rows lately than it has now. */
 #include "coalesce.h"
 
-#include "batch.h"
+#include "../change/condition.h"
+#include "../change/finish.h"
 #include "../model/model.h"
-#include "pass.h"
 #include "../request/service.h"
+#include "batch.h"
+#include "pass.h"
 
-/* --- whether ---------------------------------------------------------------------------------------- */
+/* --- which models coalesce -------------------------------------------------------------------------- */
 
 int api_coalesce_check(struct api_request *request, const struct nn_graph *graph,
                        const struct api_policy *policy) {
@@ -20,11 +24,11 @@ int api_coalesce_check(struct api_request *request, const struct nn_graph *graph
         nn_fail(err, NN_E_NOT_COALESCABLE,
                 "on this machine a row's bits depend on the rows that are computed with it, in %s",
                 nn_dtype_name(nn_graph_dtype(graph)));
-    for (int i = 0; i < nn_graph_node_count(graph); i++) {
-        struct nn_node_info node = nn_graph_node(graph, i);
-        if (node.op && node.op->flags & NN_COUPLES_ROWS)
+    for (int i = 0; i < nn_graph_value_count(graph); i++) {
+        struct nn_value_info value = nn_graph_value(graph, i);
+        if (value.op && value.op->flags & NN_COUPLES_ROWS)
             nn_fail(err, NN_E_NOT_COALESCABLE, "in \"%s\", a %s, rows depend on the rows beside them",
-                    node.name, node.op->name);
+                    value.name, value.op->name);
     }
     return err->code ? api_point(request, "coalesce", NULL) : NN_OK;
 }
@@ -51,13 +55,24 @@ static void answer(void *arg, size_t i) {
     struct api_request *request = batch->members[i];
     nn_params_unref(request->params);
     request->params = nn_params_ref(nn_run_params(batch->run));
-    int code = api_pass_add_source(request);
+    int code = batch->given_up
+                   ? api_give_up(request)
+                   : api_check_conditions(request, request->model, nn_params_version(request->params));
+    if (code == NN_OK) code = api_pass_add_source(request);
     if (code == NN_OK) code = api_add(request, "seed", json_integer((json_int_t)request->seed));
     api_finish(request, code);
 }
 
-/* How many rows there are to be expected in all: those of this batch, and those that wait for its end. Counted
- * before it is answered, for who is answered may come again at once. */
+/* A batch is unwanted only if none of its members is wanted. */
+static bool is_unwanted(void *arg) {
+    const struct api_batch *batch = arg;
+    for (int i = 0; i < batch->n_members; i++)
+        if (api_is_wanted(batch->members[i])) return false;
+    return true;
+}
+
+/* Sets the number of rows to expect next time: those of this batch, and those that wait for its end. This must come
+ * before the answers, because an answered client may send its next request at once, and would be counted twice. */
 static void count_company(struct api_batch *batch) {
     struct api_model *model = batch->model;
     pthread_mutex_lock(&batch->api->lock);
@@ -66,11 +81,13 @@ static void count_company(struct api_batch *batch) {
     pthread_mutex_unlock(&batch->api->lock);
 }
 
-/* A closed batch, all of whose rows are written: computes it and answers its members. */
+/* Computes a closed batch whose rows are all written, and answers its members. */
 static void compute(struct api_batch *batch) {
     struct api *api = batch->api;
     struct api_model *model = batch->model;
-    const struct nn_parallel *par = api_parallel(api);
+    struct nn_parallel par = *api_parallel(api);
+    par.given_up = is_unwanted;
+    par.asked = batch;
     size_t n = (size_t)batch->n_members;
     pthread_mutex_lock(&api->lock);
     struct nn_params *params = nn_params_ref(model->params);
@@ -79,16 +96,16 @@ static void compute(struct api_batch *batch) {
     pthread_mutex_unlock(&api->lock);
     api_batch_aim(batch, params);
     nn_params_unref(params);
-    if (n) nn_run_forward(batch->run, par);
-    if (batch->closed) count_company(batch); /* else it is nobody's but its only member's */
-    if (par->run && n > 1)
-        par->run(par->pool, n, answer, batch);
+    if (n) batch->given_up = !nn_run_forward(batch->run, &par);
+    if (batch->closed) count_company(batch); /* a batch that was never listed has one member */
+    if (par.run && n > 1)
+        par.run(par.pool, n, answer, batch);
     else
         for (size_t i = 0; i < n; i++) answer(batch, i);
 }
 
-/* Takes a batch out of the list, whose first it is, and says whether its rows are written. If not, the last
- * who writes comes here again. */
+/* Closes a batch, the first in its list, unless it is closed. True: all its rows are written, and the caller computes
+ * it. False: the thread that finishes the last rows computes it. */
 static bool close_batch(struct api_batch *batch) {
     struct api *api = batch->api;
     pthread_mutex_lock(&api->lock);
@@ -101,7 +118,7 @@ static bool close_batch(struct api_batch *batch) {
     return written;
 }
 
-/* The batch that gathered meanwhile, or NULL: then the model is idle again. */
+/* The batch that has gathered while `done` was computed. NULL: there is none, and nothing is computed now. */
 static struct api_batch *next_batch(struct api_batch *done) {
     struct api *api = done->api;
     struct api_model *model = done->model;
@@ -112,20 +129,20 @@ static struct api_batch *next_batch(struct api_batch *done) {
     return next;
 }
 
-/* Of so many rows, in floating-point operations: two for each weight. */
 static uint64_t cost_of(const struct api_batch *batch, int64_t rows) {
-    return (uint64_t)rows * nn_graph_param_bytes(batch->model->graph) / 2;
+    double cost = nn_cost_of(batch->model->size.work.forward, (double)rows);
+    return cost < 1e18 ? (uint64_t)cost : UINT64_MAX;
 }
 
 static bool arrange(struct api_batch *batch, bool here);
 
-/* With the lock held: whether more rows can join the model's first batch, and are to be expected. */
+/* With the lock held: true if more rows fit the first batch and are to be expected. */
 static bool expects_more(const struct api_batch *batch) {
     return !batch->next && batch->rows < batch->room && batch->rows < batch->model->company;
 }
 
-/* Roughly what a microsecond of one core brings. A batch that is done sooner than the window would be over
- * gains nothing by waiting. */
+/* Roughly the floating-point operations of a core in a microsecond. A batch that is computed in less time than the
+ * window gains nothing by waiting. */
 #define OPERATIONS_A_US UINT64_C(100000)
 
 static bool is_worth_waiting(const struct api_batch *batch, int64_t window_us) {
@@ -142,7 +159,7 @@ static void run_batches(void *arg) {
     }
 }
 
-/* The window is over; unless enough have come before, and the batch has begun. */
+/* Called when the window is over. The batch may have begun before, because enough rows came. */
 static void end_window(void *arg) {
     struct api_batch *batch = arg;
     pthread_mutex_lock(&batch->api->lock);
@@ -153,7 +170,8 @@ static void end_window(void *arg) {
     api_batch_unref(batch);
 }
 
-/* Has the batch wait for the window's end. */
+/* Lets a batch wait for its window, if that is worth it. True: a later call begins the batch. False: the caller
+ * must. */
 static bool open_window(struct api_batch *batch) {
     struct api *api = batch->api;
     int64_t window_us = api->settings.limits.batch_window_us;
@@ -173,20 +191,22 @@ static bool open_window(struct api_batch *batch) {
     return begun;
 }
 
-/* Behind all requests that wait for a thread already: those of them that are for this model join it. */
+/* Queues the computing of a batch behind all requests that wait for a thread, so that those of this model still join
+ * it. False: the queue is full. */
 static bool queue(struct api_batch *batch) {
     const struct api_env *env = &batch->api->env;
     return env->execute && env->execute(env->self, run_batches, batch, cost_of(batch, batch->room));
 }
 
-/* Has the model's first batch begin, now or when its window is over. False: the caller is to run it. */
+/* Arranges that the model's first batch begins: when its window is over, or by the queue, unless `here` says that this
+ * thread may compute. False: the caller must run the batch. */
 static bool arrange(struct api_batch *batch, bool here) {
     return open_window(batch) || (!here && queue(batch));
 }
 
 /* --- joining ----------------------------------------------------------------------------------------- */
 
-/* With the lock held. */
+/* With the lock held: claims rows from *first on, with a reference. False: the batch is NULL or has no room. */
 static bool claim(struct api_request *request, struct api_batch *batch, int64_t rows, int64_t *first) {
     if (!batch || batch->room - batch->rows < rows) return false;
     *first = batch->rows;
@@ -205,7 +225,7 @@ static void append(struct api_model *model, struct api_batch *batch) {
     model->last_batch = batch;
 }
 
-/* Rows in the model's last batch, or in a new one. */
+/* Claims rows in the model's last batch, or in a new one. */
 static int join(struct api_request *request, const struct nn_run_options *options, const bool *wanted,
                 int64_t *first) {
     struct api *api = request->api;
@@ -224,8 +244,9 @@ static int join(struct api_request *request, const struct nn_run_options *option
     return NN_OK;
 }
 
-/* The request's rows are written, or it failed: then they are zeros. From here on, one that was well is
- * its batch's, and may be gone. `here`: nobody else is on the way. */
+/* Ends the writing of a request's rows; not `well`: they are zeros. The last writer of a closed batch has it computed,
+ * and the first writer of a model's first batch has it begin. From then on a request that is well belongs to its batch,
+ * and may be freed. `here`: no other request is in flight, so this thread may compute instead of the pool. */
 static void settle(struct api_request *request, bool well, bool here) {
     struct api *api = request->api;
     struct api_batch *batch = request->batch;
@@ -243,7 +264,7 @@ static void settle(struct api_request *request, bool well, bool here) {
     if (!arranged) run_batches(batch);
 }
 
-/* All in its place: inputs, and what the answer will show of the outputs. */
+/* Writes the inputs, and adds the outputs that the answer will show. */
 static int fill(struct api_request *request, const struct nn_run_options *options, const bool *wanted,
                 int64_t first) {
     struct nn_run *run = request->batch->run;
@@ -254,16 +275,16 @@ static int fill(struct api_request *request, const struct nn_run_options *option
     return (int)request->err.code;
 }
 
-/* Whether exactly the model's outputs are wanted: only such requests share a batch. */
+/* True if the wanted values are exactly the model's outputs: only such requests share a batch. */
 static bool is_usual(const struct nn_graph *graph, const bool *wanted) {
     int n = 0;
-    for (int i = 0; i < nn_graph_node_count(graph); i++) n += wanted[i];
+    for (int i = 0; i < nn_graph_value_count(graph); i++) n += wanted[i];
     for (int i = 0; i < nn_graph_output_count(graph); i++)
         if (!wanted[nn_graph_output(graph, i)]) return false;
     return n == nn_graph_output_count(graph);
 }
 
-/* In a batch that no other joins, computed here. */
+/* Runs a batch that no other request can join. */
 static int run_alone(struct api_request *request, const struct nn_run_options *options, const bool *wanted) {
     struct api_batch *batch = api_batch_new(request, options, wanted, false);
     if (!batch) return (int)request->err.code;
@@ -277,6 +298,11 @@ static int run_alone(struct api_request *request, const struct nn_run_options *o
     return API_LATER;
 }
 
+int64_t api_coalesce_rows(struct api_request *request, int64_t rows) {
+    int64_t tile = api_batch_tile(request->api, api_pass_graph(request));
+    return (rows + tile - 1) / tile * tile;
+}
+
 int api_coalesce_forward(struct api_request *request, const struct nn_run_options *options,
                          const bool *wanted) {
     struct nn_graph *graph = api_pass_graph(request);
@@ -288,7 +314,7 @@ int api_coalesce_forward(struct api_request *request, const struct nn_run_option
     if (join(request, options, wanted, &first)) return (int)request->err.code;
     int code = fill(request, options, wanted, first);
     if (code == NN_OK) code = API_LATER;
-    nn_params_unref(request->params); /* the batch has its own, perhaps a later one */
+    nn_params_unref(request->params); /* the batch has a version of its own, perhaps a later one */
     request->params = NULL;
     settle(request, code == API_LATER, alone);
     return code;

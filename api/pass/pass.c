@@ -1,4 +1,4 @@
-/* pass.c - preparing forward and backward passes: all that can fail, fails here. */
+/* pass.c - see pass.h. Everything that can fail fails before arithmetic. */
 #include "pass.h"
 
 #include <math.h>
@@ -6,87 +6,88 @@
 
 #include "../model/bind.h"
 #include "../model/model.h"
+#include "../model/registry.h"
+#include "../model/work.h"
 
 struct nn_graph *api_pass_graph(const struct api_request *request) {
     return nn_params_graph(request->params);
 }
 
-static int wrong(struct api_request *request, const char *member, const char *what) {
-    nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be %s", member, what);
-    return api_point(request, member, NULL);
-}
-
 /* --- the model -------------------------------------------------------------------------------------- */
 
-/* Parameters that are given, or drawn from the specification's own seed. */
-static int stateless_params(struct api_request *request, const struct api_spec *spec) {
+/* The parameters of a stateless model: given, or drawn from the specification's seed. */
+static int stateless_params(struct api_request *request, const struct api_spec *spec, bool backward) {
+    const struct nn_work work = nn_graph_work(spec->graph);
     bool given = api_document_has(&request->doc, "parameters");
     size_t bytes = nn_graph_param_bytes(spec->graph);
     if (nn_graph_param_count(spec->graph) && !given && !spec->has_seed)
-        return wrong(request, "parameters", "given, unless the model has a \"seed\" to draw them from");
-    if (api_reserve(request, bytes)) return (int)request->err.code;
+        return api_ask_wrong(request, API_MEMBER_OF_parameters,
+                             "given, unless the model has a \"seed\" to draw them from");
+    const double rows = api_rows(request);
+    const double pass = nn_cost_of(work.forward, rows) + (backward ? nn_cost_of(work.backward, rows) : 0);
+    if (api_work(request, pass + (given ? 0 : work.draw)) || api_reserve(request, bytes))
+        return (int)request->err.code;
     if (!(request->params = nn_params_new(spec->graph, &request->err))) return (int)request->err.code;
-    if (spec->has_seed) nn_params_init(request->params, spec->seed);
+    if (!given) nn_params_init(request->params, spec->seed);
     return given ? api_bind_parameters(request, request->params, false) : NN_OK;
 }
 
-int api_pass_model(struct api_request *request) {
-    const json_t *model = json_object_get(request->doc.members, "model");
+int api_pass_model(struct api_request *request, bool backward) {
+    const json_t *model = request->ask.model;
+    if (!model) return api_ask_wrong(request, API_MEMBER_OF_model, "given, or \"context\"");
     if (json_is_string(model)) {
         if (!api_document_has(&request->doc, "parameters"))
             return api_model_find(request, json_string_value(model));
-        return wrong(request, "parameters", "left out: the model has its own");
+        return api_ask_wrong(request, API_MEMBER_OF_parameters, "left out: the model has its own");
     }
-    if (!json_is_object(model)) return wrong(request, "model", "a model's name, or a specification");
     struct api_spec spec;
     if (api_spec_read(request, model, "model", &spec)) return (int)request->err.code;
-    stateless_params(request, &spec);
+    stateless_params(request, &spec, backward);
     api_spec_fini(&spec); /* the parameters hold the graph */
     return (int)request->err.code;
 }
 
-int api_pass_nodes(struct api_request *request, const char *member, bool **flags) {
+int api_pass_outputs(struct api_request *request, bool **flags) {
     const struct nn_graph *graph = api_pass_graph(request);
-    const json_t *list = json_object_get(request->doc.members, member);
+    const json_t *list = request->ask.outputs;
     json_t *name;
     size_t i;
     *flags = NULL;
     if (!list) return NN_OK;
-    if (!json_is_array(list)) return wrong(request, member, "a list of names");
-    *flags = nn_arena_alloc(request->arena, (size_t)nn_graph_node_count(graph), sizeof **flags);
+    if (!json_is_array(list)) return api_ask_wrong(request, API_MEMBER_OF_outputs, "a list of names");
+    *flags = nn_arena_alloc(request->arena, (size_t)nn_graph_value_count(graph), sizeof **flags);
     if (!*flags) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     json_array_foreach((json_t *)list, i, name) {
-        int node = json_is_string(name) ? nn_graph_find(graph, json_string_value(name)) : -1;
-        if (!json_is_string(name)) return wrong(request, member, "a list of names");
-        if (node < 0) {
+        int value = json_is_string(name) ? nn_graph_find(graph, json_string_value(name)) : -1;
+        if (!json_is_string(name)) return api_ask_wrong(request, API_MEMBER_OF_outputs, "a list of names");
+        if (value < 0) {
             nn_fail(&request->err, NN_E_UNKNOWN_NAME, "no input or layer is named \"%.100s\"",
                     json_string_value(name));
-            return api_point(request, member, NULL);
+            return api_point(request, "outputs", NULL);
         }
-        (*flags)[node] = true;
+        (*flags)[value] = true;
     }
     return NN_OK;
 }
 
-/* By node and by loss, in the plan and in what walks it. */
 size_t api_pass_plan_bytes(const struct nn_graph *graph) {
-    return 8192 + 160 * (size_t)nn_graph_node_count(graph) + 512 * (size_t)nn_graph_loss_count(graph);
+    return 8192 + 160 * (size_t)nn_graph_value_count(graph) + 512 * (size_t)nn_graph_loss_count(graph);
 }
 
 /* --- a run ------------------------------------------------------------------------------------------ */
 
 static int find_input(const struct nn_graph *graph, const char *name) {
-    int node = nn_graph_find(graph, name);
-    return node < nn_graph_input_count(graph) ? node : -1;
+    int value = nn_graph_find(graph, name);
+    return value < nn_graph_input_count(graph) ? value : -1;
 }
 
-/* Shapes of all inputs that are given, and the rows that they agree on. */
+/* Checks the shapes of the inputs, and the number of rows, which must be the same for all. */
 static int count_rows(struct api_request *request, int64_t *rows) {
     const struct nn_graph *graph = api_pass_graph(request);
     *rows = -1;
     if (api_bind_names(request, "inputs", find_input, graph)) return (int)request->err.code;
     for (int i = 0; i < nn_graph_input_count(graph); i++) {
-        struct nn_node_info input = nn_graph_node(graph, i);
+        struct nn_value_info input = nn_graph_value(graph, i);
         const struct api_tensor *tensor = api_document_tensor(&request->doc, "inputs", input.name);
         struct nn_shape shape = nn_shape_batch(*rows, &input.shape);
         if (!tensor) continue;
@@ -94,34 +95,23 @@ static int count_rows(struct api_request *request, int64_t *rows) {
         *rows = tensor->shape.dim[0];
     }
     if (*rows > 0) return NN_OK;
-    return wrong(request, "inputs", "given, a tensor for each input");
-}
-
-static int read_mode(struct api_request *request, enum nn_mode *mode) {
-    const char *text = NULL;
-    if (api_get_string(request, "mode", &text)) return (int)request->err.code;
-    if (text && strcmp(text, "train") != 0 && strcmp(text, "eval") != 0)
-        return wrong(request, "mode", "\"train\" or \"eval\"");
-    if (text) *mode = text[0] == 't' ? NN_TRAIN : NN_EVAL;
-    return NN_OK;
+    return api_ask_wrong(request, API_MEMBER_OF_inputs, "given, a tensor for each input");
 }
 
 int api_pass_options(struct api_request *request, enum nn_mode mode, struct nn_run_options *options) {
-    *options = (struct nn_run_options){.mode = mode};
-    uint64_t drawn;
-    int64_t seed = -1;
-    if (read_mode(request, &options->mode) || api_get_integer(request, "seed", 0, API_MAX_SEED, &seed) ||
-        api_get_integer(request, "first_row", 0, API_MAX_SEED, &options->first_row))
-        return (int)request->err.code;
-    if (seed < 0 && api_random(request, &drawn)) return (int)request->err.code;
-    options->seed = seed < 0 ? drawn & (uint64_t)API_MAX_SEED : (uint64_t)seed;
+    const struct api_ask *ask = &request->ask;
+    uint64_t seed = (uint64_t)ask->seed;
+    if (ask->seed < 0 && api_random(request, &seed)) return (int)request->err.code;
+    *options = (struct nn_run_options){
+        .mode = mode, .seed = seed & (uint64_t)API_MAX_SEED, .first_row = ask->first_row};
+    if (ask->mode) options->mode = strcmp(ask->mode, "train") == 0 ? NN_TRAIN : NN_EVAL;
     return count_rows(request, &options->rows);
 }
 
 int api_pass_fill(struct api_request *request, struct nn_run *run, int64_t first, int64_t rows) {
     const struct nn_graph *graph = api_pass_graph(request);
     for (int i = 0; i < nn_graph_input_count(graph); i++) {
-        struct nn_node_info input = nn_graph_node(graph, i);
+        struct nn_value_info input = nn_graph_value(graph, i);
         const struct api_tensor *tensor = api_document_tensor(&request->doc, "inputs", input.name);
         struct nn_shape shape = nn_shape_batch(rows, &input.shape);
         size_t row = (size_t)nn_shape_elements(&input.shape) * nn_dtype_size(input.dtype);
@@ -135,7 +125,7 @@ int api_pass_fill(struct api_request *request, struct nn_run *run, int64_t first
             return (int)request->err.code;
     }
     if (nn_run_check_rows(run, first, rows, &request->err) == NN_OK) return NN_OK;
-    return api_point(request, "inputs", nn_graph_node(graph, request->err.index).name);
+    return api_point(request, "inputs", nn_graph_value(graph, request->err.index).name);
 }
 
 int api_pass_run(struct api_request *request, const struct nn_run_options *options, size_t *bytes) {
@@ -153,19 +143,38 @@ int api_pass_run(struct api_request *request, const struct nn_run_options *optio
     return api_pass_fill(request, request->run, 0, options->rows);
 }
 
+static bool is_unwanted(void *request) { return !api_is_wanted(request); }
+
+static struct nn_parallel parallel_of(struct api_request *request) {
+    struct nn_parallel par = *api_parallel(request->api);
+    par.given_up = is_unwanted;
+    par.asked = request;
+    return par;
+}
+
+int api_pass_forward(struct api_request *request) {
+    const struct nn_parallel par = parallel_of(request);
+    return nn_run_forward(request->run, &par) ? NN_OK : api_give_up(request);
+}
+
+int api_pass_gradients(struct api_request *request) {
+    const struct nn_parallel par = parallel_of(request);
+    return nn_backward_run(request->backward, request->grads, &par) ? NN_OK : api_give_up(request);
+}
+
 int api_pass_add_outputs(struct api_request *request, const struct nn_run *run, int64_t first, int64_t rows,
                          const bool *wanted) {
     const struct nn_graph *graph = api_pass_graph(request);
-    enum api_dtype as;
-    if (api_result_dtype(request, nn_graph_dtype(graph), &as)) return (int)request->err.code;
+    const enum api_dtype as = api_result_dtype(request, nn_graph_dtype(graph));
     api_add_map(request, "outputs");
-    for (int i = 0; i < nn_graph_node_count(graph); i++) {
-        struct nn_node_info node = nn_graph_node(graph, i);
-        struct nn_shape shape = nn_shape_batch(rows, &node.shape);
-        size_t row = (size_t)nn_shape_elements(&node.shape) * nn_dtype_size(node.dtype);
-        if (wanted[i] && api_add_tensor(request, "outputs", node.name, &shape, node.dtype,
-                                        (const char *)nn_run_value(run, i) + (size_t)first * row,
-                                        node.dtype == NN_I64 ? API_I64 : as))
+    for (int i = 0; i < nn_graph_value_count(graph); i++) {
+        struct nn_value_info value = nn_graph_value(graph, i);
+        struct nn_shape shape = nn_value_shape(&value, rows);
+        size_t row = (size_t)nn_shape_elements(&value.shape) * nn_dtype_size(value.dtype);
+        size_t before = value.rows ? (size_t)first * row : 0;
+        if (wanted[i] &&
+            api_add_tensor(request, "outputs", value.name, &shape, value.dtype,
+                           (const char *)nn_run_value(run, i) + before, value.dtype == NN_I64 ? API_I64 : as))
             return (int)request->err.code;
     }
     return NN_OK;
@@ -198,20 +207,27 @@ static const struct api_tensor *target_of(struct api_request *request, const cha
     return NULL;
 }
 
-static bool shape_fits(const struct api_tensor *tensor, int64_t rows, const struct nn_shape *sample) {
-    struct nn_shape shape = nn_shape_batch(rows, sample);
+/* The shape of what a loss is given, of which each sample has the shape `sample`. */
+static struct nn_shape given_shape(const struct nn_loss_info *loss, int64_t rows,
+                                   const struct nn_shape *sample) {
+    return loss->rows ? nn_shape_batch(rows, sample) : *sample;
+}
+
+static bool shape_fits(const struct api_tensor *tensor, const struct nn_loss_info *loss, int64_t rows,
+                       const struct nn_shape *sample) {
+    struct nn_shape shape = given_shape(loss, rows, sample);
     return nn_shape_equal(&tensor->shape, &shape);
 }
 
-/* Which form the target has: by its shape alone, and where that is the error, the first form's. */
+/* Chooses the form of a target by its shape. Where no form fits, the error is that of the first form. */
 static int choose_form(struct api_request *request, const struct nn_loss_info *loss, int64_t rows,
                        struct nn_loss_options *options) {
     const struct api_tensor *tensor = target_of(request, loss->target);
     if (!tensor) return (int)request->err.code;
     int form = 0;
-    while (form < loss->n_forms && !shape_fits(tensor, rows, &loss->forms[form].shape)) form++;
+    while (form < loss->n_forms && !shape_fits(tensor, loss, rows, &loss->forms[form].shape)) form++;
     if (form == loss->n_forms) {
-        struct nn_shape shape = nn_shape_batch(rows, &loss->forms[0].shape);
+        struct nn_shape shape = given_shape(loss, rows, &loss->forms[0].shape);
         return api_bind_shape(request, tensor, &shape);
     }
     options->target_ids = loss->forms[form].ids;
@@ -219,37 +235,48 @@ static int choose_form(struct api_request *request, const struct nn_loss_info *l
     const struct api_tensor *weight = target_of(request, loss->sample_weight);
     struct nn_shape one_each = nn_shape_batch(rows, &(struct nn_shape){0});
     if (!weight) return (int)request->err.code;
-    options->weight_full = loss->shape.rank > 0 && shape_fits(weight, rows, &loss->shape);
+    options->weight_full = loss->shape.rank > 0 && shape_fits(weight, loss, rows, &loss->shape);
     return options->weight_full ? NN_OK : api_bind_shape(request, weight, &one_each);
 }
 
 /* "normalizer": a number, or a list with one for each loss. */
 static int read_normalizers(struct api_request *request, struct nn_loss_options *options, int n) {
-    const json_t *given = json_object_get(request->doc.members, "normalizer");
+    const json_t *given = request->ask.normalizer;
     for (int i = 0; i < n; i++) {
         const json_t *number = json_is_array(given) ? json_array_get(given, (size_t)i) : given;
         options[i].normalizer = number ? json_number_value(number) : (double)NAN;
         if (number &&
             (!json_is_number(number) || options[i].normalizer == 0 || !isfinite(options[i].normalizer)))
-            return wrong(request, "normalizer", "a number that is not 0, or a list of one for each loss");
+            return api_ask_wrong(request, API_MEMBER_OF_normalizer,
+                                 "a number that is not 0, or a list of one for each loss");
     }
     if (json_is_array(given) && json_array_size(given) != (size_t)n)
-        return wrong(request, "normalizer", "a number that is not 0, or a list of one for each loss");
+        return api_ask_wrong(request, API_MEMBER_OF_normalizer,
+                             "a number that is not 0, or a list of one for each loss");
     return NN_OK;
 }
 
 /* "losses": which ones are evaluated, by their index; all if it is left out. */
 static int choose_losses(struct api_request *request, struct nn_loss_options *options, int n) {
-    const json_t *list = json_object_get(request->doc.members, "losses"), *item;
+    const json_t *list = request->ask.losses, *item;
     for (int i = 0; list && i < n; i++) options[i].skip = true;
     if (list && (!json_is_array(list) || !json_array_size(list)))
-        return wrong(request, "losses", "a list of indices into the model's losses");
+        return api_ask_wrong(request, API_MEMBER_OF_losses, "a list of indices into the model's losses");
     for (size_t k = 0; k < json_array_size(list); k++) {
         item = json_array_get(list, k);
         if (!json_is_integer(item) || json_integer_value(item) < 0 || json_integer_value(item) >= n)
-            return wrong(request, "losses", "a list of indices into the model's losses");
+            return api_ask_wrong(request, API_MEMBER_OF_losses, "a list of indices into the model's losses");
         options[json_integer_value(item)].skip = false;
     }
+    return NN_OK;
+}
+
+/* "losses" and "normalizer" have no effect without losses. */
+static int check_no_losses(struct api_request *request) {
+    static const int members[] = {API_MEMBER_OF_losses, API_MEMBER_OF_normalizer};
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
+        if (api_is_given(request, members[i]) && !request->replay) /* earlier releases took them */
+            return api_ask_wrong(request, members[i], "left out: there are no \"targets\"");
     return NN_OK;
 }
 
@@ -257,8 +284,8 @@ static int read_losses(struct api_request *request, int64_t rows, struct nn_loss
     const struct nn_graph *graph = api_pass_graph(request);
     int n = nn_graph_loss_count(graph);
     *options = NULL;
-    if (!api_document_has(&request->doc, "targets")) return NN_OK;
-    if (!n) return wrong(request, "targets", "left out: the model has no loss");
+    if (!api_document_has(&request->doc, "targets")) return check_no_losses(request);
+    if (!n) return api_ask_wrong(request, API_MEMBER_OF_targets, "left out: the model has no loss");
     if (api_bind_names(request, "targets", find_target, graph)) return (int)request->err.code;
     *options = nn_arena_alloc(request->arena, (size_t)n, sizeof **options);
     if (!*options) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
@@ -271,30 +298,30 @@ static int read_losses(struct api_request *request, int64_t rows, struct nn_loss
     return read_normalizers(request, *options, n);
 }
 
-static int find_real_node(const struct nn_graph *graph, const char *name) {
-    int node = nn_graph_find(graph, name);
-    return node >= 0 && nn_graph_node(graph, node).dtype != NN_I64 ? node : -1;
+static int find_real_value(const struct nn_graph *graph, const char *name) {
+    int value = nn_graph_find(graph, name);
+    return value >= 0 && nn_graph_value(graph, value).dtype != NN_I64 ? value : -1;
 }
 
 static int read_upstream(struct api_request *request, bool **flags) {
     const struct nn_graph *graph = api_pass_graph(request);
     *flags = NULL;
     if (!api_document_has(&request->doc, "upstream")) return NN_OK;
-    if (api_bind_names(request, "upstream", find_real_node, graph)) return (int)request->err.code;
-    *flags = nn_arena_alloc(request->arena, (size_t)nn_graph_node_count(graph), sizeof **flags);
+    if (api_bind_names(request, "upstream", find_real_value, graph)) return (int)request->err.code;
+    *flags = nn_arena_alloc(request->arena, (size_t)nn_graph_value_count(graph), sizeof **flags);
     if (!*flags) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
-    for (int i = 0; i < nn_graph_node_count(graph); i++)
-        (*flags)[i] = api_document_tensor(&request->doc, "upstream", nn_graph_node(graph, i).name) != NULL;
+    for (int i = 0; i < nn_graph_value_count(graph); i++)
+        (*flags)[i] = api_document_tensor(&request->doc, "upstream", nn_graph_value(graph, i).name) != NULL;
     return NN_OK;
 }
 
 static int fill_upstream(struct api_request *request, int64_t rows, const bool *upstream) {
     const struct nn_graph *graph = api_pass_graph(request);
-    for (int i = 0; upstream && i < nn_graph_node_count(graph); i++) {
+    for (int i = 0; upstream && i < nn_graph_value_count(graph); i++) {
         if (!upstream[i]) continue;
-        struct nn_node_info node = nn_graph_node(graph, i);
-        struct nn_shape shape = nn_shape_batch(rows, &node.shape);
-        if (api_bind(request, api_document_tensor(&request->doc, "upstream", node.name), &shape,
+        struct nn_value_info value = nn_graph_value(graph, i);
+        struct nn_shape shape = nn_value_shape(&value, rows);
+        if (api_bind(request, api_document_tensor(&request->doc, "upstream", value.name), &shape,
                      nn_graph_dtype(graph), nn_backward_upstream(request->backward, i)))
             return (int)request->err.code;
     }
@@ -330,7 +357,8 @@ int api_pass_backward(struct api_request *request, const struct nn_run *run, con
     bool *upstream;
     if (read_losses(request, made->rows, &losses) || read_upstream(request, &upstream)) return (int)err->code;
     if (!losses && !upstream)
-        return wrong(request, "targets", "given, or \"upstream\": a gradient begins somewhere");
+        return api_ask_wrong(request, API_MEMBER_OF_targets,
+                             "given, or \"upstream\": a gradient begins somewhere");
     *evaluated = losses;
     if (api_reserve(request, api_pass_plan_bytes(api_pass_graph(request)))) return (int)err->code;
     struct nn_backward_options options = {losses, upstream, nodes, parameters};

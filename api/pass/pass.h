@@ -1,39 +1,46 @@
-/* pass.h - what /forward and /backward share: from a document to a run with its inputs in place, and to a
- * backward pass with its targets and upstream gradients in place. */
+/* pass.h - the steps that /forward and /backward share: a run with its inputs, and a backward pass with its targets and
+ * upstream gradients. */
 #ifndef API_PASS_H
 #define API_PASS_H
 
 #include "../request/request.h"
 
-/* The model that "model" names or specifies: request->params, and ->model unless it is stateless. */
-int api_pass_model(struct api_request *request);
+/* Sets request->params, and request->model unless the model is stateless (given by a specification). Over a stateless
+ * model the work of the pass, with its backward pass if `backward`, is checked here, before parameters are drawn. Over
+ * a registered model the caller checks it. */
+int api_pass_model(struct api_request *request, bool backward);
 /* The graph of request->params. */
 struct nn_graph *api_pass_graph(const struct api_request *request);
 
-/* A list of node names, or NULL-terminated words, as flags by node, in the arena. Absent: NULL. */
-int api_pass_nodes(struct api_request *request, const char *member, bool **flags);
+/* "outputs": a flag for each node, in the arena; NULL where the member is absent. NN_E_VALUE, NN_E_UNKNOWN_NAME. */
+int api_pass_outputs(struct api_request *request, bool **flags);
 
-/* "mode" (default `mode`), "seed" (drawn where it is not given), "first_row", and the rows of "inputs". */
+/* Reads "mode" (default `mode`), "seed" (drawn if absent), "first_row", and counts the rows of "inputs". */
 int api_pass_options(struct api_request *request, enum nn_mode mode, struct nn_run_options *options);
-/* "inputs" into rows of a run from `first` on, checked. */
+/* Converts "inputs" into the rows of a run from `first` on, and checks them. */
 int api_pass_fill(struct api_request *request, struct nn_run *run, int64_t first, int64_t rows);
-/* A run over request->params. It is planned, reserved (*bytes), allocated, filled and checked, but not yet
- * run. */
+/* Makes request->run over request->params: planned, reserved (*bytes), allocated, filled and checked. Nothing is
+ * computed yet. */
 int api_pass_run(struct api_request *request, const struct nn_run_options *options, size_t *bytes);
 
-/* "outputs" of the answer: of a run, the nodes that are `wanted`, rows from `first` on. */
+/* api_pass_forward runs request->run. api_pass_gradients runs request->backward, into request->grads. NN_E_LEFT,
+ * NN_E_BUSY: the request was given up before the end (api_give_up). */
+int api_pass_forward(struct api_request *request);
+int api_pass_gradients(struct api_request *request);
+
+/* Adds "outputs" to the answer: of each `wanted` node of a run, `rows` rows from `first` on. */
 int api_pass_add_outputs(struct api_request *request, const struct nn_run *run, int64_t first, int64_t rows,
                          const bool *wanted);
-/* The request's model and version, if it is not stateless. */
+/* Adds the model and its version to the answer; nothing if the model is stateless. */
 int api_pass_add_source(struct api_request *request);
 
-/* A backward pass over `run`: losses (all, or those that "losses" names) if "targets" are given, "upstream",
- * "normalizer"; planned, reserved, allocated, filled and checked. `nodes` and `parameters` as in
- * nn_backward_options; *evaluated says what is evaluated of each loss, or is NULL. */
+/* Makes request->backward over `run`: planned, reserved, allocated, filled and checked. Losses are evaluated if
+ * "targets" are given: those that "losses" names, or all. *evaluated has an entry for each loss, or is NULL. `nodes`
+ * and `parameters` as in nn_backward_options. */
 int api_pass_backward(struct api_request *request, const struct nn_run *run, const bool *nodes,
                       bool parameters, const struct nn_loss_options **evaluated);
 
-/* What a plan over the graph takes at most, and what a pass does beside its numbers. */
+/* An upper bound of the bytes that a plan over the graph takes, and a pass beside its numbers. */
 size_t api_pass_plan_bytes(const struct nn_graph *graph);
 
 #endif

@@ -1,17 +1,16 @@
-/* answer.c - from an answer to bytes, in either encoding.
+/* answer.c - encodes an answer as JSON or safetensors.
  *
- * In safetensors the tensors go out from where they are: the response's segments point into parameters,
- * tapes and gradients, which the request holds until the response is freed. */
+ * In safetensors, tensors are sent from where they are: the segments of the response point into parameters, tapes and
+ * gradients, which the request holds until the response is freed. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../change/effect.h"
 #include "../wire/json_text.h"
-#include "request.h"
 #include "../wire/safetensors.h"
+#include "request.h"
 
-/* A response, what it owns, and the request that owns what it shows. */
+/* A response, the buffers that it owns, and the request whose data it shows. */
 struct owned_response {
     struct api_response response;
     struct api_request *request; /* NULL after api_response_detach */
@@ -19,8 +18,8 @@ struct owned_response {
     struct api_segment *segments;
     void **buffers; /* as many as n_buffers */
     size_t n_buffers;
-    struct api *api; /* after api_response_detach: whose budget */
-    size_t reserved; /* these bytes are of */
+    struct api *api; /* after api_response_detach: the service, */
+    size_t reserved; /* and the bytes of its budget that the response holds */
 };
 
 void api_response_free(struct api_response *response) {
@@ -29,7 +28,7 @@ void api_response_free(struct api_response *response) {
     for (size_t i = 0; i < owned->n_buffers; i++) free(owned->buffers[i]);
     free(owned->buffers);
     free(owned->segments);
-    api_request_free(owned->request);
+    if (owned->request) owned->request->drop(owned->request);
     if (owned->api) api_release(owned->api, owned->reserved);
     free(owned);
 }
@@ -42,7 +41,7 @@ void api_response_detach(struct api_response *response) {
     owned->reserved = response->size < request->reserved ? response->size : request->reserved;
     api_reserve_move(request, owned->reserved);
     owned->request = NULL;
-    api_request_free(request);
+    request->drop(request);
 }
 
 static struct owned_response *response_new(struct api_request *request, size_t n_segments, size_t n_buffers) {
@@ -81,7 +80,7 @@ struct api_response *api_response_of_text(struct api_request *request, char *tex
 
 /* --- safetensors ---------------------------------------------------------------------------------- */
 
-/* Members as texts: strings bare, all else as JSON. NULL when memory is out. */
+/* The answer's members as __metadata__: strings without quotes, all other values as JSON text. NULL: memory is out. */
 static json_t *metadata_of(const struct api_answer *answer) {
     json_t *metadata = json_object(), *value;
     const char *name;
@@ -97,7 +96,7 @@ static json_t *metadata_of(const struct api_answer *answer) {
     return metadata;
 }
 
-/* The tensor's elements in its wire type: its own, or a converted copy that the response owns. */
+/* The tensor's elements in its wire type: its own data, or a converted copy that the response owns. */
 static const void *elements_of(struct owned_response *owned, const struct api_result *result, size_t *size) {
     const struct api_tensor_out *tensor = &result->tensor;
     int64_t n = nn_shape_elements(&tensor->shape);
@@ -144,15 +143,15 @@ fail:
     return NULL;
 }
 
-/* What stands around the tensors in JSON, at most: members, and the maps' names. */
+/* An upper bound of the JSON around the tensors: members, and the maps' names. */
 static size_t frame_bytes(const struct api_answer *answer) {
     return api_json_text_bound(answer->members) + 64 * ((size_t)answer->n_maps + 1);
 }
 
 /* --- JSON ------------------------------------------------------------------------------------------ */
 
-/* Numbers as their wire type would hold them: converted to it and, where JSON has no numbers of that
- * type, widened again. */
+/* Adds the numbers rounded to their wire type, so that JSON shows the values that safetensors would. Numbers of 8 or 16
+ * bits are widened to float for printing. */
 static void add_converted(struct api_text *text, const struct api_result *result) {
     const struct api_tensor_out *tensor = &result->tensor;
     size_t n = (size_t)nn_shape_elements(&tensor->shape);
@@ -205,14 +204,14 @@ static struct api_response *encode_json(struct api_request *request) {
     struct api_text text = {.room = answer->text + frame_bytes(answer)};
     const char *name;
     json_t *value;
-    text.data = malloc(text.room); /* at once: growing would copy it over and over */
+    text.data = malloc(text.room); /* all at once: growing would copy the text again and again */
     text.failed = !text.data;
     api_text_puts(&text, "{");
     json_object_foreach(answer->members, name, value) { add_member(&text, name, value); }
     for (int i = 0; i < answer->n_maps; i++) add_map(&text, answer, answer->maps[i]);
-    api_text_add(&text, "}\n", 3); /* with the end of a C string */
+    api_text_add(&text, "}\n", 3); /* with the NUL of a C string */
     char *fitting = text.failed ? NULL : realloc(text.data, text.size);
-    if (fitting) text.data = fitting; /* as the response is to hold no more than its size */
+    if (fitting) text.data = fitting; /* so that the response holds no more than it counts */
     struct api_response *response = text.failed ? NULL : api_response_of_text(request, text.data);
     if (!response) api_text_free(&text);
     return response;
@@ -229,16 +228,22 @@ static struct api_response *encode_page(struct api_request *request) {
     return response;
 }
 
-/* --- both ------------------------------------------------------------------------------------------ */
+/* --- every encoding --------------------------------------------------------------------------------- */
 
-static void add_header(struct api_response *response, const char *name, const char *value) {
+void api_response_add(struct api_response *response, const char *name, const char *value) {
     if (!*value) return;
     struct api_header *header = &response->headers[response->n_headers++];
     snprintf(header->name, sizeof header->name, "%s", name);
     snprintf(header->value, sizeof header->value, "%s", value);
 }
 
-/* 304 has headers alone. */
+void api_response_add_caching(struct api_response *response, const struct api_request *request) {
+    bool negotiated = request->route && request->route->body != API_PLAIN_TEXT;
+    api_response_add(response, "Vary", negotiated ? "Accept" : "");
+    api_response_add(response, "Cache-Control", request->gets ? "no-cache" : "");
+}
+
+/* Encodes a 304, which has headers and no body. */
 static struct api_response *encode_nothing(struct api_request *request) {
     struct owned_response *owned = response_new(request, 0, 0);
     if (!owned) return NULL;
@@ -247,30 +252,31 @@ static struct api_response *encode_nothing(struct api_request *request) {
     return &owned->response;
 }
 
-struct api_response *api_encode(struct api_request *request) {
+static struct api_response *encode(struct api_request *request) {
     struct api_answer *answer = &request->answer;
-    struct api_response *response = answer->page               ? encode_page(request)
-                                    : answer->status == 304    ? encode_nothing(request)
+    struct api_response *response = answer->status == 304      ? encode_nothing(request)
+                                    : answer->page             ? encode_page(request)
                                     : request->out == API_JSON ? encode_json(request)
                                                                : encode_safetensors(request);
     if (!response) return NULL;
     response->status = answer->status ? answer->status : 200;
-    add_header(response, "Location", answer->location);
-    add_header(response, "ETag", answer->etag);
+    api_response_add(response, "Location", answer->location);
+    api_response_add(response, "ETag", answer->etag);
+    api_response_add_caching(response, request);
     return response;
 }
 
-/* What its encoding takes beside the tensors, whose part api_add_tensor has counted. In safetensors, members become
- * texts of their own first. */
+/* Reserves the bytes of the encoding around the tensors; api_add_tensor has reserved those of the tensors. Safetensors
+ * takes more, because each member first becomes a text of its own. */
 static int count_frame(struct api_request *request) {
     const struct api_answer *answer = &request->answer;
     if (answer->page || answer->status == 304) return NN_OK;
     return api_count(request, frame_bytes(answer) * (request->out == API_JSON ? 1 : 4));
 }
 
-int api_answer_ready(struct api_request *request) {
-    if (api_effect_note(request) || count_frame(request)) return (int)request->err.code;
-    if ((request->ready = api_encode(request))) return NN_OK;
+int api_answer_encode(struct api_request *request) {
+    if (count_frame(request)) return (int)request->err.code;
+    if ((request->ready = encode(request))) return NN_OK;
     return nn_fail(&request->err, NN_E_NOMEM, "no memory for the answer");
 }
 
@@ -299,22 +305,22 @@ void api_add_map(struct api_request *request, const char *map) {
     answer->maps[answer->n_maps++] = map;
 }
 
-/* What a tensor's encoding holds beside the data and the text: where another type than the data's is shown, a
- * converted copy, which in JSON is widened again. */
+/* The bytes of the copies that encoding a tensor takes: none if it is shown in its own type; else a converted copy, and
+ * in JSON perhaps a widened one (see add_converted). */
 static size_t copied_bytes(enum api_encoding encoding, int64_t n, enum nn_dtype from, enum api_dtype as) {
     if (as == api_dtype_of(from)) return 0;
     bool widened = encoding == API_JSON && as != API_F32 && as != API_F64;
     return (size_t)n * (api_dtype_size(as) + (widened ? sizeof(float) : 0));
 }
 
-/* A comma, the name, a colon and the array. */
+/* An upper bound of a tensor's JSON text: a comma, the name, a colon and the array. */
 static size_t text_bytes(const char *name, const struct nn_shape *shape, enum api_dtype as) {
     enum nn_dtype printed = as == API_I64 ? NN_I64 : as == API_F64 ? NN_F64 : NN_F32;
     return 2 + api_text_quote_bound(name) + api_text_array_bound(printed, shape);
 }
 
-/* Its part of a header, which doubles while it grows, and of the lists of what is sent. Names of tensors need no
- * escapes. */
+/* An upper bound of a tensor's bytes in a safetensors header, which doubles as it grows, and in the lists that
+ * encode_safetensors makes. Names of tensors need no escapes. */
 static size_t header_bytes(const char *map, const char *name) {
     return 2 * (strlen(map) + strlen(name) + 256) + sizeof(struct api_tensor_out) +
            sizeof(struct api_segment) + sizeof(void *);

@@ -1,4 +1,4 @@
-/* client.c - the clients that have something in flight. */
+/* client.c - see client.h. */
 #include "client.h"
 
 #include <search.h>
@@ -17,7 +17,7 @@ static int by_name(const void *a, const void *b) {
     return strcmp(((const struct api_client *)a)->name, ((const struct api_client *)b)->name);
 }
 
-/* The client of this name, made if it is not there; NULL when memory is out. With the lock held. */
+/* With the lock held: finds or makes the client of this address. NULL: memory is out. */
 static struct api_client *find(struct api *api, const char *name) {
     struct api_client key = {0};
     snprintf(key.name, sizeof key.name, "%s", name);

@@ -1,16 +1,9 @@
-/* request.c - what handlers ask of a request: members, query, memory, clock. */
-#include "request.h"
-
+/* members.c - reads what a request asks: the members of its document, and those of its query, into request->ask. */
 #include <math.h>
-#include <stdlib.h>
+#include <stddef.h>
 #include <string.h>
 
-#include "../pass/batch.h"
-#include "client.h"
-#include "../change/commit.h"
-#include "../model/context.h"
-#include "../model/model.h"
-#include "service.h"
+#include "request.h"
 
 int api_point(struct api_request *request, const char *member, const char *name) {
     if (!request->pointer.text[0]) {
@@ -20,166 +13,193 @@ int api_point(struct api_request *request, const char *member, const char *name)
     return (int)request->err.code;
 }
 
-void api_request_free(struct api_request *request) {
-    if (!request) return;
-    api_client_leave(request);
-    nn_backward_free(request->backward);
-    nn_run_free(request->run);
-    api_batch_unref(request->batch);
-    api_commit_fini(request);
-    nn_grads_free(request->grads);
-    nn_grads_free(request->sum);
-    nn_params_unref(request->params);
-    nn_params_unref(request->fresh);
-    api_context_unclaim(request);
-    if (request->context) api_context_unref(request->api, request->context);
-    if (request->model) api_model_unref(request->api, request->model);
-    if (request->restored) api_model_unref(request->api, request->restored);
-    api_document_fini(&request->doc);
-    json_decref(request->answer.members);
-    free(request->answer.page);
-    api_release(request->api, request->reserved);
-    nn_arena_free(request->arena);
-    api_tokens_unref(request->tokens);
-    free(request->body);
-    free(request->query);
-    free(request);
+static const size_t offsets[API_MEMBERS] = {
+#define API_MEMBER(name, kind, field, ...) offsetof(struct api_ask, field),
+#include "../wire/members.def"
+#undef API_MEMBER
+};
+
+static void *field_at(struct api_ask *ask, int row) { return (char *)ask + offsets[row]; }
+static void *field_of(struct api_request *request, int row) { return field_at(&request->ask, row); }
+
+void api_ask_init(struct api_ask *ask) {
+    *ask = (struct api_ask){0};
+    for (int row = 0; row < API_MEMBERS; row++) {
+        const struct api_member *member = &api_members[row];
+        if (member->kind == API_INTEGER) *(int64_t *)field_at(ask, row) = (int64_t)member->absent;
+        if (member->kind == API_REAL) *(double *)field_at(ask, row) = member->absent;
+        if (member->kind == API_SWITCH) ((struct api_switch *)field_at(ask, row))->value = member->absent;
+    }
 }
 
-void api_request_let_go(struct api_request *request) {
-    nn_backward_free(request->backward);
-    nn_run_free(request->run);
-    nn_params_unref(request->params);
-    size_t kept = request->papers;
-    if (request->grads) kept += nn_graph_trainable_bytes(request->model->graph);
-    if (api_commit_keeps_body(request)) {
-        kept += request->size;
-    } else {
-        free(request->body);
-        request->body = NULL;
-        request->size = 0;
-    }
-    if (request->reserved > kept) {
-        api_release(request->api, request->reserved - kept);
-        request->reserved = kept;
-    }
-    request->backward = NULL;
-    request->run = NULL;
-    request->params = NULL;
-    request->doc.n_tensors = 0;
+bool api_is_given(const struct api_request *request, int member) { return request->ask.given >> member & 1; }
+
+int api_ask_wrong(struct api_request *request, int member, const char *is) {
+    nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be %s", api_members[member].name, is);
+    return api_point(request, api_members[member].name, NULL);
 }
 
-/* What recovery may take at once, and of which it may take some times as much in all: the memory limit, or this where
- * the limit has been set below it since. */
-#define RECOVERY_LEAST   ((size_t)64 << 20)
-#define RECOVERY_BUDGETS ((size_t)2 * API_REPLAY_VERSIONS)
+const char *api_asked_model(const struct api_request *request) {
+    return json_string_value(request->ask.model);
+}
 
-/* --- memory ---------------------------------------------------------------------------------------- */
+/* --- one kind each ------------------------------------------------------------------------------------ */
 
-/* What was there before has to find room again, with the versions that recovery keeps beside; and a checkpoint must come
- * some time. So the budget does not refuse it. But what could never have been within it is no record of this service. */
-static int reserve_beyond(struct api_request *request, size_t bytes) {
-    struct api *api = request->api;
-    size_t limit = api->settings.limits.memory, held = atomic_fetch_add(&api->memory, bytes);
-    if (limit < RECOVERY_LEAST) limit = RECOVERY_LEAST;
-    if (bytes <= limit && held / RECOVERY_BUDGETS <= limit) {
-        request->reserved += bytes;
+static bool is_within(const struct api_member *member, double value) {
+    return isfinite(value) && value >= member->least && value <= member->most;
+}
+
+/* " from 0 to 1e+30"; "" where any number will do. */
+static const char *range_of(const struct api_member *member, char text[64]) {
+    text[0] = '\0';
+    if (isfinite(member->most)) snprintf(text, 64, " from %.17g to %.17g", member->least, member->most);
+    return text;
+}
+
+static int read_text(struct api_request *request, int row, const json_t *value) {
+    const struct api_member *member = &api_members[row];
+    const char *text = json_string_value(value);
+    if (!text) return api_ask_wrong(request, row, "a string");
+    *(const char **)field_of(request, row) = text;
+    if (member->kind == API_NAME && !nn_name_valid(text)) {
+        nn_fail(&request->err, NN_E_NAME, "a %s is named as layers are", member->name);
+        return api_point(request, member->name, NULL);
+    }
+    if (member->kind != API_CHOICE || api_among(member->words, text, strlen(text))) return NN_OK;
+    nn_fail(&request->err, NN_E_VALUE, "\"%s\" is one of: %s", member->name, member->words);
+    return api_point(request, member->name, NULL);
+}
+
+/* Sets a bit for each word of the list. */
+static int read_choices(struct api_request *request, int row, const json_t *value) {
+    const struct api_member *member = &api_members[row];
+    unsigned *bits = field_of(request, row);
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        const char *text = json_string_value(json_array_get(value, i)), *words = member->words;
+        unsigned bit = 1;
+        for (; text && *words; bit <<= 1, words += strcspn(words, " "), words += *words == ' ')
+            if (strcspn(words, " ") == strlen(text) && strncmp(words, text, strlen(text)) == 0) break;
+        if (!text || !*words) value = NULL;
+        *bits |= bit;
+    }
+    if (json_is_array(value)) return NN_OK;
+    nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be a list of: %s", member->name, member->words);
+    return api_point(request, member->name, NULL);
+}
+
+static int read_flag(struct api_request *request, int row, const json_t *value) {
+    *(bool *)field_of(request, row) = json_is_true(value);
+    return json_is_boolean(value) ? NN_OK : api_ask_wrong(request, row, "true or false");
+}
+
+static int read_number(struct api_request *request, int row, const json_t *value) {
+    const struct api_member *member = &api_members[row];
+    const bool whole = member->kind == API_INTEGER;
+    char range[64];
+    if (whole)
+        *(int64_t *)field_of(request, row) = json_integer_value(value);
+    else
+        *(double *)field_of(request, row) = json_number_value(value);
+    if ((whole ? json_is_integer(value) : json_is_number(value)) &&
+        is_within(member, json_number_value(value)))
         return NN_OK;
+    nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be %s%s", member->name, whole ? "an integer" : "a number",
+            range_of(member, range));
+    return api_point(request, member->name, NULL);
+}
+
+static int read_switch(struct api_request *request, int row, const json_t *value) {
+    const struct api_member *member = &api_members[row];
+    struct api_switch *option = field_of(request, row);
+    const json_t *number = json_object_get(value, member->words);
+    const char *name;
+    json_t *any;
+    char range[64];
+    option->on = !json_is_false(value);
+    if (json_is_boolean(value)) return NN_OK;
+    json_object_foreach((json_t *)value, name, any) {
+        if (strcmp(name, member->words) == 0) continue;
+        nn_fail(&request->err, NN_E_UNKNOWN_MEMBER, "\"%s\" takes: %s", member->name, member->words);
+        return api_point(request, member->name, name);
     }
-    api_release(api, bytes);
-    return nn_fail(&request->err, NN_E_NOMEM,
-                   "what was stored takes %zu bytes more beside %zu, for which the memory limit is too small",
-                   bytes, held);
+    option->value = json_number_value(number);
+    if (json_is_number(number) && is_within(member, option->value)) return NN_OK;
+    nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be true, false, or {\"%s\": a number%s}", member->name,
+            member->words, range_of(member, range));
+    return api_point(request, member->name, NULL);
 }
 
-/* More than the limit may be held, where that was set below what recovery found. */
-static bool fits(size_t bytes, size_t held, size_t limit) {
-    return bytes == 0 || (held <= limit && bytes <= limit - held);
-}
-
-int api_reserve(struct api_request *request, size_t bytes) {
-    struct api *api = request->api;
-    size_t limit = api->settings.limits.memory, held = atomic_load(&api->memory);
-    if (atomic_load(&api->recovering) || request->beyond) return reserve_beyond(request, bytes);
-    if (bytes > limit)
-        return nn_fail(&request->err, NN_E_TOO_LARGE, "this takes %zu bytes, and the service has %zu for all",
-                       bytes, limit);
-    do {
-        if (!fits(bytes, held, limit) && api_contexts_expire(api)) held = atomic_load(&api->memory);
-        if (!fits(bytes, held, limit))
-            return nn_fail(&request->err, NN_E_BUSY, "this takes %zu bytes, and %zu of %zu are taken", bytes,
-                           held, limit);
-    } while (!atomic_compare_exchange_weak(&api->memory, &held, held + bytes));
-    request->reserved += bytes;
+static int read_value(struct api_request *request, int row, const json_t *value) {
+    *(const json_t **)field_of(request, row) = value;
     return NN_OK;
 }
 
-static bool take_papers(void *self, size_t bytes) {
-    struct api_request *request = self;
-    if (api_reserve(request, bytes)) return false;
-    request->papers += bytes;
-    return true;
+static int read_model(struct api_request *request, int row, const json_t *value) {
+    if (json_is_string(value) || json_is_object(value)) return read_value(request, row, value);
+    return api_ask_wrong(request, row, "a model's name, or a specification");
 }
 
-int api_count(struct api_request *request, size_t bytes) {
-    return nn_arena_count(request->arena, bytes) ? NN_OK : (int)request->err.code;
-}
-
-void api_request_bound(struct api_request *request) {
-    nn_arena_bound(request->arena, API_UNASKED, take_papers, request);
-}
-
-void api_release(struct api *api, size_t bytes) { atomic_fetch_sub(&api->memory, bytes); }
-
-void api_reserve_move(struct api_request *request, size_t bytes) { request->reserved -= bytes; }
-
-/* --- members --------------------------------------------------------------------------------------- */
-
-static int wrong(struct api_request *request, const char *name, const char *what) {
-    nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be %s", name, what);
-    return api_point(request, name, NULL);
-}
-
-int api_get_string(struct api_request *request, const char *name, const char **value) {
-    const json_t *json = json_object_get(request->doc.members, name);
-    if (!json) return NN_OK;
-    if (!json_is_string(json)) return wrong(request, name, "a string");
-    *value = json_string_value(json);
+/* Maps of tensors are not among the document's members: document.c has taken them. */
+static int read_tensors(struct api_request *request, int row, const json_t *value) {
+    (void)value;
+    *(bool *)field_of(request, row) = true;
     return NN_OK;
 }
 
-int api_get_bool(struct api_request *request, const char *name, bool *value) {
-    const json_t *json = json_object_get(request->doc.members, name);
-    if (!json) return NN_OK;
-    if (!json_is_boolean(json)) return wrong(request, name, "true or false");
-    *value = json_is_true(json);
-    return NN_OK;
-}
+static int (*const readers[])(struct api_request *request, int row, const json_t *value) = {
+    [API_TEXT] = read_text,      [API_TEXTS] = read_text,      [API_NAME] = read_text,
+    [API_CHOICE] = read_text,    [API_CHOICES] = read_choices, [API_FLAG] = read_flag,
+    [API_INTEGER] = read_number, [API_REAL] = read_number,     [API_SWITCH] = read_switch,
+    [API_MODEL] = read_model,    [API_VALUE] = read_value,     [API_TENSORS] = read_tensors,
+};
 
-int api_get_integer(struct api_request *request, const char *name, int64_t min, int64_t max, int64_t *value) {
-    const json_t *json = json_object_get(request->doc.members, name);
-    if (!json) return NN_OK;
-    int64_t i = json_integer_value(json);
-    if (!json_is_integer(json) || i < min || i > max) {
-        nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be an integer from %lld to %lld", name,
-                (long long)min, (long long)max);
-        return api_point(request, name, NULL);
+/* --- the document ------------------------------------------------------------------------------------- */
+
+static int check_required(struct api_request *request) {
+    for (const char *words = request->route->requires; *words; words += *words == ' ') {
+        const size_t size = strcspn(words, " ");
+        const struct api_member *member = api_member_find(words, size);
+        words += size;
+        if (api_is_given(request, (int)(member - api_members))) continue;
+        nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be given: %s", member->name, member->prose);
+        return api_point(request, member->name, NULL);
     }
-    *value = i;
     return NN_OK;
 }
 
-int api_get_real(struct api_request *request, const char *name, double *value) {
-    const json_t *json = json_object_get(request->doc.members, name);
-    if (!json) return NN_OK;
-    if (!json_is_number(json) || !isfinite(json_number_value(json))) return wrong(request, name, "a number");
-    *value = json_number_value(json);
+/* A wrong value in a record counts as absent: earlier releases did not look at members that their handler did not use,
+ * such as "version" beside parameters that are set, and the record must stay readable. */
+static int read_member(struct api_request *request, int row, const json_t *value) {
+    const struct api_ask before = request->ask;
+    request->ask.given |= UINT64_C(1) << row;
+    if (readers[api_members[row].kind](request, row, value) == NN_OK || !request->replay)
+        return (int)request->err.code;
+    request->ask = before;
+    request->err = (struct nn_error){0};
+    request->pointer = (struct api_pointer){0};
     return NN_OK;
+}
+
+/* Of a specification, spec.c reads all but the members that the route requires. */
+static int read_members(struct api_request *request) {
+    const bool all = request->route->body != API_SPECIFICATION;
+    for (int row = 0; row < API_MEMBERS; row++) {
+        const char *name = api_members[row].name;
+        const json_t *value = json_object_get(request->doc.members, name);
+        if (!value && !api_document_has(&request->doc, name)) continue;
+        if (!all && !api_among(request->route->requires, name, strlen(name))) continue;
+        if (read_member(request, row, value)) return (int)request->err.code;
+    }
+    return NN_OK;
+}
+
+enum api_dtype api_result_dtype(const struct api_request *request, enum nn_dtype dtype) {
+    return request->ask.dtype ? api_dtype_find(request->ask.dtype) : api_dtype_of(dtype);
 }
 
 /* --- the query ------------------------------------------------------------------------------------- */
 
-/* The next name=value of what is left of the query: its name's length, and its value's; false past the end. */
+/* Splits the next name=value off the query. False: there is none. */
 static bool next_part(const char **query, const char **name, size_t *name_size, const char **value,
                       size_t *value_size) {
     const char *at = *query;
@@ -194,24 +214,29 @@ static bool next_part(const char **query, const char **name, size_t *name_size, 
     return true;
 }
 
-/* Whether a word of `length` is one of `words`, which are separated by spaces. */
-bool api_among(const char *words, const char *word, size_t length) {
-    while (*words) {
-        size_t size = strcspn(words, " ");
-        if (size == length && memcmp(words, word, size) == 0) return true;
-        words += size;
-        words += strspn(words, " ");
-    }
+/* True if another part of the query has this name. */
+static bool comes_again(const char *left, const char *name, size_t size) {
+    const char *other, *value;
+    size_t other_size, value_size;
+    while (next_part(&left, &other, &other_size, &value, &value_size))
+        if (other_size == size && memcmp(other, name, size) == 0) return true;
     return false;
 }
 
-int api_query_check(struct api_request *request, const char *known) {
-    const char *left = request->query, *name, *value;
+/* Refuses a name that the route does not take, and a second value of a member that takes one. */
+static int check_names(struct api_request *request) {
+    const char *left = request->query, *name, *value, *known = request->route->query;
     size_t name_size, value_size;
-    while (next_part(&left, &name, &name_size, &value, &value_size))
+    while (next_part(&left, &name, &name_size, &value, &value_size)) {
         if (!api_among(known, name, name_size))
             return nn_fail(&request->err, NN_E_UNKNOWN_MEMBER, "the query has no \"%.*s\" here",
                            (int)(name_size < 64 ? name_size : 64), name);
+        bool once = api_member_find(name, name_size)->kind != API_TEXTS &&
+                    !request->replay; /* earlier releases took two */
+        if (once && comes_again(left, name, name_size))
+            return nn_fail(&request->err, NN_E_MALFORMED,
+                           "the query has \"%.*s\" twice, and it takes one value", (int)name_size, name);
+    }
     return NN_OK;
 }
 
@@ -221,7 +246,7 @@ static int hex_digit(char c) {
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-/* In place; what is no escape stays, and none makes a NUL. */
+/* Decodes in place. A '%' without two digits stays, and %00 stays, because it would end the text. */
 static void decode_percent(char *text) {
     char *to = text;
     for (const char *c = text; *c; c++) {
@@ -233,57 +258,67 @@ static void decode_percent(char *text) {
     *to = '\0';
 }
 
-int api_query(struct api_request *request, const char *wanted, const char **value) {
+/* The value of a member in the query, percent-decoded, in the arena. Several values of a list are joined by commas.
+ * *value is NULL where the member is absent. */
+static int find_text(struct api_request *request, const struct api_member *member, const char **value) {
     const char *left = request->query, *name, *text;
-    size_t name_size, value_size;
+    size_t name_size, text_size, used = 0;
+    char *all = NULL;
     *value = NULL;
-    while (next_part(&left, &name, &name_size, &text, &value_size)) {
-        if (strlen(wanted) != name_size || memcmp(name, wanted, name_size) != 0) continue;
-        char *copy = nn_arena_alloc(request->arena, value_size + 1, 1);
-        if (!copy) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
-        *value = memcpy(copy, text, value_size);
-        decode_percent(copy);
-        return NN_OK;
+    while (next_part(&left, &name, &name_size, &text, &text_size)) {
+        if (strlen(member->name) != name_size || memcmp(name, member->name, name_size) != 0) continue;
+        if (!all && !(all = nn_arena_alloc(request->arena, strlen(request->query) + 1, 1)))
+            return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
+        *value = all;
+        if (used && text_size) all[used++] = ',';
+        memcpy(all + used, text, text_size);
+        all[used + text_size] = '\0';
+        decode_percent(all + used);
+        used += strlen(all + used);
+        if (member->kind != API_TEXTS) break;
     }
     return NN_OK;
 }
 
-int api_result_dtype(struct api_request *request, enum nn_dtype dtype, enum api_dtype *out) {
-    const char *asked, *name;
-    *out = api_dtype_of(dtype);
-    if (api_query(request, "dtype", &asked)) return (int)request->err.code;
-    name = asked;
-    if (!asked && api_get_string(request, "dtype", &name)) return (int)request->err.code;
-    if (!name) return NN_OK;
-    *out = api_dtype_find(name);
-    if (*out != API_DTYPES && api_dtype_is_float(*out)) return NN_OK;
-    nn_fail(&request->err, NN_E_VALUE, "results come as F32, F64, F16 or BF16");
-    return asked ? (int)request->err.code : api_point(request, "dtype", NULL);
+/* A query has strings, choices and flags. */
+static int set_text(struct api_request *request, int row, const char *text) {
+    const struct api_member *member = &api_members[row];
+    request->ask.given |= UINT64_C(1) << row;
+    if (member->kind == API_FLAG) {
+        bool *flag = field_of(request, row);
+        *flag = strcmp(text, "true") == 0;
+        if (*flag || strcmp(text, "false") == 0) return NN_OK;
+        return nn_fail(&request->err, NN_E_VALUE, "?%s= is true or false", member->name);
+    }
+    *(const char **)field_of(request, row) = text;
+    if (member->kind != API_CHOICE || api_among(member->words, text, strlen(text))) return NN_OK;
+    return nn_fail(&request->err, NN_E_VALUE, "?%s= is one of: %s", member->name, member->words);
 }
 
-/* --- the world ------------------------------------------------------------------------------------- */
-
-int api_random(struct api_request *request, uint64_t *bits) {
-    struct api_env *env = &request->api->env;
-    const struct api_replay *replay = request->replay;
-    const int room = (int)(sizeof request->drawn / sizeof request->drawn[0]);
-    if (replay) {
-        if (request->n_drawn == replay->n_drawn)
-            return nn_fail(&request->err, NN_E_CORRUPT, "the record has too few random numbers");
-        *bits = replay->drawn[request->n_drawn++];
-        return NN_OK;
+static int read_query(struct api_request *request) {
+    const char *wanted = request->route->query, *text;
+    if (!request->query || wanted[0] == '*') return NN_OK;
+    if (check_names(request)) return (int)request->err.code;
+    for (int row = 0; row < API_MEMBERS; row++) {
+        const struct api_member *member = &api_members[row];
+        if (!api_among(wanted, member->name, strlen(member->name))) continue;
+        if (find_text(request, member, &text) || (text && set_text(request, row, text)))
+            return (int)request->err.code;
     }
-    if (!env->entropy(env->self, bits, sizeof *bits))
-        return nn_fail(&request->err, NN_E_INTERNAL, "the source of entropy failed");
-    if (request->n_drawn < room) request->drawn[request->n_drawn++] = *bits;
     return NN_OK;
 }
 
-int64_t api_now_ms(struct api *api) { return api->env.now_ms(api->env.self); }
-
-int64_t api_now_ns(struct api *api) {
-    const struct api_env *env = &api->env;
-    return env->now_ns ? env->now_ns(env->self) : env->now_ms(env->self) * 1000000;
+int api_ask_read(struct api_request *request) {
+    if (read_query(request)) return (int)request->err.code;
+    if (API_HAS_BODY(request->route->body) && read_members(request) == NN_OK) check_required(request);
+    return (int)request->err.code;
 }
 
-const struct nn_parallel *api_parallel(struct api *api) { return &api->env.parallel; }
+/* --- names ------------------------------------------------------------------------------------------ */
+
+bool api_model_name_valid(const char *name) {
+    static const char allowed[] = "-._0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    size_t length = strlen(name);
+    return length >= 1 && length <= API_MAX_MODEL_NAME && strspn(name, allowed) == length &&
+           !strchr("-._", name[0]);
+}

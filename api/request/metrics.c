@@ -1,4 +1,4 @@
-/* metrics.c - see metrics.h; the metrics themselves are the rows of metrics.def. */
+/* metrics.c - see metrics.h. The metrics are the rows of metrics.def. */
 #include "metrics.h"
 
 #include <inttypes.h>
@@ -6,14 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../change/condition.h"
-#include "../model/model.h"
-#include "service.h"
 #include "../store.h"
+#include "service.h"
 
 #define NS_PER_S INT64_C(1000000000)
 
-/* The bounds of the histogram of durations: from a brief request's to that of a long one. */
+/* The upper bounds of the histogram of durations. */
 static const struct {
     int64_t most_ns;
     const char *le;
@@ -28,7 +26,7 @@ enum { BOUNDS = sizeof bounds / sizeof bounds[0] };
 
 enum { FIRST_CLASS = 2, CLASSES = 4 }; /* statuses of 2xx to 5xx */
 
-/* How a round may end; the last row is every other error. */
+/* The ways in which a round ends. The last row is every other error. */
 static const struct {
     int code;
     const char *name;
@@ -39,6 +37,31 @@ static const struct {
                 {NN_CODE_COUNT, "failed"}};
 enum { OUTCOMES = sizeof outcomes / sizeof outcomes[0] };
 
+/* The buckets of how many versions old an applied gradient was: the greatest age, and the name. */
+static const struct {
+    uint64_t most;
+    const char *name;
+} ages[API_STALENESS_BUCKETS] = {{0, "0"},   {1, "1"},     {2, "2"},      {4, "3-4"},
+                                 {8, "5-8"}, {16, "9-16"}, {32, "17-32"}, {UINT64_MAX, "33-"}};
+
+int api_staleness_bucket(uint64_t staleness) {
+    int i = 0;
+    while (staleness > ages[i].most) i++;
+    return i;
+}
+
+const char *api_staleness_name(int bucket) { return ages[bucket].name; }
+
+/* The labels of each route, in the order of routes.def. */
+static const struct {
+    const char *method, *path;
+} labels[API_ROUTES + 1] = {
+#define API_ROUTE(method, path, ...) {method, path},
+#include "routes.def"
+#undef API_ROUTE
+    {"other", "other"},
+};
+
 typedef atomic_uint_fast64_t counter;
 
 struct of_route {
@@ -47,7 +70,7 @@ struct of_route {
 };
 
 struct api_metrics {
-    struct of_route routes[API_ROUTES + 1]; /* the last: what has no route */
+    struct of_route routes[API_ROUTES + 1]; /* the last row: requests without a route */
     counter refusals[NN_CODE_COUNT];
     counter bytes_in, bytes_out;
     counter versions;
@@ -73,7 +96,7 @@ void api_count_answer(struct api_request *request, const struct api_response *re
     enum nn_code code = response ? request->err.code : NN_E_NOMEM;
     int status = response ? response->status : nn_code_info(code)->status;
     int64_t ns = api_now_ns(request->api) - request->admitted_ns;
-    struct of_route *route = &metrics->routes[request->route ? request->route - api_routes : API_ROUTES];
+    struct of_route *route = &metrics->routes[request->route ? request->route->index : API_ROUTES];
     int bound = 0, class = status / 100 - FIRST_CLASS;
     while (ns > bounds[bound].most_ns) bound++;
     count(&route->classes[class], 1);
@@ -85,9 +108,9 @@ void api_count_answer(struct api_request *request, const struct api_response *re
 
 void api_count_body(struct api *api, size_t size) { count(&api->metrics->bytes_in, size); }
 
-void api_count_applied(struct api *api, int bucket, uint64_t staleness) {
-    if (atomic_load(&api->recovering)) return; /* it was counted when it was made */
-    count(&api->metrics->staleness[bucket], 1);
+void api_count_applied(struct api *api, uint64_t staleness) {
+    if (atomic_load(&api->recovering)) return; /* the change was counted before the restart */
+    count(&api->metrics->staleness[api_staleness_bucket(staleness)], 1);
     count(&api->metrics->sum_staleness, staleness);
 }
 
@@ -103,16 +126,16 @@ void api_count_round(struct api *api, int code) {
 
 /* --- the page ------------------------------------------------------------------------------------------ */
 
-/* What is not counted, but is so at the moment. */
+/* Values that are read when the page is written. */
 struct moment {
     struct api_load load;
-    struct api_store_status store; /* zeros where there is none */
+    struct api_store_status store; /* zeros without a store */
     int models, contexts, keys;
 };
 
 struct page {
     struct api *api;
-    const struct metric *metric; /* whose lines are being written */
+    const struct metric *metric; /* the metric whose lines are being written */
     struct moment now;
     struct api_text text;
 };
@@ -128,7 +151,7 @@ struct metric {
     const char *help;
 };
 
-/* A label and its value; backslashes, quotes and ends of lines are escaped. */
+/* Writes a label and its value; backslashes, quotes and line ends are escaped. */
 static void put_label(struct page *page, bool first, const char *name, size_t size, const char *value) {
     struct api_text *text = &page->text;
     api_text_puts(text, first ? "{" : ",");
@@ -141,8 +164,8 @@ static void put_label(struct page *page, bool first, const char *name, size_t si
     api_text_puts(text, "\"");
 }
 
-/* A line. `values` are those of the metric's labels; `le`, a bucket's bound, may be NULL, and so is `values`
- * where there are no labels. */
+/* Writes a line. `values` are the values of the metric's labels, NULL if it has none; `le` is a bucket's bound, or
+ * NULL. */
 static void put_line(struct page *page, const char *suffix, const char *const *values, const char *le,
                      const char *number) {
     const char *label = page->metric->labels;
@@ -185,8 +208,7 @@ static void put_requests(struct page *page) {
     static const char *const classes[CLASSES] = {"2xx", "3xx", "4xx", "5xx"};
     for (int i = 0; i <= API_ROUTES; i++)
         for (int class = 0; class < CLASSES; class ++) {
-            const char *const values[] = {i < API_ROUTES ? api_routes[i].method : "other",
-                                          i < API_ROUTES ? api_routes[i].path : "other", classes[class]};
+            const char *const values[] = {labels[i].method, labels[i].path, classes[class]};
             put_number(page, "", values, NULL, told(&page->api->metrics->routes[i].classes[class]));
         }
 }
@@ -203,9 +225,8 @@ static void put_durations_of(struct page *page, const char *method, const char *
 
 static void put_durations(struct page *page) {
     const struct of_route *routes = page->api->metrics->routes;
-    for (int i = 0; i < API_ROUTES; i++)
-        put_durations_of(page, api_routes[i].method, api_routes[i].path, &routes[i]);
-    put_durations_of(page, "other", "other", &routes[API_ROUTES]);
+    for (int i = 0; i <= API_ROUTES; i++)
+        put_durations_of(page, labels[i].method, labels[i].path, &routes[i]);
 }
 
 static void put_refusals(struct page *page) {
@@ -220,7 +241,7 @@ static void put_staleness(struct page *page) {
     uint64_t sum = 0;
     for (int i = 0; i < API_STALENESS_BUCKETS; i++) {
         char le[24] = "+Inf";
-        if (i < API_STALENESS_BUCKETS - 1) snprintf(le, sizeof le, "%" PRIu64, api_staleness_most(i));
+        if (i < API_STALENESS_BUCKETS - 1) snprintf(le, sizeof le, "%" PRIu64, ages[i].most);
         put_number(page, "_bucket", NULL, le, sum += told(&metrics->staleness[i]));
     }
     put_number(page, "_sum", NULL, NULL, told(&metrics->sum_staleness));
@@ -240,6 +261,7 @@ static void put_queue_capacity(struct page *page) { put(page, page->now.load.roo
 static void put_jobs(struct page *page) { put(page, page->now.load.begun); }
 static void put_threads(struct page *page) { put(page, page->now.load.threads); }
 static void put_busy(struct page *page) { put(page, page->now.load.busy); }
+static void put_lines_dropped(struct page *page) { put(page, page->now.load.lines_dropped); }
 static void put_reserved(struct page *page) { put(page, api_memory_in_use(page->api)); }
 static void put_memory_limit(struct page *page) { put(page, page->api->settings.limits.memory); }
 static void put_models(struct page *page) { put(page, (uint64_t)page->now.models); }

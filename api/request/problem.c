@@ -12,10 +12,10 @@ static void add_member(struct api_text *text, const char *name) {
 
 static void add_string(struct api_text *text, const char *name, const char *value) {
     add_member(text, name);
-    api_text_quote(text, value); /* repairs what is not UTF-8 */
+    api_text_quote(text, value); /* replaces bytes that are not UTF-8 */
 }
 
-/* A shape as a list; a dimension that may be any is null. */
+/* Adds a shape as a list. A dimension that may have any size is null. */
 static void add_shape(struct api_text *text, const char *name, const struct nn_shape *shape) {
     char number[24];
     add_member(text, name);
@@ -28,7 +28,14 @@ static void add_shape(struct api_text *text, const char *name, const struct nn_s
     api_text_puts(text, "]");
 }
 
-/* The document; malloc'ed, NULL when memory is out. */
+static void add_number(struct api_text *text, const char *name, double number) {
+    char digits[32];
+    snprintf(digits, sizeof digits, "%.17g", number);
+    add_member(text, name);
+    api_text_puts(text, digits);
+}
+
+/* The document, malloc'ed. NULL: memory is out. */
 static char *problem_text(const struct api_request *request) {
     const struct nn_error *err = &request->err;
     const struct nn_code_info *info = nn_code_info(err->code);
@@ -47,40 +54,41 @@ static char *problem_text(const struct api_request *request) {
         add_shape(&text, "expected", &err->expected);
         add_shape(&text, "actual", &err->actual);
     }
-    api_text_add(&text, "}\n", 3); /* with the end of a C string */
+    if (err->code == NN_E_WORK) {
+        add_number(&text, "work", request->work);
+        add_number(&text, "limit", request->work_limit);
+    }
+    api_text_add(&text, "}\n", 3); /* with the NUL of a C string */
     if (!text.failed) return text.data;
     api_text_free(&text);
     return NULL;
 }
 
-static void add_header(struct api_response *response, const char *name, const char *value) {
-    struct api_header *header = &response->headers[response->n_headers++];
-    snprintf(header->name, sizeof header->name, "%s", name);
-    snprintf(header->value, sizeof header->value, "%s", value);
-}
-
-/* RFC 6750, section 3.1. */
+/* Adds WWW-Authenticate for a token that lacks a scope (RFC 6750, section 3.1). */
 static void add_challenge(struct api_response *response, enum api_scope missing) {
     char value[96];
     snprintf(value, sizeof value, "Bearer realm=\"gradd\", error=\"insufficient_scope\", scope=\"%s\"",
              api_scope_name(missing));
-    add_header(response, "WWW-Authenticate", value);
+    api_response_add(response, "WWW-Authenticate", value);
 }
 
-/* Headers that a status asks for. */
+/* Adds the headers that belong to a status or an error. */
 static void add_headers(struct api_response *response, const struct api_request *request) {
     static const struct {
         int status;
+        enum nn_code code;
         const char *name, *value;
-    } table[] = {{401, "WWW-Authenticate", "Bearer realm=\"gradd\""},
-                 {429, "Retry-After", "1"},
-                 {503, "Retry-After", "1"}};
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        bool later = request->err.code == NN_E_IN_FLIGHT && table[i].status == 503;
-        if (table[i].status == response->status || later) add_header(response, table[i].name, table[i].value);
-    }
+    } table[] = {{401, NN_OK, "WWW-Authenticate", "Bearer realm=\"gradd\""},
+                 {429, NN_OK, "Retry-After", "1"},
+                 {503, NN_OK, "Retry-After", "1"},
+                 {0, NN_E_IN_FLIGHT, "Retry-After", "1"},
+                 {0, NN_E_CODING, "Accept-Encoding", "identity"}};
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (table[i].status == response->status || table[i].code == request->err.code)
+            api_response_add(response, table[i].name, table[i].value);
     if (request->missing) add_challenge(response, request->missing);
-    if (response->status == 405) add_header(response, "Allow", request->allow);
+    if (response->status == 405) api_response_add(response, "Allow", request->allow);
+    api_response_add_caching(response, request);
 }
 
 struct api_response *api_problem(struct api_request *request) {
@@ -91,6 +99,7 @@ struct api_response *api_problem(struct api_request *request) {
         return NULL;
     }
     response->status = nn_code_info(request->err.code)->status;
+    response->problem = nn_code_info(request->err.code)->slug;
     snprintf(response->headers[0].value, sizeof response->headers[0].value, "application/problem+json");
     add_headers(response, request);
     return response;

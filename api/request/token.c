@@ -1,23 +1,27 @@
 /* token.c - see token.h.
  *
- * Tokens are kept and compared as their SHA-256: so a file of them gives none away, and the comparison is of
- * one length always. It is nettle's, which libmicrohttpd brings along through GnuTLS. A hash that is made to be
- * slow would add nothing: tokens are drawn at random, not thought up by people. */
+ * Tokens are kept and compared as SHA-256 hashes: a leaked token file reveals no token, and all comparisons have one
+ * length. The hash is nettle's, which comes with libmicrohttpd through GnuTLS. A slow hash would
+ * add nothing, because tokens are drawn at random and not chosen by people. */
 #include "token.h"
 
+#include <math.h>
 #include <nettle/memops.h>
 #include <nettle/sha2.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../model/model.h"
 #include "request.h"
+
+_Static_assert(API_TOKEN_NAME == API_MAX_MODEL_NAME, "a token's name is made as a model's is");
 
 struct api_token {
     char name[API_MAX_MODEL_NAME + 1];
-    char prefix[API_MAX_MODEL_NAME + 1]; /* of the models that it is for; "": all */
+    char prefix[API_MAX_MODEL_NAME + 1]; /* the token sees models whose names begin so; "": all models */
     enum api_scope scope;
+    double work; /* the greatest work of one of its requests; 0: no limit of its own */
     uint8_t hash[SHA256_DIGEST_SIZE];
 };
 
@@ -76,11 +80,12 @@ struct api_tokens *api_tokens_of(const char *token, struct nn_error *err) {
     return tokens;
 }
 
-/* --- a file of them -------------------------------------------------------------------------------- */
+/* --- a file of tokens ------------------------------------------------------------------------------ */
 
-enum { NAME, SCOPE, HASH, PREFIX, WORDS };
+enum { NAME, SCOPE, HASH, PREFIX, WORK, WORDS };
 
-/* Cuts a line into its words, in place; # begins a comment. How many, WORDS + 1 if too many. */
+/* Cuts a line into words, in place. # begins a comment. Returns the number of words; WORDS + 1: there are more than
+ * WORDS. */
 static int split(char *line, char *words[WORDS]) {
     int n = 0;
     for (;;) {
@@ -93,7 +98,7 @@ static int split(char *line, char *words[WORDS]) {
     }
 }
 
-/* The value of a hexadecimal digit, -1 if it is none. */
+/* The value of a hexadecimal digit, or -1. */
 static int hex_digit(char c) {
     static const char digits[] = "0123456789abcdef0123456789ABCDEF";
     const char *at = c ? strchr(digits, c) : NULL;
@@ -119,18 +124,35 @@ static bool read_scope(const char *text, enum api_scope *scope) {
     return false;
 }
 
-/* What is wrong with a token's words; NULL: nothing, and it was added. The words themselves are not told, for
- * one of them may be a token that was to be hashed. */
+/* True for the word "work=N" (N in floating-point operations). A prefix never contains "=". */
+static bool is_work(const char *word) { return strncmp(word, "work=", 5) == 0; }
+
+static bool read_work(const char *word, double *work) {
+    char *end;
+    if (strspn(word + 5, "0123456789.e+") != strlen(word + 5)) return false;
+    *work = strtod(word + 5, &end);
+    return end > word + 5 && !*end && isfinite(*work) && *work >= 1;
+}
+
+/* Adds the token of a line. Returns NULL, or the text of the fault, which does not quote the words: one of them may be
+ * a token that somebody forgot to hash. */
 static const char *add_words(struct api_tokens *tokens, int n, char *words[WORDS]) {
     struct api_token *added = &tokens->token[tokens->n];
-    if (n < PREFIX || n > WORDS) return "a line is NAME SCOPE HASH, and perhaps PREFIX";
+    if (n == 1)
+        return "a line is NAME SCOPE HASH, and perhaps PREFIX and work=N; one secret alone is for "
+               "--secret-file";
+    const bool bounded = n > PREFIX && n <= WORDS && is_work(words[n - 1]);
+    if (bounded && !read_work(words[n - 1], &added->work))
+        return "work= is a number of operations, such as 2e12";
+    n -= bounded;
+    if (n < PREFIX || n > WORK) return "a line is NAME SCOPE HASH, and perhaps PREFIX and work=N";
     if (!api_model_name_valid(words[NAME])) return "a token's name is made as a model's is";
     if (!read_scope(words[SCOPE], &added->scope)) return "a scope is read, train or admin";
     if (!read_hash(words[HASH], added->hash)) return "a hash is the token's SHA-256 in 64 hexadecimal digits";
-    if (n == WORDS && !api_model_name_valid(words[PREFIX]))
+    if (n == WORK && !api_model_name_valid(words[PREFIX]))
         return "a prefix is what a model's name may begin with";
     memcpy(added->name, words[NAME], strlen(words[NAME]) + 1);
-    if (n == WORDS) memcpy(added->prefix, words[PREFIX], strlen(words[PREFIX]) + 1);
+    if (n == WORK) memcpy(added->prefix, words[PREFIX], strlen(words[PREFIX]) + 1);
     for (const struct api_token *other = tokens->token; other < added; other++) {
         if (strcmp(other->name, added->name) == 0) return "a token of this name is above";
         if (memcmp(other->hash, added->hash, sizeof added->hash) == 0)
@@ -140,33 +162,17 @@ static const char *add_words(struct api_tokens *tokens, int n, char *words[WORDS
     return NULL;
 }
 
-/* A header carries visible ASCII without spaces; any other token could never be presented. */
-static const char *add_bare(struct api_tokens *tokens, const char *word) {
-    for (const char *c = word; *c; c++)
-        if (*c <= ' ' || *c > '~') return "a token is made of visible ASCII characters, without spaces";
-    add_plain(tokens, word);
-    return NULL;
-}
-
-/* A line of one word is a token as it is sent, and has to be the only one. */
 static int read_lines(struct api_tokens *tokens, const char *file, char *text, struct nn_error *err) {
-    bool bare = false;
     int number = 1;
     for (char *line = text, *next; line; line = next, number++) {
         char *words[WORDS] = {0}, *end = strchr(line, '\n');
-        const char *fault = NULL;
         next = end ? end + 1 : NULL;
         if (end) *end = '\0';
         int n = split(line, words);
         if (n == 0) continue;
-        if (bare)
-            fault = "behind a token as it is sent there may be no other";
-        else if (n == 1 && tokens->n == 0 && (bare = true))
-            fault = add_bare(tokens, words[0]);
-        else
-            fault = add_words(tokens, n, words);
-        /* Cut off behind the hash, or within a prefix, it would be a token for more models. */
-        if (!fault && !bare && !end) fault = "the line has no end: it may be cut off";
+        const char *fault = add_words(tokens, n, words);
+        /* If a line lost its PREFIX or work=N, its token would be allowed more than the operator wrote. */
+        if (!fault && !end) fault = "the line has no end: it may be cut off";
         if (fault) return nn_fail(err, NN_E_VALUE, "%s:%d: %s", file, number, fault);
     }
     return tokens->n ? NN_OK : nn_fail(err, NN_E_VALUE, "%s: there is no token in it", file);
@@ -189,7 +195,28 @@ struct api_tokens *api_tokens_read(const char *file, char *text, size_t size, st
     return NULL;
 }
 
-/* --- what they allow ------------------------------------------------------------------------------- */
+/* --- a file of one secret ----------------------------------------------------------------------------- */
+
+/* The text of a secret's fault, or NULL. A client can send only visible ASCII without spaces in a header. The least
+ * length also refuses most secrets that were cut off. */
+static const char *fault_of(const char *secret) {
+    for (const char *c = secret; *c; c++)
+        if (*c <= ' ' || *c > '~') return "a secret is made of visible ASCII characters, without spaces";
+    return strlen(secret) < API_LEAST_SECRET ? "a secret has 32 characters or more" : NULL;
+}
+
+struct api_tokens *api_tokens_read_secret(const char *file, char *text, size_t size, struct nn_error *err) {
+    const char *fault = strlen(text) == size ? NULL : "it is no text";
+    size_t length = strcspn(text, "\r\n");
+    if (!fault && text[length + strspn(text + length, "\r\n")]) fault = "it holds more than one line";
+    text[length] = '\0';
+    if (!fault) fault = fault_of(text);
+    if (!fault) return api_tokens_of(text, err);
+    nn_fail(err, NN_E_VALUE, "%s: %s", file, fault);
+    return NULL;
+}
+
+/* --- what a token allows --------------------------------------------------------------------------- */
 
 const struct api_token *api_tokens_find(const struct api_tokens *tokens, const char *sent) {
     const struct api_token *found = NULL;
@@ -200,7 +227,27 @@ const struct api_token *api_tokens_find(const struct api_tokens *tokens, const c
     return found;
 }
 
+enum { OWNER_BYTES = 16 }; /* of the hash: enough that no two secrets have the same owner */
+
+void api_token_owner(const struct api_token *token, char owner[API_OWNER + 1]) {
+    *owner = '\0';
+    for (int i = 0; token && i < OWNER_BYTES; i++)
+        snprintf(owner + 2 * (size_t)i, 3, "%02x", (unsigned)token->hash[i]);
+}
+
+void api_token_owner_by_name(const char *name, char owner[API_OWNER + 1]) {
+    snprintf(owner, API_OWNER + 1, "%s%s", *name ? "@" : "", name);
+}
+
+bool api_token_is_owner(const char *text) {
+    if (*text == '@') return api_model_name_valid(text + 1);
+    return !*text || (strlen(text) == (size_t)2 * OWNER_BYTES &&
+                      strspn(text, "0123456789abcdef") == (size_t)2 * OWNER_BYTES);
+}
+
 const char *api_token_name(const struct api_token *token) { return token ? token->name : ""; }
+
+double api_token_work(const struct api_token *token) { return token ? token->work : 0; }
 
 bool api_token_sees(const struct api_token *token, const char *model) {
     return !token || strncmp(model, token->prefix, strlen(token->prefix)) == 0;

@@ -1,9 +1,10 @@
-/* base64.c - RFC 4648, section 4: padded, no line breaks, unused bits zero (so one text per content). */
+/* base64.c - decodes base64 (RFC 4648, section 4), strictly: padded, without line breaks, unused bits zero. No two
+ * texts decode to the same bytes. */
 #include <string.h>
 
 #include "tensor.h"
 
-enum { BAD = 0x80 }; /* outside of six bits, so that it survives or-ing */
+enum { BAD = 0x80 }; /* marks a character that is no digit; a digit has only the six bits below */
 
 static void make_table(unsigned char value[256]) {
     static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -11,7 +12,7 @@ static void make_table(unsigned char value[256]) {
     for (unsigned char i = 0; i < 64; i++) value[(unsigned char)alphabet[i]] = i;
 }
 
-/* Up to four digits at p; those missing count as zero. */
+/* The 24 bits of up to four digits at p. Missing digits count as zero. *bad collects the BAD of all digits. */
 static uint32_t group(const unsigned char value[256], const unsigned char *p, size_t digits, unsigned *bad) {
     uint32_t bits = 0;
     for (size_t i = 0; i < 4; i++) {

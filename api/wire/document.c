@@ -1,29 +1,11 @@
-/* document.c - from bytes to a document. */
+/* document.c - reads the bytes of a body into a document. */
 #include "document.h"
 
 #include <string.h>
 
 #include "json_read.h"
+#include "members.h"
 #include "safetensors.h"
-
-enum member_type { API_BARE_STRING, API_NAME_OR_OBJECT, API_TENSORS };
-
-static const struct member {
-    const char *name;
-    enum member_type type;
-} members[] = {
-#define API_MEMBER(name, type) {name, type},
-#include "members.def"
-#undef API_MEMBER
-};
-
-/* The member's row; NULL for those whose value is plain JSON. */
-static const struct member *find_member(const char *name, size_t length) {
-    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
-        if (strlen(members[i].name) == length && memcmp(members[i].name, name, length) == 0)
-            return &members[i];
-    return NULL;
-}
 
 void api_pointer_add(struct api_pointer *pointer, const char *token) {
     size_t used = strlen(pointer->text), room = sizeof pointer->text - 1;
@@ -45,22 +27,47 @@ static void point(struct api_pointer *pointer, const char *member, const char *n
     if (name) api_pointer_add(pointer, name);
 }
 
+bool api_among(const char *words, const char *word, size_t length) {
+    while (*words) {
+        size_t size = strcspn(words, " ");
+        if (size == length && memcmp(words, word, size) == 0) return true;
+        words += size;
+        words += strspn(words, " ");
+    }
+    return false;
+}
+
 static int no_memory(struct nn_error *err) { return nn_fail(err, NN_E_NOMEM, "memory is out"); }
 
-/* --- the tensors of a document ------------------------------------------------------------------ */
+/* --- tensors, while they are read --------------------------------------------------------------- */
 
-/* While JSON is read. The list is of tensors that never become values of jansson's: arrays, which are measured where they
- * stand, and base64, decoded, without a shape; `json_size` is its bytes, or SIZE_MAX where it is not base64. */
+/* The state of reading JSON. `list` holds the tensors that never become jansson's values: arrays, which are measured in
+ * place, and base64 texts, which are decoded and have no shape yet. `json_size` of a base64 text is its decoded size,
+ * or SIZE_MAX if it is not base64. */
 struct arrays {
     struct api_document list; /* in the order of the text */
     size_t room, taken;
+    const struct api_known *known;
     const struct api_limits *limits;
     struct nn_arena *arena;
     struct api_pointer *pointer;
     struct nn_error *err;
 };
 
-/* Grows by doubling, within the arena. NULL: the error is recorded. */
+static int check_member(const struct api_known *known, const char *name, struct api_pointer *pointer,
+                        struct nn_error *err) {
+    if (!known || api_among(known->names, name, strlen(name))) return NN_OK;
+    nn_fail(err, NN_E_UNKNOWN_MEMBER, "%s takes: %s", known->call, known->names);
+    point(pointer, name, NULL);
+    return (int)err->code;
+}
+
+static bool allow(void *self, const char *member) {
+    const struct arrays *arrays = self;
+    return check_member(arrays->known, member, arrays->pointer, arrays->err) == NN_OK;
+}
+
+/* Appends a tensor; the list lies in the arena and doubles as it grows. NULL: an error, which is recorded. */
 static struct api_tensor *add_tensor(struct api_document *document, size_t *room, struct arrays *arrays) {
     if (document->n_tensors >= (size_t)arrays->limits->tensors) {
         nn_fail(arrays->err, NN_E_TOO_LARGE, "a request has at most %d tensors here",
@@ -80,8 +87,7 @@ static struct api_tensor *add_tensor(struct api_document *document, size_t *room
 
 static int add_map(struct api_document *document, const char *name, struct nn_arena *arena) {
     if (api_document_has(document, name)) return NN_OK;
-    if (!document->maps &&
-        !(document->maps = nn_arena_alloc(arena, sizeof members / sizeof members[0], sizeof *document->maps)))
+    if (!document->maps && !(document->maps = nn_arena_alloc(arena, API_MEMBERS, sizeof *document->maps)))
         return NN_E_NOMEM;
     document->maps[document->n_maps++] = name;
     return NN_OK;
@@ -112,8 +118,8 @@ void api_document_fini(struct api_document *document) {
 static bool lift_array(void *self, const char *map, const char *name, const char *text, size_t size,
                        size_t *span) {
     struct arrays *arrays = self;
-    const struct member *member = find_member(map, strlen(map));
-    if (!member || member->type != API_TENSORS) return true;
+    const struct api_member *member = api_member_find(map, strlen(map));
+    if (!member || member->kind != API_TENSORS) return true;
     struct api_tensor *tensor = add_tensor(&arrays->list, &arrays->room, arrays);
     if (!tensor) return false;
     *tensor = (struct api_tensor){.member = member->name, .name = name, .json = text};
@@ -126,11 +132,11 @@ static bool lift_array(void *self, const char *map, const char *name, const char
     return *span;
 }
 
-/* Decodes in place: what is written is shorter than what was read. */
+/* Decodes the text in place, because the bytes are fewer than the characters. */
 static bool lift_base64(void *self, const char *map, const char *name, char *text) {
     struct arrays *arrays = self;
-    const struct member *member = find_member(map, strlen(map));
-    if (!member || member->type != API_TENSORS || strcmp(name, "base64") != 0) return false;
+    const struct api_member *member = api_member_find(map, strlen(map));
+    if (!member || member->kind != API_TENSORS || strcmp(name, "base64") != 0) return false;
     struct api_tensor *tensor = add_tensor(&arrays->list, &arrays->room, arrays);
     if (!tensor) return false;
     size_t size = strlen(text);
@@ -139,7 +145,7 @@ static bool lift_base64(void *self, const char *map, const char *name, char *tex
     return true;
 }
 
-/* A tensor as {"dtype", "shape", "base64"}, the last of which was lifted. */
+/* Reads a tensor of the form {"dtype", "shape", "base64"}, whose base64 text was lifted out. */
 static int read_base64(struct api_tensor *tensor, json_t *object, struct arrays *arrays) {
     struct nn_error *err = arrays->err;
     json_t *shape = json_object_get(object, "shape"), *dim;
@@ -172,7 +178,7 @@ static int read_base64(struct api_tensor *tensor, json_t *object, struct arrays 
     return NN_OK;
 }
 
-/* The map's tensors in their order: lifted arrays, and objects. */
+/* Takes a map's tensors in their order. Arrays were lifted out and are in arrays->list; {"dtype", ...} are in `map`. */
 static int take_map(struct api_document *document, size_t *room, const char *member, json_t *map,
                     struct arrays *arrays) {
     const char *name;
@@ -199,21 +205,23 @@ static int take_map(struct api_document *document, size_t *room, const char *mem
 
 static int read_json(struct api_document *document, enum api_body kind, const char *text, size_t size,
                      struct arrays *arrays) {
-    const struct api_json_lifter lifter = {lift_array, lift_base64, arrays};
+    bool tensors = API_HAS_TENSORS(kind);
+    const struct api_json_lifter lifter = {tensors ? lift_array : NULL, tensors ? lift_base64 : NULL, allow,
+                                           arrays};
     const char *name;
     size_t room = 0;
     json_t *value;
     void *position;
     int64_t values = 0;
-    document->members = api_json_read_lifting(text, size, kind == API_SPECIFICATION ? NULL : &lifter,
-                                              arrays->limits, &values, arrays->arena, arrays->err);
+    document->members =
+        api_json_read_lifting(text, size, &lifter, arrays->limits, &values, arrays->arena, arrays->err);
     if (!document->members) return (int)arrays->err->code;
     if (!json_is_object(document->members))
         return nn_fail(arrays->err, NN_E_MALFORMED, "the document must be an object");
-    if (kind == API_SPECIFICATION) return NN_OK;
+    if (!tensors) return NN_OK;
     json_object_foreach_safe(document->members, position, name, value) {
-        const struct member *member = find_member(name, strlen(name));
-        if (!member || member->type != API_TENSORS) continue;
+        const struct api_member *member = api_member_find(name, strlen(name));
+        if (!member || member->kind != API_TENSORS) continue;
         if (take_map(document, &room, member->name, value, arrays)) return (int)arrays->err->code;
         json_object_del(document->members, name);
     }
@@ -222,26 +230,31 @@ static int read_json(struct api_document *document, enum api_body kind, const ch
 
 /* --- safetensors ---------------------------------------------------------------------------------- */
 
-static json_t *read_metadata_text(const struct member *member, const char *text,
+static bool is_bare(const struct api_member *member, const char *text) {
+    if (!member) return false;
+    return member->kind <= API_CHOICE || (member->kind == API_MODEL && text[0] != '{');
+}
+
+static json_t *read_metadata_text(const struct api_member *member, const char *text,
                                   const struct api_limits *limits, int64_t *values, struct nn_arena *arena,
                                   struct nn_error *err) {
-    bool bare =
-        member && (member->type == API_BARE_STRING || (member->type == API_NAME_OR_OBJECT && text[0] != '{'));
-    if (!bare) return api_json_read_lifting(text, strlen(text), NULL, limits, values, arena, err);
+    if (!is_bare(member, text))
+        return api_json_read_lifting(text, strlen(text), NULL, limits, values, arena, err);
     json_t *value = json_string(text);
     if (!value) no_memory(err);
     return value;
 }
 
-static int read_metadata(struct api_document *document, enum api_body kind, const json_t *metadata,
-                         const struct api_limits *limits, struct nn_arena *arena, struct api_pointer *pointer,
-                         struct nn_error *err) {
+static int read_metadata(struct api_document *document, enum api_body kind, const struct api_known *known,
+                         const json_t *metadata, const struct api_limits *limits, struct nn_arena *arena,
+                         struct api_pointer *pointer, struct nn_error *err) {
     const char *name;
     json_t *text;
     int64_t values = 0;
     json_object_foreach((json_t *)metadata, name, text) {
-        const struct member *member = find_member(name, strlen(name));
-        if (kind == API_DOCUMENT && member && member->type == API_TENSORS) {
+        const struct api_member *member = api_member_find(name, strlen(name));
+        if (check_member(known, name, pointer, err)) return (int)err->code;
+        if (kind == API_DOCUMENT && member && member->kind == API_TENSORS) {
             nn_fail(err, NN_E_VALUE, "\"%s\" is a map of tensors, which are named %s/...", name, name);
             return point(pointer, name, NULL), (int)err->code;
         }
@@ -254,46 +267,49 @@ static int read_metadata(struct api_document *document, enum api_body kind, cons
     return NN_OK;
 }
 
-/* "inputs/x" into its two parts. */
-static int split_name(struct api_document *document, struct api_tensor *tensor, struct nn_arena *arena,
-                      struct nn_error *err) {
+/* Splits "inputs/x" into map and name. */
+static int split_name(struct api_document *document, const struct api_known *known, struct api_tensor *tensor,
+                      struct nn_arena *arena, struct api_pointer *pointer, struct nn_error *err) {
     const char *slash = strchr(tensor->name, '/');
-    const struct member *member = slash ? find_member(tensor->name, (size_t)(slash - tensor->name)) : NULL;
-    if (!member || member->type != API_TENSORS)
+    const struct api_member *member =
+        slash ? api_member_find(tensor->name, (size_t)(slash - tensor->name)) : NULL;
+    if (!member || member->kind != API_TENSORS)
         return nn_fail(err, NN_E_UNKNOWN_NAME, "tensor \"%s\" stands in no map that this service knows",
                        tensor->name);
+    if (check_member(known, member->name, pointer, err)) return (int)err->code;
     tensor->member = member->name;
     tensor->name = slash + 1;
     return add_map(document, member->name, arena) ? no_memory(err) : NN_OK;
 }
 
-static int read_safetensors(struct api_document *document, enum api_body kind, const char *body, size_t size,
-                            const struct api_limits *limits, struct nn_arena *arena,
-                            struct api_pointer *pointer, struct nn_error *err) {
+static int read_safetensors(struct api_document *document, enum api_body kind, const struct api_known *known,
+                            const char *body, size_t size, const struct api_limits *limits,
+                            struct nn_arena *arena, struct api_pointer *pointer, struct nn_error *err) {
     struct api_safetensors file = {0};
     if (!(document->members = json_object())) return no_memory(err);
     if (api_safetensors_read_within(body, size, limits, arena, &file, err)) goto out;
     document->tensors = file.tensors;
     document->n_tensors = file.n_tensors;
-    if (kind == API_STATE_DICT) { /* plain names; metadata is somebody else's */
+    if (kind == API_STATE_DICT) { /* plain names; the metadata belong to another program */
         if (add_map(document, "parameters", arena)) no_memory(err);
         for (size_t i = 0; i < file.n_tensors; i++) file.tensors[i].member = "parameters";
         goto out;
     }
     for (size_t i = 0; i < file.n_tensors; i++)
-        if (split_name(document, &file.tensors[i], arena, err)) goto out;
-    read_metadata(document, kind, file.metadata, limits, arena, pointer, err);
+        if (split_name(document, known, &file.tensors[i], arena, pointer, err)) goto out;
+    read_metadata(document, kind, known, file.metadata, limits, arena, pointer, err);
 out:
     api_safetensors_fini(&file);
     return (int)err->code;
 }
 
 int api_document_read(struct api_document *document, enum api_encoding encoding, enum api_body kind,
-                      const char *body, size_t size, const struct api_limits *limits, struct nn_arena *arena,
-                      struct api_pointer *pointer, struct nn_error *err) {
+                      const struct api_known *known, const char *body, size_t size,
+                      const struct api_limits *limits, struct nn_arena *arena, struct api_pointer *pointer,
+                      struct nn_error *err) {
     *document = (struct api_document){0};
     if (encoding == API_SAFETENSORS)
-        return read_safetensors(document, kind, body, size, limits, arena, pointer, err);
-    struct arrays arrays = {.limits = limits, .arena = arena, .pointer = pointer, .err = err};
+        return read_safetensors(document, kind, known, body, size, limits, arena, pointer, err);
+    struct arrays arrays = {.known = known, .limits = limits, .arena = arena, .pointer = pointer, .err = err};
     return read_json(document, kind, body, size, &arrays);
 }

@@ -1,7 +1,7 @@
-/* dtype.c - the types on the wire, and conversion between them and core's.
+/* dtype.c - the types on the wire, and their conversion to and from core's types.
  *
- * Elements pass through double in blocks: every type but I64 widens to it exactly, so each destination
- * rounds once. */
+ * Elements are converted through double, block by block. Every type but I64 widens to double exactly, so a result is
+ * rounded once. */
 #include <assert.h>
 #include <float.h>
 #include <math.h>
@@ -43,8 +43,8 @@ static double f16_value(uint16_t half) {
 
 static double bf16_value(uint16_t half) { return (double)float_of_bits((uint32_t)half << 16); }
 
-/* To float, but cut off, with the last bit set if that lost anything ("round to odd"): rounding once more,
- * to fewer bits, then gives what rounding `x` itself would. */
+/* Truncates to float, and sets the last bit if the value changed ("round to odd"). Rounding the result once more, to
+ * fewer bits, then gives the same as rounding `x` directly. */
 static float round_to_odd(double x) {
     float nearest = (float)x;
     if ((double)nearest == x || isnan(x)) return nearest;
@@ -57,8 +57,8 @@ static uint16_t f16_bits(double x) {
     uint32_t bits = float_bits(round_to_odd(x)), sign = bits >> 16 & 0x8000;
     bits &= 0x7fffffff;
     if (bits > 0x7f800000) return (uint16_t)(sign | 0x7e00);
-    if (bits >= 0x47800000) return (uint16_t)(sign | 0x7c00); /* 65536 and above */
-    if (bits < 0x38800000)                                    /* below 2^-14: steps of 2^-24, as around 0.5 */
+    if (bits >= 0x47800000) return (uint16_t)(sign | 0x7c00); /* from 65536 on */
+    if (bits < 0x38800000) /* below 2^-14: steps of 2^-24, as floats above 0.5 have */
         return (uint16_t)(sign | (float_bits(float_of_bits(bits) + 0.5F) - float_bits(0.5F)));
     bits = bits - ((127 - 15) << 23) + 0xfff + (bits >> 13 & 1);
     return (uint16_t)(sign | bits >> 13);
@@ -72,7 +72,7 @@ static uint16_t bf16_bits(double x) {
 
 /* --- the table --------------------------------------------------------------------------------- */
 
-/* Elements of a wire type to doubles and back. */
+/* Conversion between elements of a wire type and doubles. */
 #define WIDEN(name, type, value)                                                                             \
     static void widen_##name(const unsigned char *from, double *to, size_t n) {                              \
         for (size_t i = 0; i < n; i++) {                                                                     \
@@ -113,7 +113,7 @@ static const struct {
     [API_BF16] = {"BF16", 2, true, widen_bf16, narrow_bf16},
     [API_U8] = {"U8", 1, false, widen_u8, NULL},
     [API_I32] = {"I32", 4, false, widen_i32, NULL},
-    [API_I64] = {"I64", 8, false, NULL, NULL}, /* a double does not hold it */
+    [API_I64] = {"I64", 8, false, NULL, NULL}, /* a double does not hold all values */
     [API_BOOL] = {"BOOL", 1, false, widen_u8, NULL},
 };
 
@@ -134,26 +134,15 @@ enum api_dtype api_dtype_of(enum nn_dtype dtype) {
 
 /* --- from the wire ----------------------------------------------------------------------------- */
 
-int api_element_fail(struct nn_error *err, enum nn_code code, const struct nn_shape *shape, int64_t index,
-                     const char *what) {
-    struct nn_shape at = {.rank = shape->rank};
-    for (int i = at.rank - 1; i >= 0; i--) {
-        at.dim[i] = index % shape->dim[i];
-        index /= shape->dim[i];
-    }
-    char text[192];
-    return nn_fail(err, code, "element %s %s", nn_shape_text(&at, text, sizeof text), what);
-}
-
-/* Why a conversion is refused. */
+/* The error of a refused conversion. */
 struct refusal {
     enum nn_code code;
     const char *what;
 };
 static const struct refusal accepted = {NN_OK, NULL};
 
-/* Doubles to core's elements. Integers, which `exact` stands for, must not be rounded. Sets *at to the
- * first element that is refused. */
+/* Converts doubles to core's elements. Integers (`exact`) must not be rounded. *at becomes the index of the first
+ * element that is refused. */
 static struct refusal put_f64(const double *from, bool exact, double *to, size_t n, size_t *at) {
     (void)exact;
     bool good = true;
@@ -217,7 +206,7 @@ static int convert_elements(const struct api_tensor *tensor, enum nn_dtype to, u
     return NN_OK;
 }
 
-/* I64, which does not pass through double. */
+/* Converts I64, which does not pass through double. */
 static int convert_integers(const struct api_tensor *tensor, enum nn_dtype to, void *out,
                             struct nn_error *err) {
     const unsigned char *from = tensor->data;
@@ -226,7 +215,7 @@ static int convert_integers(const struct api_tensor *tensor, enum nn_dtype to, v
         int64_t x;
         memcpy(&x, from + (size_t)i * sizeof x, sizeof x);
         double real = to == NN_F32 ? (double)(float)x : (double)x;
-        /* 2^63 is the one double that a rounded int64 can reach and that cannot go back. */
+        /* Rounding may give 2^63, which int64_t does not hold: converting it back would be undefined. */
         if (to != NN_I64 && (real >= 0x1p63 || (int64_t)real != x))
             return api_element_fail(err, NN_E_VALUE, &tensor->shape, i,
                                     to == NN_F32 ? "is an integer that F32 does not hold exactly"
@@ -247,7 +236,8 @@ int api_tensor_convert(const struct api_tensor *tensor, enum nn_dtype to, void *
     return convert_elements(tensor, to, out, err);
 }
 
-/* One pass: what is copied is looked at while it is there. A number is finite unless its exponent is all ones. */
+/* Copies and checks in one pass, while the element is in a register. A number is finite unless its exponent bits are
+ * all ones. */
 #define COPY(bits, exponent)                                                                                 \
     static bool copy_##bits(const unsigned char *restrict from, unsigned char *restrict to, size_t n) {      \
         uint##bits##_t bad = 0;                                                                              \
@@ -262,7 +252,7 @@ int api_tensor_convert(const struct api_tensor *tensor, enum nn_dtype to, void *
 COPY(32, UINT32_C(0x7f800000))
 COPY(64, UINT64_C(0x7ff0000000000000))
 
-#define COPIED_AT_ONCE ((size_t)1 << 18) /* elements: too few are not worth another thread */
+#define COPIED_AT_ONCE ((size_t)1 << 18) /* elements; fewer are not worth another thread */
 
 struct copy {
     const unsigned char *from;

@@ -1,4 +1,4 @@
-/* json_array.c - nested arrays of numbers in JSON: one pass checks and measures, one converts. */
+/* json_array.c - nested arrays of numbers in JSON. One pass checks and measures them, and one converts them. */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,19 +12,20 @@ static inline bool is_space(char c) { return c <= ' ' && (c == ' ' || c == '\n' 
 
 /* --- numbers ----------------------------------------------------------------------------------- */
 
-/* +-digits * 10^exponent. `inexact`: there are more than 19 digits, and these are the first 19. */
+/* digits * 10^exponent with a sign. `inexact`: `digits` holds the first 19 digits, and one behind them is not 0. */
 struct number {
     uint64_t digits;
     int64_t exponent;
     bool negative, inexact;
-    const char *first; /* where inexact: the text's digits */
+    const char *first; /* if inexact: the first digit in the text */
 };
 
-#define MAX_DIGITS 19 /* any so many fit 64 bits */
-#define MAX_EXPONENT                                                                                         \
-    INT64_C(1000000000000000) /* in text: far above any body's size, so that sums do not wrap */
+#define MAX_DIGITS 19 /* decimal digits that always fit 64 bits */
+/* An exponent in the text stops growing here: far above the size of any body, so that sums do not overflow. */
+#define MAX_EXPONENT INT64_C(1000000000000000)
 
-/* Digits and point again, for numbers of more than 19 digits: keeps the first 19 that count. */
+/* Reads the digits and the point of a number once more, because more than 19 digits may overflow `digits`. Keeps the
+ * first 19 significant ones. */
 static void read_long(const char *p, const char *end, struct number *out) {
     int kept = 0;
     bool fraction = false;
@@ -45,7 +46,7 @@ static void read_long(const char *p, const char *end, struct number *out) {
     }
 }
 
-/* JSON's `exp`, behind the 'e'. NULL if it is not one. */
+/* Reads JSON's `exp` behind the 'e'. NULL: it is malformed. */
 static const char *read_exponent(const char *p, const char *end, int64_t *exponent) {
     bool negative = p < end && *p == '-';
     if (p < end && (*p == '-' || *p == '+')) p++;
@@ -57,7 +58,7 @@ static const char *read_exponent(const char *p, const char *end, int64_t *expone
     return p;
 }
 
-/* JSON's `number`, of any length. Returns its end, or NULL if there is none at p. */
+/* Reads JSON's `number`, of any length. Returns its end. NULL: there is no number at p. */
 static __attribute__((noinline)) const char *read_any(const char *p, const char *end, struct number *out) {
     *out = (struct number){.negative = p < end && *p == '-'};
     p += out->negative;
@@ -75,9 +76,8 @@ static __attribute__((noinline)) const char *read_any(const char *p, const char 
     return p;
 }
 
-/* The number that eight digits make, the first in the lowest byte: neighbours are joined by twos, fours and
- * eights (Lemire, "Number parsing at a gigabyte per second", Software: Practice and Experience 51, 2021,
- * section 3). */
+/* The number that eight digits form; the lowest byte holds the first digit. Neighbours are joined to pairs, fours and
+ * eights (Lemire, "Number parsing at a gigabyte per second", Software: Practice and Experience 51, 2021, section 3). */
 static inline uint64_t join_eight(uint64_t x) {
     x = x * 10 + (x >> 8);
     return ((x & 0x000000ff000000ff) * 0x000f424000000064 +
@@ -85,16 +85,17 @@ static inline uint64_t join_eight(uint64_t x) {
            32;
 }
 
-/* Appends up to 8 * chunks - 1 digits, eight at a time, to those of *digits. NULL: there are more. */
+/* Reads up to 8 * chunks - 1 digits, eight at a time, and appends them to *digits. NULL: there are more. */
 static inline const char *append_digits(const char *p, int chunks, uint64_t *digits) {
     static const uint64_t powers[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000};
     for (int chunk = 0; chunk < chunks; chunk++) {
         uint64_t x;
         memcpy(&x, p, sizeof x);
-        x ^= 0x3030303030303030; /* digits are 0 to 9 now, all else is above */
-        /* Marks what is no digit; the sum may carry out of a byte, but only behind the first of them. */
+        x ^= 0x3030303030303030; /* digits become 0 to 9, every other character more */
+        /* Sets the high bit of each byte that is no digit. The sum carries into a byte only from one that is no digit,
+         * so the first such byte is found correctly. */
         uint64_t others = (x | (x + 0x7676767676767676)) & 0x8080808080808080;
-        if (others) { /* zeros before fewer digits make them eight; two shifts, as 64 is too far for one */
+        if (others) { /* shifts zeros in front of the n digits; in two steps, because a shift by 64 is undefined */
             unsigned n = (unsigned)__builtin_ctzll(others) / 8;
             *digits = *digits * powers[n] + join_eight(x << 8 << (56 - 8 * n));
             return p + n;
@@ -105,9 +106,9 @@ static inline const char *append_digits(const char *p, int chunks, uint64_t *dig
     return NULL;
 }
 
-#define SHORT 48 /* bytes that read_short may look at */
+#define SHORT 48 /* bytes that read_short may read */
 
-/* The same for numbers of usual length, most of them without a look at single digits. NULL: ask read_any. */
+/* Reads a number of usual length, mostly without a loop over single digits. NULL: read_any must read it. */
 static inline const char *read_short(const char *p, struct number *out) {
     *out = (struct number){.negative = *p == '-'};
     p += out->negative;
@@ -135,7 +136,7 @@ static inline const char *read_short(const char *p, struct number *out) {
     return p;
 }
 
-/* JSON's `true` and `false` as the numbers 1 and 0. */
+/* Reads JSON's `true` and `false` as the numbers 1 and 0. */
 static __attribute__((noinline)) const char *read_boolean(const char *p, const char *end,
                                                           struct number *out) {
     *out = (struct number){.digits = p < end && *p == 't'};
@@ -144,7 +145,8 @@ static __attribute__((noinline)) const char *read_boolean(const char *p, const c
     return (size_t)(end - p) >= size && memcmp(p, word, size) == 0 ? p + size : NULL;
 }
 
-/* Of the three, `out` is seen by the first alone, so that in a scan, which ignores it, nothing is computed. */
+/* read_short is inlined, so where a scan ignores *out, the compiler leaves out the computation of the value. The
+ * functions that are not inlined write to `other`, because a pointer to *out that they got would prevent this. */
 static inline const char *read_element(const char *p, const char *end, struct number *out) {
     const char *after = end - p >= SHORT ? read_short(p, out) : NULL;
     if (after) return after;
@@ -164,9 +166,9 @@ static inline const char *skip_space(const char *p, const char *end) {
 
 struct scan {
     const char *text, *p, *end;
-    struct nn_shape shape;      /* rank 0 until the first innermost array is met, dim -1 until one closes */
-    int64_t count[NN_MAX_RANK]; /* elements so far of each open array */
-    int depth;                  /* how many are open */
+    struct nn_shape shape;      /* rank 0 until the first number; a dimension is -1 until its array ends */
+    int64_t count[NN_MAX_RANK]; /* of each open array: its elements so far */
+    int depth;                  /* number of open arrays */
     int64_t elements;
     struct nn_error *err;
 };
@@ -193,7 +195,7 @@ static int open_array(struct scan *s) {
 
 static int close_array(struct scan *s) {
     int64_t count = s->count[s->depth - 1];
-    if (!s->shape.rank) s->shape.rank = s->depth; /* empty */
+    if (!s->shape.rank) s->shape.rank = s->depth; /* the first innermost array is empty */
     if (!count && s->depth < s->shape.rank) return ragged(s);
     int64_t *dim = &s->shape.dim[s->depth - 1];
     if (*dim >= 0 && *dim != count) return ragged(s);
@@ -208,18 +210,18 @@ static bool starts_with(const struct scan *s, const char *word) {
     return (size_t)(s->end - s->p) >= size && memcmp(s->p, word, size) == 0;
 }
 
-/* Something that is not a number, whole or not. */
+/* Records the error for an element that read_element does not take. */
 static int not_a_number(struct scan *s) {
     if (starts_with(s, "\"NaN\"") || starts_with(s, "\"Infinity\"") || starts_with(s, "\"-Infinity\""))
         return nn_fail(s->err, NN_E_NOT_FINITE, "numbers in an array must be finite");
     if (*s->p == '"' || *s->p == '{' || starts_with(s, "null"))
-        return nn_fail(s->err, NN_E_VALUE, "an array holds something else than numbers at its byte %lld",
+        return nn_fail(s->err, NN_E_VALUE, "an array holds something other than numbers at its byte %lld",
                        (long long)(s->p - s->text));
     return malformed(s);
 }
 
-/* From the first element of an innermost array to the end of its last, or of the last before another array,
- * which is one too many. */
+/* Scans from the first element of an innermost array to the end of its last element. An array behind a number ends the
+ * scan; open_array then finds that the lengths are ragged. */
 static int scan_numbers(struct scan *s) {
     const char *p = s->p, *end = s->end, *after;
     int64_t n = 0;
@@ -238,11 +240,11 @@ static int scan_numbers(struct scan *s) {
     s->elements += n;
     if (s->elements > NN_MAX_ELEMENTS)
         return nn_fail(s->err, NN_E_SIZE, "a tensor has at most %lld elements", (long long)NN_MAX_ELEMENTS);
-    s->count[s->depth - 1] += n - 1; /* the last is counted with its separator */
+    s->count[s->depth - 1] += n - 1; /* scan_separator counts the last element */
     return NN_OK;
 }
 
-/* Behind an element: closes arrays that end here, and steps over the comma. */
+/* Counts the element that has just ended, closes the arrays that end behind it, and steps over a comma. */
 static int scan_separator(struct scan *s) {
     while (s->depth) {
         s->count[s->depth - 1]++;
@@ -268,7 +270,7 @@ static int scan_element(struct scan *s) {
     } else {
         if ((code = open_array(s))) return code;
         s->p = skip_space(s->p, s->end);
-        if (s->p == s->end || *s->p != ']') return NN_OK; /* its first element is next */
+        if (s->p == s->end || *s->p != ']') return NN_OK; /* the first element is next */
         code = close_array(s);
     }
     return code ? code : scan_separator(s);
@@ -288,10 +290,10 @@ size_t api_json_array_scan(const char *text, size_t size, struct nn_shape *shape
 
 /* --- converting -------------------------------------------------------------------------------- */
 
-#define MANY_DIGITS 768 /* no value half-way between two doubles has more */
+#define MANY_DIGITS 768 /* no value half-way between two doubles has more significant digits */
 
-/* The number for strtod, without a point, so that the locale does not matter. Nonzero digits beyond
- * MANY_DIGITS can only say that the value is above what is before them: one 1 does that. */
+/* Writes the number for strtod: without a point, so that the locale does not matter. Nonzero digits beyond MANY_DIGITS
+ * only say that the value is above that of the digits before them, so a single 1 takes their place. */
 static void plain_text(const struct number *x, char *out, size_t room) {
     const char *p = x->first;
     int n = 0;
@@ -309,7 +311,8 @@ static void plain_text(const struct number *x, char *out, size_t room) {
     snprintf(out + n + 1, room - (size_t)n - 1, "e%lld", (long long)(x->exponent - (n - MAX_DIGITS)));
 }
 
-/* More than 19 digits: they matter if the two ends of what the first 19 leave open round apart. */
+/* Converts a number of more than 19 digits. It lies between its first 19 digits and these plus 1; if both round to the
+ * same double, the other digits do not matter. */
 static __attribute__((noinline)) double read_long_f64(struct number x) {
     double value = api_decimal_to_f64(x.digits, x.exponent);
     if (value == api_decimal_to_f64(x.digits + 1, x.exponent)) return value;
@@ -326,7 +329,18 @@ static __attribute__((noinline)) float read_long_f32(struct number x) {
     return strtof(text, NULL);
 }
 
-/* Each stores a number, and returns NULL or what is wrong with it. */
+int api_element_fail(struct nn_error *err, enum nn_code code, const struct nn_shape *shape, int64_t index,
+                     const char *what) {
+    struct nn_shape at = {.rank = shape->rank};
+    for (int i = at.rank - 1; i >= 0; i--) {
+        at.dim[i] = index % shape->dim[i];
+        index /= shape->dim[i];
+    }
+    char text[192];
+    return nn_fail(err, code, "element %s %s", nn_shape_text(&at, text, sizeof text), what);
+}
+
+/* Each store_* converts a number into *out. Returns NULL or the text of an error. */
 
 static inline const char *store_f64(const struct number *x, double *out) {
     double value = x->inexact ? read_long_f64(*x) : api_decimal_to_f64(x->digits, x->exponent);
@@ -352,13 +366,13 @@ static inline const char *store_i64(const struct number *x, int64_t *out) {
     return NULL;
 }
 
-/* To the next element, over brackets, comma and space. */
+/* Finds the next element, over brackets, commas and spaces. The scan has checked that there is one. */
 static inline const char *find_element(const char *p) {
     while (*p < '-' || (*p > '9' && *p != 't' && *p != 'f')) p++;
     return p;
 }
 
-/* All elements of one type. */
+/* Converts all elements to one type. */
 #define CONVERT_ALL(name, type)                                                                              \
     static int convert_all_##name(const struct api_tensor *tensor, void *to, struct nn_error *err) {         \
         const char *p = tensor->json, *end = p + tensor->json_size;                                          \
@@ -366,7 +380,7 @@ static inline const char *find_element(const char *p) {
         for (int64_t i = 0; i < n; i++) {                                                                    \
             struct number x;                                                                                 \
             p = read_element(find_element(p), end, &x);                                                      \
-            assert(p); /* the scan has seen to that */                                                       \
+            assert(p); /* the scan has checked it */                                                         \
             const char *wrong = store_##name(&x, (type *)to + i);                                            \
             if (wrong) return api_element_fail(err, NN_E_VALUE, &tensor->shape, i, wrong);                   \
         }                                                                                                    \

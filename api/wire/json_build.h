@@ -1,11 +1,11 @@
-/* json_build.h - JSON values out of parts, where any part may be NULL because memory is out. */
+/* json_build.h - builds JSON values of parts. Any part may be NULL, because memory is out. */
 #ifndef API_JSON_BUILD_H
 #define API_JSON_BUILD_H
 
 #include <jansson.h>
 
-/* Both take their arguments, and return the first; or NULL where memory was out, now or before: a NULL among the arguments
- * is passed on, as json_pack does. */
+/* Both consume their arguments and return the first. NULL, as an argument or as a result, means that memory was out;
+ * like json_pack, they pass it on. */
 static inline json_t *api_json_append(json_t *list, json_t *item) {
     if (json_array_append_new(list, item) == 0) return list;
     json_decref(list);

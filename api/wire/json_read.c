@@ -1,4 +1,4 @@
-/* json_read.c - a recursive reader of bounded depth. */
+/* json_read.c - see json_read.h. The reader is recursive; its depth is bounded. */
 #include "json_read.h"
 
 #include <string.h>
@@ -11,7 +11,7 @@ struct reader {
     int depth, most_depth;
     int64_t values, most_values;
     const struct api_json_lifter *lifter;
-    const char *member; /* of the document, that is being read */
+    const char *member; /* the member of the document that is being read */
     struct nn_arena *arena;
     struct nn_error *err;
 };
@@ -36,7 +36,7 @@ static void skip_space(struct reader *r) {
     while (r->p < r->end && (*r->p == ' ' || *r->p == '\t' || *r->p == '\n' || *r->p == '\r')) r->p++;
 }
 
-/* Steps over white space, and then over `c` if that is next. */
+/* Steps over white space, and over `c` if it is next. */
 static bool accept(struct reader *r, char c) {
     skip_space(r);
     if (r->p == r->end || *r->p != c) return false;
@@ -44,11 +44,12 @@ static bool accept(struct reader *r, char c) {
     return true;
 }
 
-/* What jansson's values take beside their text, in bytes: any, with its place in an array that grows by doubling; one
- * that holds others; a member of an object, whose table grows likewise. Two bytes of a text may be a value. */
+/* Upper bounds of the bytes that jansson takes beside texts: A_VALUE for a value and its place in an array, A_CONTAINER
+ * for an array or object, A_MEMBER for a place in an object. Arrays and objects double as they grow. Values must be
+ * counted, because two bytes of text ("1,") may make one. */
 enum { A_VALUE = 64, A_CONTAINER = 192, A_MEMBER = 96 };
 
-/* --- what holds nothing else ----------------------------------------------------------------------- */
+/* --- words, numbers, strings ----------------------------------------------------------------------- */
 
 static json_t *read_word(struct reader *r) {
     static const struct {
@@ -64,7 +65,7 @@ static json_t *read_word(struct reader *r) {
     return malformed(r);
 }
 
-/* As the only element of an array, for which there is a strict and exact reader. */
+/* Reads a number as an array of one element, because the reader of arrays checks strictly and rounds correctly. */
 static json_t *read_number(struct reader *r) {
     size_t size = 0;
     while (size < (size_t)(r->end - r->p) && strchr("+-.0123456789eE", r->p[size]) && r->p[size]) size++;
@@ -87,7 +88,7 @@ static json_t *read_number(struct reader *r) {
     return value ? value : no_memory(r);
 }
 
-/* Of a string of jansson's own, the allocator's rounding up included. */
+/* An upper bound of the bytes of a jansson string, with the allocator's overhead. */
 static size_t string_bytes(const char *text) {
     size_t size = strlen(text);
     return size + size / 4 + 16;
@@ -100,7 +101,7 @@ static bool count_string(struct reader *r, const char *text) {
 static json_t *read_string(struct reader *r, const char *name) {
     char *text = api_json_string_read(&r->p, r->end, r->arena, r->err);
     if (!text) return NULL;
-    bool offered = r->lifter && r->depth == 3 && r->member && name;
+    bool offered = r->lifter && r->lifter->lift_text && r->depth == 3 && r->member && name;
     const char *kept = offered && r->lifter->lift_text(r->lifter->self, r->member, name, text) ? "" : text;
     json_t *value = r->err->code == NN_OK && count_string(r, kept) ? json_string_nocheck(kept) : NULL;
     return value ? value : no_memory(r);
@@ -108,7 +109,7 @@ static json_t *read_string(struct reader *r, const char *name) {
 
 /* --- arrays and objects ---------------------------------------------------------------------------- */
 
-/* Both: their elements, after the opening bracket. False on error. */
+/* Both read the elements behind the opening bracket. False: an error. */
 static bool read_elements(struct reader *r, json_t *array) {
     if (accept(r, ']')) return true;
     do {
@@ -119,12 +120,13 @@ static bool read_elements(struct reader *r, json_t *array) {
     return accept(r, ']') || malformed(r);
 }
 
-/* Where an array can be lifted, that is offered. */
+/* Offers an array to the lifter. */
 static json_t *read_member_value(struct reader *r, const char *name) {
     size_t span = 0;
     skip_space(r);
     if (r->depth == 1) r->member = name;
-    bool offered = r->lifter && r->depth == 2 && r->member && r->p < r->end && *r->p == '[';
+    bool lifts = r->lifter && r->lifter->lift;
+    bool offered = lifts && r->depth == 2 && r->member && r->p < r->end && *r->p == '[';
     if (offered && !r->lifter->lift(r->lifter->self, r->member, name, r->p, (size_t)(r->end - r->p), &span))
         return NULL;
     if (!span) return read_value(r, name);
@@ -141,6 +143,8 @@ static bool read_member(struct reader *r, json_t *object) {
     if (!accept(r, ':')) return malformed(r);
     if (json_object_get(object, name))
         return nn_fail(r->err, NN_E_MALFORMED, "the member \"%.100s\" is there twice", name), false;
+    bool asks = r->depth == 1 && r->lifter && r->lifter->allow;
+    if (asks && !r->lifter->allow(r->lifter->self, name)) return false;
     if (!nn_arena_count(r->arena, A_MEMBER) || !count_string(r, name)) return no_memory(r), false;
     json_t *value = read_member_value(r, name);
     if (!value) return false;
@@ -172,7 +176,7 @@ static json_t *read_nested(struct reader *r, bool is_array) {
     return NULL;
 }
 
-/* `name`: of a member, whose value it is; NULL: of none. */
+/* `name` is the name of the member whose value this is, or NULL. */
 static json_t *read_value(struct reader *r, const char *name) {
     skip_space(r);
     if (r->p == r->end) return malformed(r);

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* The well-formed byte sequences, Unicode Standard, table 3-7. */
+/* Table 3-7 of the Unicode Standard lists the well-formed byte sequences. */
 size_t api_utf8_size(const char *p, const char *end) {
     const unsigned char *c = (const unsigned char *)p;
     size_t size = c[0] < 0x80 ? 1 : c[0] < 0xc2 ? 0 : c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : c[0] < 0xf5 ? 4 : 0;
@@ -27,7 +27,7 @@ static char *write_utf8(char *out, uint32_t code) {
     return out;
 }
 
-/* Four hexadecimal digits; -1 if they are not. */
+/* Reads four hexadecimal digits. -1: there are not four. */
 static int32_t read_hex(const char *p, const char *end) {
     if (end - p < 4) return -1;
     int32_t value = 0;
@@ -40,46 +40,50 @@ static int32_t read_hex(const char *p, const char *end) {
     return value;
 }
 
-/* The escape behind a backslash at p: its end, or NULL. */
-static const char *read_escape(const char *p, const char *end, uint32_t *code) {
+/* Reads the escape behind a backslash at p. Returns its end; NULL, with the reason in *why, if it is malformed. */
+static const char *read_escape(const char *p, const char *end, uint32_t *code, const char **why) {
     static const char letters[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
-    if (p == end || !*p) return NULL;
-    const char *letter = strchr(letters, *p);
+    const char *letter = p < end && *p ? strchr(letters, *p) : NULL;
     if (letter) {
         *code = (uint32_t)meanings[letter - letters];
         return p + 1;
     }
-    int32_t unit = *p == 'u' ? read_hex(p + 1, end) : -1;
+    int32_t unit = p < end && *p == 'u' ? read_hex(p + 1, end) : -1, low = -1;
+    *why = unit < 0 ? "has a backslash that begins no escape" : "has \\u0000, which no text may hold here";
+    if (unit <= 0) return NULL;
     p += 5;
-    if (unit <= 0 || (unit >= 0xdc00 && unit <= 0xdfff)) return NULL;
     *code = (uint32_t)unit;
     if (unit < 0xd800 || unit > 0xdfff) return p;
-    int32_t low = end - p >= 6 && p[0] == '\\' && p[1] == 'u' ? read_hex(p + 2, end) : -1;
+    *why = "has one half of a surrogate pair without the other";
+    if (unit < 0xdc00 && end - p >= 6 && p[0] == '\\' && p[1] == 'u') low = read_hex(p + 2, end);
     if (low < 0xdc00 || low > 0xdfff) return NULL;
     *code = 0x10000 + ((uint32_t)(unit - 0xd800) << 10) + (uint32_t)(low - 0xdc00);
     return p + 6;
 }
 
-/* Decodes up to the closing quote; its place, or NULL. What is written is never longer than what is read. */
+/* Decodes up to the closing quote at `end`. The output is never longer than the input. Returns NULL, or the text of an
+ * error. */
 static const char *decode(const char *p, const char *end, char *out) {
-    while (p && p < end && *p != '"') {
-        if ((unsigned char)*p < 0x20) return NULL;
+    const char *why = NULL;
+    while (p < end) {
+        if ((unsigned char)*p < 0x20) return "has a control character that is not escaped";
         if (*p == '\\') {
             uint32_t code;
-            p = read_escape(p + 1, end, &code);
-            if (p) out = write_utf8(out, code);
+            p = read_escape(p + 1, end, &code, &why);
+            if (!p) return why;
+            out = write_utf8(out, code);
             continue;
         }
         size_t size = api_utf8_size(p, end);
-        if (!size) return NULL;
+        if (!size) return "is not UTF-8";
         memcpy(out, p, size);
         out += size;
         p += size;
     }
-    return p < end ? p : NULL;
+    return NULL;
 }
 
-/* Where the string that begins at p ends: an upper bound of its size. */
+/* Finds the end of the string that begins at p, before it is decoded: the result bounds its decoded size. */
 static const char *find_end(const char *p, const char *end) {
     for (; p < end && *p != '"'; p++)
         if (*p == '\\') p++;
@@ -97,8 +101,9 @@ char *api_json_string_read(const char **p, const char *end, struct nn_arena *are
         nn_fail(err, NN_E_NOMEM, "no memory for a string");
         return NULL;
     }
-    if (!decode(first, end, out)) {
-        nn_fail(err, NN_E_MALFORMED, "a string is not JSON: a bad escape, a control character or not UTF-8");
+    const char *why = decode(first, last, out);
+    if (why) {
+        nn_fail(err, NN_E_MALFORMED, "a string of JSON %s", why);
         return NULL;
     }
     *p = last + 1;

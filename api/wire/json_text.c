@@ -1,7 +1,7 @@
-/* json_text.c - jansson's values as text, with numbers printed like those of tensors: 0.2 as 0.2. */
+/* json_text.c - writes jansson's values as text. */
 #include "json_text.h"
 
-#define A_NUMBER 32 /* bytes of its text at most; a word or a pair of brackets has less */
+#define A_NUMBER 32 /* an upper bound of the bytes of a number, a word, or a pair of brackets */
 
 static void add_number(struct api_text *text, const json_t *value) {
     const struct nn_shape scalar = {0};

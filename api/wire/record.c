@@ -1,4 +1,4 @@
-/* record.c - records to bytes, and back. */
+/* record.c - writes the heads of records, and reads records. */
 #include "record.h"
 
 #include <stdio.h>
@@ -7,9 +7,20 @@
 
 #include "json_read.h"
 #include "json_text.h"
-#include "../store.h"
 
 #define PREFIX 8
+
+int api_format_read(const json_t *head, const char *what, int *format, struct nn_error *err) {
+    const json_t *json = json_object_get(head, "format");
+    json_int_t number = json_integer_value(json);
+    if (json && (!json_is_integer(json) || number < 0))
+        return nn_fail(err, NN_E_CORRUPT, "%s whose format is not an integer from 0 on", what);
+    if (number > API_FORMAT)
+        return nn_fail(err, NN_E_STORE, "%s of format %lld: a later release wrote it, and this one knows %d",
+                       what, (long long)number, API_FORMAT);
+    *format = (int)number;
+    return NN_OK;
+}
 
 int api_record_read(const void *bytes, size_t size, struct nn_arena *arena, struct api_record *record,
                     struct nn_error *err) {
@@ -25,6 +36,10 @@ int api_record_read(const void *bytes, size_t size, struct nn_arena *arena, stru
     if (!json_is_object(record->head)) {
         api_record_fini(record);
         return nn_fail(err, NN_E_CORRUPT, "a record whose head is no JSON object");
+    }
+    if (api_format_read(record->head, "a record", &record->format, err)) {
+        api_record_fini(record);
+        return (int)err->code;
     }
     record->data = at + PREFIX + head;
     record->size = size - PREFIX - (size_t)head;
@@ -81,22 +96,4 @@ json_t *api_record_hex(uint64_t bits) {
 uint64_t api_record_bits(const json_t *hex) {
     const char *text = json_string_value(hex);
     return text ? strtoull(text, NULL, 16) : 0;
-}
-
-char *api_record_describe(const void *bytes, size_t size) {
-    struct nn_error err = {0};
-    struct api_record record;
-    char line[320];
-    struct nn_arena *arena = nn_arena_new();
-    if (!arena) return NULL;
-    if (api_record_read(bytes, size, arena, &record, &err))
-        snprintf(line, sizeof line, "%.200s", err.text);
-    else
-        snprintf(line, sizeof line, "%.16s %.64s version %lld %.8s %.64s",
-                 api_record_text(record.head, "kind"), api_record_text(record.head, "model"),
-                 (long long)api_record_integer(record.head, "version"),
-                 api_record_text(record.head, "method"), api_record_text(record.head, "path"));
-    api_record_fini(&record);
-    nn_arena_free(arena);
-    return strdup(line);
 }

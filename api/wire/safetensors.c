@@ -1,4 +1,4 @@
-/* safetensors.c - the container format of safetensors files, read and written strictly. */
+/* safetensors.c - reads and writes the safetensors format, strictly. */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,29 +11,29 @@
 #define PREFIX     API_SAFETENSORS_PREFIX
 #define MAX_HEADER 100000000U /* bytes, as in the format's reference reader */
 #define METADATA   "__metadata__"
-#define SORTED     32 /* bytes that qsort may take for an entry */
+#define SORTED     32 /* bytes per entry that qsort may allocate */
 
-/* One tensor of the header, while it is read. */
+/* A tensor of the header while the header is read. */
 struct entry {
     struct entry *next;
     struct api_tensor tensor;
-    uint64_t begin, end; /* in the data */
+    uint64_t begin, end; /* offsets in the data */
 };
 
 struct reader {
-    const char *p, *end; /* of the header */
+    const char *p, *end; /* the rest of the header */
     struct nn_arena *arena;
     struct nn_error *err;
-    const struct api_limits *limits; /* NULL: none */
-    json_t *metadata;                /* NULL until met */
-    struct entry **tail;             /* entries in the header's order */
+    const struct api_limits *limits; /* NULL: no limits */
+    json_t *metadata;                /* NULL until it was read */
+    struct entry **tail;             /* where the next entry is linked, in the header's order */
     size_t n;
 };
 
 /* --- the header's JSON ------------------------------------------------------------------------- */
 
-/* A reader of the one document that the header may be, rather than a tree of any document: the header is
- * as large as a client likes, and a tree takes ten times as much. */
+/* The header has one fixed structure, so this reader needs no JSON tree. A client chooses the header's size, and a tree
+ * would take ten times as much memory. */
 
 static int malformed(struct reader *r, const char *what) {
     return nn_fail(r->err, NN_E_MALFORMED, "%s in the safetensors header", what);
@@ -45,7 +45,7 @@ static void skip_space(struct reader *r) {
     while (r->p < r->end && (*r->p == ' ' || *r->p == '\n' || *r->p == '\r' || *r->p == '\t')) r->p++;
 }
 
-/* Steps over white space, and then over `c` if that is next. */
+/* Steps over white space, and over `c` if it is next. */
 static bool accept(struct reader *r, char c) {
     skip_space(r);
     if (r->p == r->end || *r->p != c) return false;
@@ -53,7 +53,7 @@ static bool accept(struct reader *r, char c) {
     return true;
 }
 
-/* NULL with the error set. */
+/* NULL: an error, which is recorded. */
 static char *read_string(struct reader *r) {
     if (accept(r, '"')) {
         r->p--;
@@ -63,7 +63,7 @@ static char *read_string(struct reader *r) {
     return NULL;
 }
 
-/* Calls member() for each member of an object, with the reader at its value. */
+/* Calls member() for each member of an object; the callee reads the member's value. */
 static int read_object(struct reader *r, int (*member)(struct reader *r, const char *name, void *arg),
                        void *arg) {
     if (!accept(r, '{')) return malformed(r, "something else than an object");
@@ -92,7 +92,7 @@ static int read_size(struct reader *r, uint64_t *out) {
     return NN_OK;
 }
 
-/* An array of at most `room` sizes. `excess` is the error for more. */
+/* Reads an array of at most `room` sizes. `excess` is the error for a longer one. */
 static int read_sizes(struct reader *r, uint64_t *out, int room, enum nn_code excess, int *n) {
     *n = 0;
     if (!accept(r, '[')) return malformed(r, "something else than an array");
@@ -105,7 +105,7 @@ static int read_sizes(struct reader *r, uint64_t *out, int room, enum nn_code ex
     return accept(r, ']') ? NN_OK : malformed(r, "an array that does not end");
 }
 
-/* --- what it says ------------------------------------------------------------------------------ */
+/* --- the header's entries ----------------------------------------------------------------------- */
 
 static int read_metadata(struct reader *r, const char *name, void *arg) {
     (void)arg;
@@ -119,7 +119,7 @@ static int read_metadata(struct reader *r, const char *name, void *arg) {
     return json_object_set_new(r->metadata, name, json_string(value)) ? no_memory(r) : NN_OK;
 }
 
-/* Which members of a tensor's object have been met. */
+/* Reading one tensor's object: its entry, and which of its members were read. */
 struct members {
     struct entry *entry;
     bool dtype, shape, offsets;
@@ -156,7 +156,7 @@ static int read_member(struct reader *r, const char *name, void *arg) {
     return NN_OK;
 }
 
-/* Bytes of a tensor. Dimensions of 0 are the format's to allow. */
+/* The size of a tensor in bytes. The format allows dimensions of 0. */
 static int tensor_bytes(const struct api_tensor *tensor, uint64_t *bytes, struct nn_error *err) {
     uint64_t n = 1;
     *bytes = 0;
@@ -199,19 +199,20 @@ static int read_entry(struct reader *r, const char *name, void *arg) {
     return read_object(r, read_metadata, NULL);
 }
 
-/* --- the whole --------------------------------------------------------------------------------- */
+/* --- the whole file ---------------------------------------------------------------------------- */
 
 static int by_offset(const void *a, const void *b) {
     const struct entry *x = a, *y = b;
     if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
-    return (x->end > y->end) - (x->end < y->end); /* empty ones first */
+    return (x->end > y->end) - (x->end < y->end); /* empty tensors first */
 }
 
 static int by_name(const void *a, const void *b) {
     return strcmp(((const struct entry *)a)->tensor.name, ((const struct entry *)b)->tensor.name);
 }
 
-/* Names are unique, and data are tiled. Changes the order. */
+/* Checks that names are unique and that the tensors tile the data, without gap or overlap. Leaves `entries` sorted by
+ * offset. */
 static int check_entries(struct entry *entries, size_t n, uint64_t data_size, struct nn_error *err) {
     qsort(entries, n, sizeof *entries, by_name);
     for (size_t i = 1; i < n; i++)
@@ -229,7 +230,7 @@ static int check_entries(struct entry *entries, size_t n, uint64_t data_size, st
     return NN_OK;
 }
 
-/* A copy of the list, checked, in the order of the data; NULL with the error. */
+/* A checked copy of the list, in the order of the data. NULL: an error. */
 static struct entry *sort_entries(struct reader *r, const struct entry *first, uint64_t data_size) {
     struct entry *entries = nn_arena_alloc(r->arena, r->n, sizeof *entries);
     size_t n = 0;
@@ -238,7 +239,8 @@ static struct entry *sort_entries(struct reader *r, const struct entry *first, u
     return check_entries(entries, n, data_size, r->err) ? NULL : entries;
 }
 
-/* In the header's order where there are data, and in theirs where there are none. */
+/* Fills in `out`: with `data`, tensors are in the header's order and point into it; without, in the order of their
+ * data. */
 static int take_entries(struct reader *r, const struct entry *first, const char *data, uint64_t data_size,
                         struct api_safetensors *out) {
     const struct entry *sorted = sort_entries(r, first, data_size);
@@ -340,7 +342,7 @@ static void add_number(struct api_text *text, const char *before, uint64_t numbe
     api_text_add(text, digits, (size_t)size);
 }
 
-/* `path` is scratch. */
+/* Adds a tensor's full name as a JSON string. `path` is scratch memory that calls share. */
 static void add_path(struct api_text *text, const struct api_tensor_out *tensor, struct api_text *path) {
     path->size = 0;
     api_text_puts(path, tensor->member);

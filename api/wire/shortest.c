@@ -1,11 +1,12 @@
-/* shortest.c - the shortest decimal of a binary number, by Giulietti's Schubfach: "The Schubfach way to render
- * doubles", 2020; and its text.
+/* shortest.c - prints the shortest decimal of a binary number, with the Schubfach algorithm (Giulietti, "The Schubfach
+ * way to render doubles", 2020).
  *
- * The decimals that read back as a value c * 2^q are an interval around it. Let 10^k be the largest power of ten
- * not above the interval's length. Then at least one multiple of 10^k lies in it, but at most one of 10^(k+1):
- * the shortest decimal is the latter if there is one, without its zeros, or else the nearest multiple of 10^k. The
- * value and the interval's ends are multiplied by 10^-k, 4 times as large so that all are integers before, and
- * what is lost is or-ed into the last bit, so that comparisons with integers are exact. */
+ * The decimals that read back as a value c * 2^q form an interval around it. Let 10^k be the largest power of ten that
+ * is not above the interval's length. Then at least one multiple of 10^k lies in the interval, and at most one multiple
+ * of 10^(k+1). If the interval has a multiple of 10^(k+1), that is the shortest decimal, without its last zeros; else
+ * the shortest is the nearest multiple of 10^k. The code multiplies the value and the interval's ends by 4, which makes
+ * all three integers, and by 10^-k. The bits that are cut off are or-ed into the last bit ("round to odd"), so that
+ * comparisons with integers are exact. */
 #include "decimal.h"
 
 #include <assert.h>
@@ -23,24 +24,24 @@ struct decimal {
 struct binary {
     uint64_t c;
     int q;
-    bool narrow_below; /* a power of two: the next value below is half as far as the next above */
+    bool narrow_below; /* c is a power of two: the next value below is half as far away as the next above */
 };
 
 /* --- the shortest decimal ----------------------------------------------------------------------- */
 
-/* x * power / 2^128, rounded to odd. */
+/* x * power / 2^128, rounded to odd: the last bit is set if the quotient is not an integer. */
 static inline uint64_t scale(const struct api_power *power, uint64_t x) {
     wide product = (wide)power->high * x + ((wide)power->low * x >> 64);
     return (uint64_t)(product >> 64) | ((uint64_t)product > 1);
 }
 
 static inline struct decimal shorten(const struct binary *x) {
-    /* The logarithm of the interval's length: of 2^q, or 3/4 of it. */
+    /* floor(log10(length of the interval)). The length is 2^q, or 3/4 of 2^q with narrow_below. */
     int k = x->narrow_below ? (x->q * 1262611 - 524031) >> 22 : api_log10_of_power2(x->q);
     int shift = x->q + api_log2_of_power10(-k) + 1;
     struct api_power power = api_powers[-k - API_POWER_MIN];
-    power.low += -k > 55;    /* rounded up, where the table does not */
-    uint64_t odd = x->c & 1; /* then the ends do not belong to the interval */
+    power.low += -k > 55;    /* rounds up, as Schubfach wants; the table rounds these powers down */
+    uint64_t odd = x->c & 1; /* rounding to even: the ends belong to the interval only if c is even */
     uint64_t value = scale(&power, 4 * x->c << shift);
     uint64_t low = scale(&power, (4 * x->c - 2 + x->narrow_below) << shift) + odd;
     uint64_t high = scale(&power, (4 * x->c + 2) << shift) - odd;
@@ -50,11 +51,11 @@ static inline struct decimal shorten(const struct binary *x) {
     below = low <= 4 * whole;
     above = 4 * whole + 4 <= high;
     if (below != above) return (struct decimal){whole + above, k};
-    uint64_t rest = value - 4 * whole; /* 2 is half-way: to even */
+    uint64_t rest = value - 4 * whole; /* in quarters; 2 is a tie, which goes to even */
     return (struct decimal){whole + (rest > 2 || (rest == 2 && whole & 1)), k};
 }
 
-/* --- its text -------------------------------------------------------------------------------------- */
+/* --- the text of a decimal -------------------------------------------------------------------------- */
 
 #define P(n) UINT64_C(1##n)
 static const uint64_t pow10_u64[] = {P(),
@@ -76,8 +77,8 @@ static const uint64_t pow10_u64[] = {P(),
                                      P(0000000000000000),
                                      P(00000000000000000)};
 
-/* Eight digits of x as characters, the first in the lowest byte (Khuong, "How to print integers really fast",
- * 2017): split into fours, twos and ones, all at once. */
+/* Eight digits of x as characters, the first in the lowest byte (Khuong, "How to print integers really fast", 2017).
+ * Each step splits all parts at once: into fours, pairs, single digits. */
 static inline uint64_t eight_digits(uint64_t x) {
     uint64_t fours = x / 10000 | x % 10000 << 32;
     uint64_t hundreds = fours * 10486 >> 20 & 0x0000007f0000007f;
@@ -89,14 +90,15 @@ static inline uint64_t eight_digits(uint64_t x) {
 /* 0.d1d2...d17 * 10^point, where d1 is not 0. */
 struct digits {
     char first; /* d1 */
-    wide rest;  /* d2 to d17, characters as in memory */
-    int n;      /* up to the last that is not 0 */
+    wide rest;  /* d2 to d17, as characters in memory order */
+    int n;      /* the number of digits up to the last that is not 0 */
     int point;
 };
 
 static inline struct digits split(const struct decimal *x) {
     const uint64_t zeros = 0x3030303030303030;
-    int n = (64 - __builtin_clzll(x->digits)) * 1233 >> 12; /* log10(2) times the bits: digits, or one less */
+    /* The number of bits times log10(2): the number of digits, or one less. */
+    int n = (64 - __builtin_clzll(x->digits)) * 1233 >> 12;
     n += x->digits >= pow10_u64[n];
     uint64_t all = x->digits * pow10_u64[17 - n], head = all / 100000000, tail = all % 100000000;
     uint64_t middle = eight_digits(head % 100000000), last = tail ? eight_digits(tail) : zeros;
@@ -119,7 +121,8 @@ static char *write_exponent(char *p, int exponent) {
     return p;
 }
 
-/* Whole words are written, and what they hold too much is written over, or left behind the end. */
+/* Writes words of 16 bytes, which are more than the number needs: later writes overwrite the surplus, and the last
+ * surplus stays behind the end. Returns the size without it. */
 static inline size_t write(const struct digits *x, bool negative, char *out) {
     char *p = out;
     *p = '-';
@@ -147,7 +150,7 @@ static inline size_t write(const struct digits *x, bool negative, char *out) {
     return (size_t)(p - out);
 }
 
-/* --- the formats ----------------------------------------------------------------------------------- */
+/* --- numbers of core's types ------------------------------------------------------------------------ */
 
 static inline size_t from_binary(const struct binary *x, bool negative, char *out) {
     if (!x->c) {

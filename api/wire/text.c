@@ -7,7 +7,7 @@
 #include "json_string.h"
 #include "tensor.h"
 
-/* Room for `size` bytes more; NULL, and nothing is added any more, when memory is out. */
+/* Makes room for `size` more bytes; returns where they go. NULL: memory is out, or was out before. */
 static char *grow(struct api_text *text, size_t size) {
     if (text->failed) return NULL;
     if (text->room - text->size < size) {
@@ -82,7 +82,7 @@ size_t api_text_quote_bound(const char *string) {
 
 /* --- numbers ----------------------------------------------------------------------------------- */
 
-#define NUMBER_ROOM (API_DECIMAL_ROOM + 1) /* and a comma */
+#define NUMBER_ROOM (API_DECIMAL_ROOM + 1) /* with a comma */
 
 static size_t print_not_finite(double x, char *out) {
     const char *name = __builtin_isnan(x) ? "\"NaN\"" : x > 0 ? "\"Infinity\"" : "\"-Infinity\"";
@@ -101,7 +101,7 @@ static inline size_t print_f32(float x, char *out) {
 
 static inline size_t print_i64(int64_t x, char *out) { return api_decimal_from_i64(x, out); }
 
-/* Numbers, a comma behind each, for which there is room; returns their end. */
+/* Writes numbers with a comma behind each. The caller has made room. Returns their end. */
 #define PRINT_ALL(name, type)                                                                                \
     static char *print_all_##name(const void *data, int64_t first, int64_t n, char *out) {                   \
         for (const type *x = (const type *)data + first, *end = x + n; x < end; *out++ = ',')                \
@@ -126,10 +126,11 @@ static void add_numbers(struct api_text *text, print_all *print, const void *dat
         first += part;
         n -= part;
     }
-    text->size--; /* the last comma */
+    text->size--; /* removes the last comma */
 }
 
-/* How many arrays begin before (or end behind) a row of the innermost dimension. */
+/* The number of brackets that open in front of a row (a list of the innermost dimension). As many close behind the row
+ * before it. */
 static int brackets(const struct nn_shape *shape, int rank, int64_t row) {
     int64_t rows = 1;
     int n = 1;
@@ -139,7 +140,7 @@ static int brackets(const struct nn_shape *shape, int rank, int64_t row) {
 
 static void add_nested(struct api_text *text, print_all *print, const void *data,
                        const struct nn_shape *shape) {
-    int rank = 1; /* below a dimension of 0 there is nothing */
+    int rank = 1; /* dimensions behind one of 0 are not written */
     int64_t rows = 1;
     for (; rank < shape->rank && shape->dim[rank - 1]; rank++) rows *= shape->dim[rank - 1];
     int64_t n = shape->dim[rank - 1];

@@ -92,7 +92,13 @@ export interface Specification extends Graph {
   /** How many versions old a gradient may be when it is applied or accumulated. */
   max_staleness?: number;
   aggregation?: Aggregation;
+  /** Whether forwards that come at the same time are computed together. */
+  coalesce?: boolean;
+  /** What is left of the model after a crash. */
+  durability?: Durability;
 }
+
+export type Durability = 'none' | 'snapshot' | 'journal';
 
 /** Whether updates are applied as they come, or in rounds: the mean or sum of what all workers contributed. */
 export type Aggregation =
@@ -103,6 +109,13 @@ export type Aggregation =
 export interface Changed {
   /** The answer to a call that had been made already; it has no tensors then. */
   replayed?: true;
+  /** The version that would be there after a crash; null where there would be none. */
+  durable_version?: number | null;
+}
+
+/** When a change is answered: once it is made, or once it is on the disk. */
+interface Waits {
+  wait?: 'durable';
 }
 
 /** What an answer says of the model that it saw. */
@@ -122,6 +135,7 @@ export interface Description {
   nodes: { name: string; op: string; dtype: Dtype; shape: number[] }[];
   outputs: string[];
   parameters: { name: string; shape: number[]; trainable: boolean }[];
+  /** The most that a parameter has taken. */
   steps: number;
   accumulated: number;
   /** The round that waits; null where updates are applied as they come. */
@@ -167,6 +181,8 @@ export interface ForwardAnswer {
 export type Returned = 'parameters' | 'inputs' | 'nodes' | 'outputs';
 
 interface BackwardMembers extends Pass, Use {
+  /** The indices of the losses that are evaluated; all if left out. */
+  losses?: number[];
   targets?: TensorsLike;
   upstream?: TensorsLike;
   normalizer?: number | number[];
@@ -176,7 +192,7 @@ interface BackwardMembers extends Pass, Use {
 export type BackwardRequest = BackwardMembers & (Named | Stateless | { context: string });
 
 /** What becomes of a gradient. */
-export interface Use {
+export interface Use extends Waits {
   apply?: boolean | { lr: number };
   accumulate?: boolean | { scale: number };
   /** Refused with 412 "stale" if its version is further back; a model's own bound holds, too. */
@@ -207,7 +223,7 @@ export interface BackwardAnswer extends Used {
   outputs?: Tensors;
 }
 
-export interface StepRequest {
+export interface StepRequest extends Waits {
   model: string;
   mean?: boolean;
   lr?: number;
@@ -253,7 +269,10 @@ export interface Accumulated extends Seen {
 
 export interface OptimizerState extends Seen {
   op: string;
-  steps: number;
+  /** How many steps all parameters have taken or, where they differ, each by its name. */
+  steps: number | Record<string, number>;
+  /** Tensors of the state that await their first step; absent where none does. */
+  fresh?: string[];
   state: Tensors;
 }
 
@@ -269,7 +288,8 @@ export interface Context extends Seen {
 export interface Catalogue {
   operators: CatalogueEntry[];
   losses: CatalogueEntry[];
-  optimizers: CatalogueEntry[];
+  /** `takes`: the greatest numbers of a gradient that the optimizer takes, by type. */
+  optimizers: (CatalogueEntry & { takes: { F32: number; F64: number } })[];
 }
 
 export interface CatalogueEntry {
@@ -324,10 +344,14 @@ export declare class Client {
       optimizer?: Record<string, unknown> | null;
       max_staleness?: number | null;
       aggregation?: Aggregation | null;
+      coalesce?: boolean | null;
+      durability?: Durability;
     },
     options?: ChangeOptions,
   ): Promise<Description & Changed>;
   delete(model: string, options?: ChangeOptions): Promise<{ deleted: string } & Changed>;
+  /** Back to a snapshot: the newest, or that of `version`. */
+  restore(model: string, request?: { version?: number }, options?: ChangeOptions): Promise<Seen & Changed>;
 
   forward(request: ForwardMembers & Named, options?: CallOptions): Promise<ForwardAnswer & Seen>;
   forward(request: ForwardRequest, options?: CallOptions): Promise<ForwardAnswer & Partial<Seen>>;
@@ -347,12 +371,12 @@ export declare class Client {
   setParameters(
     model: string,
     parameters: TensorsLike,
-    options?: ChangeOptions & { partial?: boolean },
+    options?: ChangeOptions & Waits & { partial?: boolean },
   ): Promise<ParametersSet>;
   /** θ ← τ θ_from + (1 − τ) θ. */
   blend(
     model: string,
-    request: { from: string; tau: number },
+    request: { from: string; tau: number } & Waits,
     options?: ChangeOptions,
   ): Promise<ParametersSet & { from_version: number }>;
 
@@ -368,7 +392,13 @@ export declare class Client {
   /** What `optimizer` answered can be given back as it is. */
   setOptimizer(
     model: string,
-    state: { steps: number; state: TensorsLike; op?: string } & Partial<Seen>,
+    state: {
+      steps: number | Record<string, number>;
+      fresh?: string[];
+      state: TensorsLike;
+      op?: string;
+    } & Partial<Seen> &
+      Waits,
     options?: ChangeOptions,
   ): Promise<Description & Changed>;
 
@@ -380,6 +410,21 @@ export declare class Client {
   health(options?: CallOptions): Promise<{ status: string; version: string }>;
   /** Whether the service takes requests. */
   ready(options?: CallOptions): Promise<boolean>;
+  /** What the service counts, as Prometheus reads it. */
+  metrics(options?: CallOptions): Promise<string>;
+  /** These calls as an OpenAPI document. */
+  openapi(options?: CallOptions): Promise<Record<string, unknown>>;
+
+  /**
+   * Any request. `document` is sent as JSON, or as safetensors if it has maps of tensors; the answer is a
+   * document, or a text where it is none. Whatever is no GET bears an Idempotency-Key.
+   */
+  request(
+    method: string,
+    path: string,
+    document?: Record<string, unknown>,
+    options?: ChangeOptions & { query?: Record<string, string> },
+  ): Promise<unknown>;
 }
 
 /**

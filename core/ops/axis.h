@@ -44,50 +44,72 @@ static inline int64_t nn_axis_vector(const struct nn_axis *axis, int64_t v) {
     return v / axis->inner * axis->length * axis->inner + v % axis->inner;
 }
 
-/* The functions below take the elements of one vector, `stride` apart. They are inline and called with a
- * constant 1 where that is the stride, so that the compiler makes a version of its own for neighbours. Of
- * those the maximum and the sum are taken in this many lanes, element j in lane
- * j % NN_AXIS_LANES, so that loops vectorise; the sum's order depends on the length alone. */
-enum { NN_AXIS_LANES = 16 };
+/* Shape inference of an operator that keeps the shape and whose first attribute is "dim". */
+static inline int nn_infer_along_axis(struct nn_infer *infer, struct nn_error *err) {
+    int at = 0;
+    infer->out = infer->in[0];
+    return nn_axis_find("dim", infer->attrs[0].i, &infer->in[0], &at, err);
+}
+
+/* The functions below take the elements of one vector, `stride` apart. They are inline, and a caller whose stride
+ * is 1 passes the constant 1, so that the compiler makes a separate version for it. That version computes a maximum
+ * or a sum in NN_LANES lanes, element j in lane j % NN_LANES, so that the loop vectorises. The order of a sum
+ * depends on the length alone. */
 
 static inline real nn_axis_max(const real *x, int64_t n, int64_t stride) {
-    real lane[NN_AXIS_LANES], max = x[0];
-    int64_t whole = stride == 1 ? n - n % NN_AXIS_LANES : 0;
-    for (int l = 0; l < NN_AXIS_LANES; l++) lane[l] = max;
-    for (int64_t j = 0; j < whole; j += NN_AXIS_LANES)
-        for (int l = 0; l < NN_AXIS_LANES; l++) lane[l] = x[j + l] > lane[l] ? x[j + l] : lane[l];
-    for (int l = 0; l < NN_AXIS_LANES; l++) max = lane[l] > max ? lane[l] : max;
-    for (int64_t j = whole; j < n; j++) max = x[j * stride] > max ? x[j * stride] : max;
+    real lane[NN_LANES], max = x[0];
+    int64_t whole = stride == 1 ? n - n % NN_LANES : 0;
+    for (int l = 0; l < NN_LANES; l++) lane[l] = max;
+    for (int64_t j = 0; j < whole; j += NN_LANES)
+        for (int l = 0; l < NN_LANES; l++) lane[l] = nn_re(x[j + l]) > nn_re(lane[l]) ? x[j + l] : lane[l];
+    for (int l = 0; l < NN_LANES; l++) max = nn_re(lane[l]) > nn_re(max) ? lane[l] : max;
+    for (int64_t j = whole; j < n; j++) max = nn_re(x[j * stride]) > nn_re(max) ? x[j * stride] : max;
     return max;
 }
 
-static inline double nn_axis_sum(const real *x, int64_t n, int64_t stride) {
-    double lane[NN_AXIS_LANES] = {0}, sum = 0;
-    int64_t whole = stride == 1 ? n - n % NN_AXIS_LANES : 0;
-    for (int64_t j = 0; j < whole; j += NN_AXIS_LANES)
-        for (int l = 0; l < NN_AXIS_LANES; l++) lane[l] += (double)x[j + l];
-    for (int l = 0; l < NN_AXIS_LANES; l++) sum += lane[l];
-    for (int64_t j = whole; j < n; j++) sum += (double)x[j * stride];
+static inline wide nn_axis_sum(const real *x, int64_t n, int64_t stride) {
+    wide lane[NN_LANES] = {0}, sum = 0;
+    int64_t whole = stride == 1 ? n - n % NN_LANES : 0;
+    for (int64_t j = 0; j < whole; j += NN_LANES)
+        for (int l = 0; l < NN_LANES; l++) lane[l] += (wide)x[j + l];
+    for (int l = 0; l < NN_LANES; l++) sum += lane[l];
+    for (int64_t j = whole; j < n; j++) sum += (wide)x[j * stride];
     return sum;
 }
 
-static inline double nn_axis_dot(const real *x, const real *y, int64_t n, int64_t stride) {
-    double lane[NN_AXIS_LANES] = {0}, sum = 0;
-    int64_t whole = stride == 1 ? n - n % NN_AXIS_LANES : 0;
-    for (int64_t j = 0; j < whole; j += NN_AXIS_LANES)
-        for (int l = 0; l < NN_AXIS_LANES; l++) lane[l] += (double)x[j + l] * (double)y[j + l];
-    for (int l = 0; l < NN_AXIS_LANES; l++) sum += lane[l];
-    for (int64_t j = whole; j < n; j++) sum += (double)x[j * stride] * (double)y[j * stride];
+/* Σ (x_j - level) y_j */
+static inline wide nn_axis_dot(const real *x, real level, const real *y, int64_t n, int64_t stride) {
+    wide lane[NN_LANES] = {0}, sum = 0;
+    int64_t whole = stride == 1 ? n - n % NN_LANES : 0;
+    for (int64_t j = 0; j < whole; j += NN_LANES)
+        for (int l = 0; l < NN_LANES; l++) lane[l] += (wide)(x[j + l] - level) * (wide)y[j + l];
+    for (int l = 0; l < NN_LANES; l++) sum += lane[l];
+    for (int64_t j = whole; j < n; j++) sum += (wide)(x[j * stride] - level) * (wide)y[j * stride];
     return sum;
 }
 
-/* y_j = e^(x_j - max), which cannot overflow; returns the sum. */
-static inline double nn_axis_exp(const real *x, real max, real *y, int64_t n, int64_t stride) {
+/* The sum of all elements but x_at. Callers use it where x_at is most of the whole sum. */
+static wide __attribute__((noinline, unused))
+nn_axis_others(const real *x, int64_t at, int64_t n, int64_t stride) {
+    return nn_axis_sum(x, at, stride) + nn_axis_sum(x + (at + 1) * stride, n - at - 1, stride);
+}
+
+/* The first place of `max`, which is nn_axis_max of the vector. */
+static inline int64_t nn_axis_place(const real *x, real max, int64_t n, int64_t stride) {
+    for (int64_t j = 0; j < n; j++)
+        if (nn_re(x[j * stride]) == nn_re(max)) return j;
+    return 0;
+}
+
+/* y_j = e^(x_j - max), which cannot overflow. Returns the sum of all y but the greatest, which is 1: added to that
+ * 1, small numbers would lose their digits. */
+static inline wide nn_axis_exp(const real *x, real max, real *y, int64_t n, int64_t stride) {
     for (int64_t j = 0; j < n; j++) y[j * stride] = nn_exp(x[j * stride] - max);
-    return nn_axis_sum(y, n, stride);
+    wide sum = nn_axis_sum(y, n, stride);
+    return nn_re(sum) < 2 ? nn_axis_others(y, nn_axis_place(x, max, n, stride), n, stride) : sum - 1;
 }
 
-/* Forward, and backward that reads y, of an operator that takes one vector after the other: of rows begin to end. */
+/* The passes, over the rows [begin, end), of an operator that computes each vector by itself. Backward reads y. */
 static inline void nn_axis_forward(const struct nn_pass *pass, int64_t dim, int64_t begin, int64_t end,
                                    void (*vector)(const real *x, real *y, int64_t n, int64_t stride)) {
     const struct nn_axis axis = nn_axis_at(dim, pass->out);
@@ -117,5 +139,30 @@ static inline void nn_axis_backward(const struct nn_pass *pass, int64_t dim, int
             vector(y, d_y, d_x, axis.length, axis.inner);
     }
 }
+
+/* The passes, the examples and the row of such an operator. `cost` is that of an element's forward. */
+#define NN_ALONG_AXIS(op, vector, vector_back, cost, ...)                                                    \
+    static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {                            \
+        nn_axis_forward(pass, pass->attrs[DIM].i, begin, end, vector);                                       \
+    }                                                                                                        \
+    static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {                           \
+        nn_axis_backward(pass, pass->attrs[DIM].i, begin, end, vector_back);                                 \
+    }                                                                                                        \
+    static double work(const struct nn_infer *infer) { return (cost)*nn_work_outputs(infer); }               \
+    static const struct nn_example examples[] = {                                                            \
+        {.attrs = "", .n_inputs = 1, .inputs = {{1, {5}}}},                                                  \
+        {.attrs = "\"dim\": 1", .n_inputs = 1, .inputs = {{2, {3, 2}}}},                                     \
+        {.attrs = "\"dim\": -2", .n_inputs = 1, .inputs = {{3, {2, 3, 2}}}},                                 \
+    };                                                                                                       \
+    const struct nn_op NN_OP(op) = {                                                                         \
+        NN_DEF(op, 1, 1, .attrs = attrs, __VA_ARGS__),                                                       \
+        .forward_split = NN_BY_ROW,                                                                          \
+        .backward_split = NN_BY_ROW,                                                                         \
+        .reads = NN_READS_Y,                                                                                 \
+        .infer = nn_infer_along_axis,                                                                        \
+        .work = work,                                                                                        \
+        .forward = forward,                                                                                  \
+        .backward = backward,                                                                                \
+    }
 
 #endif

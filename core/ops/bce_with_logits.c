@@ -1,17 +1,14 @@
 /* bce_with_logits - binary cross entropy of logits, elementwise, with v the pos_weight or 1:
- *   loss = -v t log σ(x) - (1 - t) log(1 - σ(x)) = (1 - t) x + (1 + (v - 1) t) softplus(-x)
- *   dx = dloss (1 - t - (1 + (v - 1) t) σ(-x)) */
-#include "../op.h"
-#include "../real.h"
-#include "logistic.h"
-#include "same_shape.h"
+ *   loss = -v t log σ(x) - (1 - t) log(1 - σ(x)) = (1 - t) softplus(x) + v t softplus(-x)
+ *   dx = dloss ((1 - t) σ(x) - v t σ(-x))
+ * softplus(x) = log(1 + eˣ). The forms on the right keep small numbers, which 1 - σ(x) would lose. */
+#include "elementwise.h"
 
 enum { POS_WEIGHT };
 static const struct nn_attr_def attrs[] = {
     {.name = "pos_weight",
      .type = NN_REALS,
-     .min = 0,
-     .max = 1e30,
+     NN_AT_LEAST_0,
      .list_min = 1,
      .list_max = NN_MAX_ELEMENTS,
      .text = "factor of the positive part: one number, or one for each place of the last dimension"},
@@ -28,18 +25,19 @@ static int infer(struct nn_infer *infer, struct nn_error *err) {
     return nn_infer_like_target(infer, err);
 }
 
-/* 1 + (v - 1) t for element i */
-static real weight(const struct nn_pass *pass, int64_t i, real t) {
+/* v of element i */
+static real weight(const struct nn_pass *pass, int64_t i) {
     const union nn_attr_value *v = &pass->attrs[POS_WEIGHT];
-    return v->list.n ? 1 + ((real)v->list.reals[i % v->list.n] - 1) * t : 1;
+    return v->list.n ? (real)v->list.reals[i % v->list.n] : 1;
 }
 
 static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const real *x = pass->x[0], *t = pass->target;
     real *loss = pass->y;
     for (int64_t i = begin; i < end; i++) {
-        real softplus = (x[i] < 0 ? -x[i] : 0) + nn_log1p_exp(-fabs(x[i])); /* of -x, without overflow */
-        loss[i] = (1 - t[i]) * x[i] + weight(pass, i, t[i]) * softplus;
+        real bent = nn_log1p_exp(-nn_abs(x[i])); /* softplus(x) = max(x, 0) + bent */
+        real of = (nn_re(x[i]) > 0 ? x[i] : 0) + bent, of_minus = (nn_re(x[i]) < 0 ? -x[i] : 0) + bent;
+        loss[i] = (1 - t[i]) * of + weight(pass, i) * t[i] * of_minus;
     }
 }
 
@@ -47,8 +45,10 @@ static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const real *x = pass->x[0], *t = pass->target, *d_loss = pass->d_y;
     real *d_x = pass->d_x[0];
     if (!d_x) return;
-    for (int64_t i = begin; i < end; i++)
-        d_x[i] += d_loss[i] * (1 - t[i] - weight(pass, i, t[i]) * nn_logistic(-x[i]));
+    for (int64_t i = begin; i < end; i++) {
+        struct nn_logistic_pair s = nn_logistic_pair(x[i]);
+        d_x[i] += d_loss[i] * ((1 - t[i]) * s.of - weight(pass, i) * t[i] * s.of_minus);
+    }
 }
 
 static const struct nn_example examples[] = {
@@ -57,24 +57,7 @@ static const struct nn_example examples[] = {
     {.attrs = "\"pos_weight\": [2]", .n_inputs = 1, .inputs = {{0, {0}}}},
 };
 
-const struct nn_op NN_OP(bce_with_logits) = {
-    .def =
-        {
-            .name = "bce_with_logits",
-            .summary = "Binary cross entropy of logits.",
-            .forward = "loss = (1 - t) x + (1 + (pos_weight - 1) t) log(1 + e⁻ˣ)",
-            .backward = "dx = dloss (1 - t - (1 + (pos_weight - 1) t) σ(-x))",
-            .min_inputs = 1,
-            .max_inputs = 1,
-            .flags = NN_IS_LOSS,
-            .attrs = attrs,
-            .examples = examples,
-            .n_examples = sizeof examples / sizeof examples[0],
-        },
-    .forward_split = NN_BY_ELEMENT,
-    .backward_split = NN_BY_ELEMENT,
-    .reads = NN_READS_X,
-    .infer = infer,
-    .forward = forward,
-    .backward = backward,
-};
+NN_ELEMENTWISE_ROW(bce_with_logits, 1, NN_READS_X, infer, 2 * NN_WORK_EXP, .attrs = attrs,
+                   .summary = "Binary cross entropy of logits.",
+                   .forward = "loss = (1 - t) log(1 + eˣ) + pos_weight t log(1 + e⁻ˣ)",
+                   .backward = "dx = dloss ((1 - t) σ(x) - pos_weight t σ(-x))", .flags = NN_IS_LOSS);

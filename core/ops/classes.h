@@ -8,8 +8,8 @@
 enum { NN_CLASS_WEIGHT };
 #define NN_CLASS_WEIGHT_ROW                                                                                  \
     {                                                                                                        \
-        .name = "weight", .type = NN_REALS, .min = 0, .max = 1e30, .list_min = 1,                            \
-        .list_max = NN_MAX_ELEMENTS, .text = "a weight for each class; empty: all 1"                         \
+        .name = "weight", .type = NN_REALS, NN_AT_LEAST_0, .list_min = 1, .list_max = NN_MAX_ELEMENTS,       \
+        .text = "a weight for each class; empty: all 1"                                                      \
     }
 
 static inline double nn_class_weight(const struct nn_pass *pass, int64_t class) {

@@ -63,21 +63,12 @@ static const struct nn_example examples[] = {
 };
 
 const struct nn_op NN_OP(concat) = {
-    .def =
-        {
-            .name = "concat",
-            .summary = "The inputs, one after the other along one dimension.",
-            .forward = "y = [x₁, x₂, …] along dim",
-            .backward = "dxᵢ = its part of dy",
-            .min_inputs = 1,
-            .max_inputs = -1,
-            .attrs = attrs,
-            .examples = examples,
-            .n_examples = sizeof examples / sizeof examples[0],
-        },
+    NN_DEF(concat, 1, -1, .summary = "The inputs, one after the other along one dimension.",
+           .forward = "y = [x₁, x₂, …] along dim", .backward = "dxᵢ = its part of dy", .attrs = attrs),
     .forward_split = NN_BY_ROW,
     .backward_split = NN_BY_ROW,
     .infer = infer,
+    .work = nn_work_none,
     .forward = forward,
     .backward = backward,
 };

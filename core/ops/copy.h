@@ -10,7 +10,7 @@
 static inline void nn_copy_forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
     const real *x = pass->x[0];
     real *y = pass->y;
-    memcpy(y + begin, x + begin, (size_t)(end - begin) * sizeof *y);
+    if (y != x) memcpy(y + begin, x + begin, (size_t)(end - begin) * sizeof *y);
 }
 
 static inline void nn_copy_backward(const struct nn_pass *pass, int64_t begin, int64_t end) {

@@ -8,18 +8,8 @@
 
 enum { NUM_EMBEDDINGS, EMBEDDING_DIM };
 static const struct nn_attr_def attrs[] = {
-    {.name = "num_embeddings",
-     .type = NN_INT,
-     .required = true,
-     .min = 1,
-     .max = NN_MAX_ELEMENTS,
-     .text = "how many ids there are: 0 to num_embeddings - 1"},
-    {.name = "embedding_dim",
-     .type = NN_INT,
-     .required = true,
-     .min = 1,
-     .max = NN_MAX_ELEMENTS,
-     .text = "size of each vector"},
+    NN_SIZE_ROW("num_embeddings", "how many ids there are: 0 to num_embeddings - 1"),
+    NN_SIZE_ROW("embedding_dim", "size of each vector"),
     {0},
 };
 enum { WEIGHT };
@@ -37,7 +27,7 @@ static int infer(struct nn_infer *infer, struct nn_error *err) {
     infer->param[WEIGHT].suffix = "weight";
     infer->param[WEIGHT].shape =
         (struct nn_shape){2, {infer->attrs[NUM_EMBEDDINGS].i, infer->attrs[EMBEDDING_DIM].i}};
-    infer->param[WEIGHT].init = (struct nn_init){NN_INIT_NORMAL, 1};
+    infer->param[WEIGHT].init = (struct nn_init){.kind = NN_INIT_NORMAL, .scale = 1};
     return NN_OK;
 }
 
@@ -97,23 +87,14 @@ static const struct nn_example examples[] = {
 };
 
 const struct nn_op NN_OP(embedding) = {
-    .def =
-        {
-            .name = "embedding",
-            .summary = "A table of vectors, looked up by id.",
-            .forward = "y = W[id]",
-            .backward = "dW[v] = Σ dy where id = v",
-            .min_inputs = 1,
-            .max_inputs = 1,
-            .attrs = attrs,
-            .examples = examples,
-            .n_examples = sizeof examples / sizeof examples[0],
-        },
-    .takes_ids = true,
+    NN_DEF(embedding, 1, 1, .summary = "A table of vectors, looked up by id.", .forward = "y = W[id]",
+           .backward = "dW[v] = Σ dy where id = v", .attrs = attrs),
+    .takes_ids = 1,
     .forward_split = NN_BY_ROW,
     .backward_split = NN_WHOLE,
     .reads = NN_READS_X,
     .infer = infer,
+    .work = nn_work_none,
     .check = check,
     .forward = forward,
     .backward = backward,

@@ -36,21 +36,12 @@ static const struct nn_example examples[] = {
 };
 
 const struct nn_op NN_OP(flatten) = {
-    .def =
-        {
-            .name = "flatten",
-            .summary = "Some dimensions as one.",
-            .forward = "y = x, with other dimensions",
-            .backward = "dx = dy",
-            .min_inputs = 1,
-            .max_inputs = 1,
-            .attrs = attrs,
-            .examples = examples,
-            .n_examples = sizeof examples / sizeof examples[0],
-        },
+    NN_DEF(flatten, 1, 1, .summary = "Some dimensions as one.", .forward = "y = x, with other dimensions",
+           .backward = "dx = dy", .attrs = attrs),
     .forward_split = NN_BY_ELEMENT,
     .backward_split = NN_BY_ELEMENT,
     .infer = infer,
+    .work = nn_work_none,
     .forward = nn_copy_forward,
     .backward = nn_copy_backward,
 };

@@ -31,28 +31,22 @@ static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
             (real)nn_class_weight(pass, target[v]) * d_loss[v];
 }
 
+static double work(const struct nn_infer *infer) { return nn_work_outputs(infer); }
+
 static const struct nn_example examples[] = {
     {.attrs = "", .n_inputs = 1, .inputs = {{1, {4}}}, .ids = true, .classes = 4},
     {.attrs = "\"weight\": [0.5, 1, 2]", .n_inputs = 1, .inputs = {{2, {3, 2}}}, .ids = true, .classes = 3},
 };
 
 const struct nn_op NN_OP(nll) = {
-    .def =
-        {
-            .name = "nll",
-            .summary = "Negative log likelihood of log-probabilities against classes.",
-            .forward = "loss = -weight[t] x[t]",
-            .backward = "dx[t] = -dloss weight[t]",
-            .min_inputs = 1,
-            .max_inputs = 1,
-            .flags = NN_IS_LOSS,
-            .attrs = attrs,
-            .examples = examples,
-            .n_examples = sizeof examples / sizeof examples[0],
-        },
+    NN_DEF(nll, 1, 1,
+           .summary = "Negative log likelihood of log-probabilities against classes, which are dimension 1.",
+           .forward = "loss = -weight[t] x[t]", .backward = "dx[t] = -dloss weight[t]", .flags = NN_IS_LOSS,
+           .attrs = attrs),
     .forward_split = NN_BY_ROW,
     .backward_split = NN_BY_ROW,
     .infer = nn_classes_infer,
+    .work = work,
     .check = nn_classes_check,
     .forward = forward,
     .backward = backward,

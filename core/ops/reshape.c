@@ -47,21 +47,12 @@ static const struct nn_example examples[] = {
 };
 
 const struct nn_op NN_OP(reshape) = {
-    .def =
-        {
-            .name = "reshape",
-            .summary = "Another shape for the same elements.",
-            .forward = "y = x, with another shape",
-            .backward = "dx = dy",
-            .min_inputs = 1,
-            .max_inputs = 1,
-            .attrs = attrs,
-            .examples = examples,
-            .n_examples = sizeof examples / sizeof examples[0],
-        },
+    NN_DEF(reshape, 1, 1, .summary = "Another shape for the same elements.",
+           .forward = "y = x, with another shape", .backward = "dx = dy", .attrs = attrs),
     .forward_split = NN_BY_ELEMENT,
     .backward_split = NN_BY_ELEMENT,
     .infer = infer,
+    .work = nn_work_none,
     .forward = nn_copy_forward,
     .backward = nn_copy_backward,
 };

@@ -1,43 +1,11 @@
-/* sigmoid - y = 1 / (1 + e⁻ˣ);  dx = dy y (1 - y). */
-#include "../op.h"
-#include "../real.h"
-#include "logistic.h"
-#include "same_shape.h"
+/* sigmoid - y = σ(x) = 1 / (1 + e⁻ˣ);  dx = dy σ(x) σ(-x).
+ * Backward reads x, because 1 - y has lost its digits where y is near 1. */
+#include "elementwise.h"
 
-static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {
-    const real *x = pass->x[0];
-    real *y = pass->y;
-    for (int64_t i = begin; i < end; i++) y[i] = nn_logistic(x[i]);
+static real sigmoid_back(real x, real d_y) {
+    const real e = nn_exp(-nn_abs(x));
+    return d_y * (nn_div(1, 1 + e) * nn_div(e, 1 + e)); /* σ(x) and σ(-x), in either order */
 }
 
-static void backward(const struct nn_pass *pass, int64_t begin, int64_t end) {
-    const real *y = pass->y, *d_y = pass->d_y;
-    real *d_x = pass->d_x[0];
-    if (!d_x) return;
-    for (int64_t i = begin; i < end; i++) d_x[i] += d_y[i] * y[i] * (1 - y[i]);
-}
-
-static const struct nn_example examples[] = {
-    {.attrs = "", .n_inputs = 1, .inputs = {{1, {5}}}},
-    {.attrs = "", .n_inputs = 1, .inputs = {{2, {2, 3}}}},
-};
-
-const struct nn_op NN_OP(sigmoid) = {
-    .def =
-        {
-            .name = "sigmoid",
-            .summary = "Logistic function.",
-            .forward = "y = 1 / (1 + e⁻ˣ)",
-            .backward = "dx = dy y (1 - y)",
-            .min_inputs = 1,
-            .max_inputs = 1,
-            .examples = examples,
-            .n_examples = sizeof examples / sizeof examples[0],
-        },
-    .forward_split = NN_BY_ELEMENT,
-    .backward_split = NN_BY_ELEMENT,
-    .reads = NN_READS_Y,
-    .infer = nn_infer_same_shape,
-    .forward = forward,
-    .backward = backward,
-};
+NN_UNARY(sigmoid, X, 0, nn_logistic, sigmoid_back, NN_WORK_EXP + 2, "", .summary = "Logistic function.",
+         .forward = "y = 1 / (1 + e⁻ˣ)", .backward = "dx = dy σ(x) σ(-x), which is dy y (1 - y)");

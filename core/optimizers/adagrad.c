@@ -1,6 +1,6 @@
 /* adagrad - the gradient over the root of the sum of its squares, as torch.optim.Adagrad:
  *   g ← g + weight_decay w,  s ← s + g²
- *   w ← w - lr / (1 + (t - 1) lr_decay) · g / (√s + eps), t counting the steps from 1 */
+ *   w ← w - lr / (1 + (t - 1) lr_decay) · g / (√s + eps), t counting the steps of a parameter, from 1 */
 #include "../op.h"
 #include "../real.h"
 
@@ -9,25 +9,11 @@ static const struct nn_attr_def attrs[] = {
     NN_OPTIMIZER_ROWS(0.01),
     {.name = "lr_decay",
      .type = NN_REAL,
-     .min = 0,
-     .max = 1e30,
+     NN_AT_LEAST_0,
      .text = "how fast the learning rate falls with the steps"},
-    {.name = "weight_decay",
-     .type = NN_REAL,
-     .min = 0,
-     .max = 1e30,
-     .text = "factor of the weights that is added to the gradient"},
-    {.name = "initial_accumulator_value",
-     .type = NN_REAL,
-     .min = 0,
-     .max = 1e30,
-     .text = "what the sums start at"},
-    {.name = "eps",
-     .type = NN_REAL,
-     .min = 0,
-     .max = 1e30,
-     .by_default = 1e-10,
-     .text = "added to the denominator"},
+    NN_COUPLED_DECAY_ROW,
+    {.name = "initial_accumulator_value", .type = NN_REAL, NN_AT_LEAST_0, .text = "what the sums start at"},
+    NN_EPS_ROW(1e-10),
     {0},
 };
 enum { SUM };
@@ -37,18 +23,18 @@ static double start(const union nn_attr_value *a, int slot) {
     return a[INITIAL_ACCUMULATOR_VALUE].r;
 }
 
-/* What is the same for all elements. */
+/* The constants of one update. */
 struct adagrad {
     real lr, scale, decay, eps;
 };
 
-/* A function of its own, so that `restrict` tells the compiler that no array overlaps another. */
+/* A separate function: `restrict` on its parameters tells the compiler that no array overlaps another. */
 static void steps(struct adagrad k, const real *restrict w, const real *restrict gradient,
                   real *restrict next, real *restrict sum, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         real g = k.scale * gradient[i] + k.decay * w[i];
         sum[i] += g * g;
-        next[i] = w[i] - k.lr * g / (sqrt(sum[i]) + k.eps);
+        next[i] = w[i] - nn_div(k.lr * g, sqrt(sum[i]) + k.eps);
     }
 }
 
@@ -80,7 +66,9 @@ const struct nn_optimizer_op NN_OPTIMIZER(adagrad) = {
             .examples = examples,
             .n_examples = sizeof examples / sizeof examples[0],
         },
+    .takes = NN_SQUARE_MAX, /* its square is summed */
     .slots = {"sum"},
+    .work = 30,
     .start = start,
     .update = update,
 };

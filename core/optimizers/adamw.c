@@ -30,7 +30,9 @@ const struct nn_optimizer_op NN_OPTIMIZER(adamw) = {
             .examples = examples,
             .n_examples = sizeof examples / sizeof examples[0],
         },
+    .takes = NN_SQUARE_MAX, /* its square is averaged */
     .slots = NN_ADAM_SLOTS,
+    .work = 40,
     .uses = nn_adam_uses,
     .update = update,
 };

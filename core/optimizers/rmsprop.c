@@ -1,10 +1,11 @@
 /* rmsprop - the gradient over the root of its mean square, as torch.optim.RMSprop:
  *   g ← g + weight_decay w,  v ← alpha v + (1 - alpha) g²
- *   centered: a ← a + (1 - alpha) (g - a), and v - a² for v below
+ *   centered: a ← alpha a + (1 - alpha) g, and v - a² for v below
  *   s = g / (√v + eps);  with momentum: b ← momentum b + s, and b for s
  *   w ← w - lr s */
 #include "../op.h"
 #include "../real.h"
+#include "average.h"
 
 enum { ALPHA = NN_OPTIMIZER_ATTRS, EPS, WEIGHT_DECAY, MOMENTUM, CENTERED };
 static const struct nn_attr_def attrs[] = {
@@ -15,18 +16,9 @@ static const struct nn_attr_def attrs[] = {
      .max = 1,
      .by_default = 0.99,
      .text = "decay rate of the averages"},
-    {.name = "eps",
-     .type = NN_REAL,
-     .min = 0,
-     .max = 1e30,
-     .by_default = 1e-8,
-     .text = "added to the denominator"},
-    {.name = "weight_decay",
-     .type = NN_REAL,
-     .min = 0,
-     .max = 1e30,
-     .text = "factor of the weights that is added to the gradient"},
-    {.name = "momentum", .type = NN_REAL, .min = 0, .max = 1e30, .text = "how much of the last step stays"},
+    NN_EPS_ROW(1e-8),
+    NN_COUPLED_DECAY_ROW,
+    NN_MOMENTUM_ROW,
     {.name = "centered",
      .type = NN_BOOL,
      .text = "divide by the variance of the gradient, not its mean square"},
@@ -38,27 +30,26 @@ static bool uses(const union nn_attr_value *a, int slot) {
     return slot == SQUARE_AVG || (slot == MOMENTUM_BUFFER ? a[MOMENTUM].r > 0 : a[CENTERED].b);
 }
 
-/* What is the same for all elements. */
+/* The constants of one update. */
 struct rmsprop {
     real lr, scale, decay, keep, new, eps, momentum;
-    bool centered, has_momentum;
 };
 
-/* A function of its own, so that `restrict` tells the compiler that no array overlaps another. Arrays that
- * are not used are NULL. */
-static void steps(struct rmsprop k, const real *restrict w, const real *restrict gradient,
-                  real *restrict next, real *restrict square, real *restrict buffer, real *restrict mean,
-                  int64_t n) {
+/* A separate function: `restrict` on its parameters tells the compiler that no array overlaps another. An
+ * unused array is NULL. */
+static inline void steps(struct rmsprop k, const real *restrict w, const real *restrict gradient,
+                         real *restrict next, real *restrict square, real *restrict buffer,
+                         real *restrict mean, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         real g = k.scale * gradient[i] + k.decay * w[i];
         real v = square[i] = k.keep * square[i] + k.new *g *g;
-        if (k.centered) {
-            mean[i] += k.new *(g - mean[i]);
+        if (mean) {
+            mean[i] = nn_average(mean[i], g, k.keep, k.new);
             v -= mean[i] * mean[i];
-            v = v < 0 ? 0 : v; /* a steady gradient leaves nothing but the rounding, of either sign */
+            v = nn_re(v) < 0 ? 0 : v; /* a steady gradient leaves only rounding errors, of either sign */
         }
-        real step = g / (sqrt(v) + k.eps);
-        if (k.has_momentum) step = buffer[i] = k.momentum * buffer[i] + step;
+        real step = nn_div(g, sqrt(v) + k.eps);
+        if (buffer) step = buffer[i] = k.momentum * buffer[i] + step;
         next[i] = w[i] - k.lr * step;
     }
 }
@@ -71,14 +62,17 @@ static void update(const struct nn_update *u, int64_t begin, int64_t end) {
                               .keep = (real)a[ALPHA].r,
                               .new = (real)(1 - a[ALPHA].r),
                               .eps = (real)a[EPS].r,
-                              .momentum = (real)a[MOMENTUM].r,
-                              .centered = a[CENTERED].b,
-                              .has_momentum = a[MOMENTUM].r > 0};
-    const real *w = u->w, *g = u->g;
-    real *next = u->w_next, *square = u->slot[SQUARE_AVG];
-    real *buffer = k.has_momentum ? (real *)u->slot[MOMENTUM_BUFFER] + begin : NULL;
-    real *mean = k.centered ? (real *)u->slot[GRAD_AVG] + begin : NULL;
-    steps(k, w + begin, g + begin, next + begin, square + begin, buffer, mean, end - begin);
+                              .momentum = (real)a[MOMENTUM].r};
+    const real *w = (const real *)u->w + begin, *g = (const real *)u->g + begin;
+    real *next = (real *)u->w_next + begin, *square = (real *)u->slot[SQUARE_AVG] + begin;
+    real *buffer = a[MOMENTUM].r > 0 ? (real *)u->slot[MOMENTUM_BUFFER] + begin : NULL;
+    real *mean = a[CENTERED].b ? (real *)u->slot[GRAD_AVG] + begin : NULL;
+    if (!mean)
+        steps(k, w, g, next, square, buffer, NULL, end - begin);
+    else if (!buffer)
+        steps(k, w, g, next, square, NULL, mean, end - begin);
+    else
+        steps(k, w, g, next, square, buffer, mean, end - begin);
 }
 
 static const struct nn_example examples[] = {
@@ -101,7 +95,9 @@ const struct nn_optimizer_op NN_OPTIMIZER(rmsprop) = {
             .examples = examples,
             .n_examples = sizeof examples / sizeof examples[0],
         },
+    .takes = NN_SQUARE_MAX, /* its square is averaged */
     .slots = {"square_avg", "momentum_buffer", "grad_avg"},
+    .work = 40,
     .uses = uses,
     .update = update,
 };

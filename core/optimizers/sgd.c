@@ -1,6 +1,6 @@
 /* sgd - stochastic gradient descent with momentum, as torch.optim.SGD:
  *   g ← g + weight_decay w
- *   b ← momentum b + (1 - dampening) g, or b ← g at the first step;  g ← b, or g + momentum b (nesterov)
+ *   b ← momentum b + (1 - dampening) g, or b ← g at a parameter's first step;  g ← b, or g + momentum b (nesterov)
  *   w ← w - lr g */
 #include "../op.h"
 #include "../real.h"
@@ -8,17 +8,13 @@
 enum { MOMENTUM = NN_OPTIMIZER_ATTRS, DAMPENING, WEIGHT_DECAY, NESTEROV };
 static const struct nn_attr_def attrs[] = {
     NN_OPTIMIZER_ROWS(0.001),
-    {.name = "momentum", .type = NN_REAL, .min = 0, .max = 1e30, .text = "how much of the last step stays"},
+    NN_MOMENTUM_ROW,
     {.name = "dampening",
      .type = NN_REAL,
-     .min = -1e30,
-     .max = 1e30,
+     .min = -NN_UNBOUNDED,
+     .max = NN_UNBOUNDED,
      .text = "how much of the gradient is kept out of the momentum"},
-    {.name = "weight_decay",
-     .type = NN_REAL,
-     .min = 0,
-     .max = 1e30,
-     .text = "factor of the weights that is added to the gradient"},
+    NN_COUPLED_DECAY_ROW,
     {.name = "nesterov", .type = NN_BOOL, .text = "look ahead along the momentum"},
     {0},
 };
@@ -36,13 +32,13 @@ static bool uses(const union nn_attr_value *a, int slot) {
     return a[MOMENTUM].r != 0;
 }
 
-/* What is the same for all elements. */
+/* The constants of one update. */
 struct sgd {
     real lr, scale, decay, momentum, keep;
     bool fresh, nesterov;
 };
 
-/* Functions of their own, so that `restrict` tells the compiler that no array overlaps another. */
+/* Separate functions: `restrict` on their parameters tells the compiler that no array overlaps another. */
 static void plain(struct sgd k, const real *restrict w, const real *restrict gradient, real *restrict next,
                   int64_t n) {
     for (int64_t i = 0; i < n; i++) next[i] = w[i] - k.lr * (k.scale * gradient[i] + k.decay * w[i]);
@@ -94,7 +90,10 @@ const struct nn_optimizer_op NN_OPTIMIZER(sgd) = {
             .examples = examples,
             .n_examples = sizeof examples / sizeof examples[0],
         },
+    .takes = NN_REAL_MAX, /* it is kept as it is */
     .slots = {"momentum_buffer"},
+    .heeds_fresh = {true},
+    .work = 11,
     .check_attrs = check_attrs,
     .uses = uses,
     .update = update,

@@ -1,9 +1,9 @@
 """An actor and a critic learn to balance a pole: one model of two heads, trained through the service.
 
-The loss of the policy is the cross entropy of the actions that were taken, weighted by their advantages, which
-have signs: what turned out better than expected becomes more likely, what turned out worse less. The loss of the
-value is its squared distance from the rewards to come. What lies beyond the steps that were taken is told by a
-second model, the target, which follows the first slowly, by blends.
+The loss of the policy is the cross entropy of the actions taken, weighted by their advantages. An advantage may be
+negative: an action that turned out worse than expected becomes less likely. The loss of the value is its squared
+distance from the return. Values beyond the steps taken come from a second model, the target, which follows the
+first slowly by blends.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Three clients that each know some of the digits learn all ten together, and no image leaves its client.
 
-In every round a client pulls the parameters, trains on its own images in numpy, and pushes where it came from
-less where it got to. The model's optimizer is sgd with the rate 1, so that a pushed difference is taken off as
-it is; its aggregation waits for all clients, and applies their mean weighted by samples: federated averaging
+In each round a client pulls the parameters, trains them on its own images in numpy, and pushes the pulled parameters
+minus the trained ones. The model's optimizer is sgd with the learning rate 1, so it subtracts the pushed difference
+unchanged. Its aggregation waits for all clients and applies their mean, weighted by samples: federated averaging
 (McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017).
 """
 

@@ -205,8 +205,8 @@ def wait_for_all(fleet: Fleet) -> None:
 
 
 def settle(fleet: Fleet, api: gradd.Client, rank: int) -> list[dict]:
-    """What a killed worker asked for last, asked again under the same key: if it had been accepted, the answer
-    is replayed, and if not, it is accepted now. Only in a round, it may have come too late."""
+    """Sends the killed worker's last request again under its key. If it had been accepted, the service replays the
+    answer; if not, it accepts the request now. In a round it may come too late. Returns the accepted update, if any."""
     lines = fleet.lines(rank)
     answered = {line["key"] for line in lines if "applied" in line}
     asked = [line for line in lines if "asked" in line]
@@ -227,8 +227,8 @@ def settle(fleet: Fleet, api: gradd.Client, rank: int) -> list[dict]:
 
 
 def count(accepted: list[dict], version: int) -> int:
-    """The distinct accepted updates, of which all versions must be made: each of one, or of as many as its round
-    had contributions."""
+    """The number of distinct accepted updates. They must make all versions: each version one update, or as many as
+    its round had contributions."""
     made: dict[int, set[str]] = {}
     for line in accepted:
         made.setdefault(line["applied"], set()).add(line["key"])

@@ -1,8 +1,8 @@
 """One worker of the fleet: a process of its own, which may be killed, paused or made to repeat itself.
 
-Batch number i is the same whoever asks for it: worker k of n takes the k-th part of the i-th joined batch. Of
-each update the worker writes a line before it asks for it and a line when it has the answer, so that whoever
-comes after a kill -9 knows what was asked last, and can ask for just that again, under the same key.
+Batch number i is the same for every worker: worker k of n takes the k-th part of the i-th joined batch. The worker
+writes a line before it sends an update, and another when it has the answer. After a kill -9, train.py finds the
+last request in this log, and sends it again under the same key.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The service's dropout masks, made again from the seed that it answered.
+"""The service's dropout masks, made again from the seed in its answer.
 
 The generator is Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section
 3.3): a function of the seed, the node's place in the model, the row and the column, with no state.

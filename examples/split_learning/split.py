@@ -1,13 +1,13 @@
 """A model in two places: the first layer in numpy with the client, the rest with the service.
 
-The images and their labels stay here. The client sends what its layer makes of a batch, and keeps a context of
-the service's forward pass; it computes the loss of what comes back, sends the gradient of that, and gets the
-gradient of what it had sent, while the service updates its own layers. With --labels service, the service is
-told the labels instead, and computes the loss.
+The images and their labels stay with the client. It sends the output of its layer, and the service keeps the
+forward pass as a context. The client computes the loss of the logits that it gets, and sends their gradient. It
+gets the gradient of its layer's output, and the service updates its own layers. With --labels service, the client
+sends the labels instead, and the service computes the loss.
 
-At the end the same model is trained in one piece, in numpy: same batches, same dropout, which the seeds in the
-service's answers tell again. The weights must agree. (The layers are smooth for that: at the kink of a ReLU, a
-last bit can decide whether a gradient passes or not.)
+At the end the same model is trained in one piece, in numpy, with the same batches and the same dropout masks, made
+again from the seeds in the service's answers. The weights must agree. (The layers are smooth, because at the kink
+of a ReLU a last bit can decide whether a gradient passes.)
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The same with PyTorch: the service's part is a layer of a local model, and autograd reaches through it.
 
-At the end the undivided model is trained in PyTorch alone, with the dropout that the service's seeds tell again.
+At the end the undivided model is trained in PyTorch alone, with the dropout masks made again from the service's
+seeds.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 
 static const char separators[] = ", \t";
 
-/* The next entry of a list, and how long it is; 0 at the end. */
+/* The next entry of a list, and its length; 0 at the end. */
 static size_t next_entry(const char **list) {
     if (!*list) return 0;
     *list += strspn(*list, separators);
@@ -20,7 +20,7 @@ static bool is_among(const char *list, const char *value, size_t length) {
     return false;
 }
 
-/* How much of "HOST", "HOST:PORT" or "[HOST]:PORT" is the host, in its brackets if it has them. */
+/* The length of the host in "HOST", "HOST:PORT" or "[HOST]:PORT", with its brackets. */
 static size_t host_length(const char *host) {
     const char *end = *host == '[' ? strchr(host, ']') : NULL;
     return end ? (size_t)(end + 1 - host) : strcspn(host, ":");

@@ -1,17 +1,16 @@
 /* http.c - see http.h.
  *
- * libmicrohttpd calls `handle` at the head of a request, for each piece of its body, at its end, and again
- * when the connection has been resumed. The exchange remembers which of these is due:
+ * libmicrohttpd calls `handle` at the head of a request, for each piece of its body, at its end, and again when the
+ * connection was resumed. The exchange's stage says what comes next:
  *
- *     HEAD     is the head sound, is the request admitted?
- *     LOOKING  the connection is suspended for a moment: has the peer left?
- *     BODY     copied into one buffer; of a refused request thrown away
- *     WAITING  the request is the API's, and the connection suspended, unless the reply came at once
- *     DONE     the answer is queued
+ *   HEAD     check the head, and have the API admit the request
+ *   LOOKING  the connection is suspended for a moment, to find out whether the peer has left
+ *   BODY     copy the body into one buffer; discard it if the request was refused
+ *   WAITING  the API has the request; the connection is suspended, unless the reply came at once
+ *   DONE     the answer is queued
  *
- * A reply may come on this thread before the request's submission returns: then it is sent right away. Or it
- * comes from another thread, perhaps just while the connection is being suspended: who comes second of the two
- * resumes it. */
+ * A reply on this thread, before the submission returns, is sent right away. A reply from another thread may come while
+ * the connection is being suspended: of the two threads, the one that comes second resumes it. */
 #include "http.h"
 
 #include <netinet/in.h>
@@ -23,160 +22,64 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#include "http_exchange.h"
 #include "../base/log.h"
+#include "http_exchange.h"
 #include "peer.h"
 
-/* A refused request's body is read and thrown away up to here, so that the peer reads the answer rather
- * than losing it to a reset connection; beyond, the connection is closed. */
+/* The body of a refused request is read and discarded up to this size, so that the peer reads the answer before the
+ * connection is reset. A longer body ends the connection. */
 #define MOST_DISCARDED (UINT64_C(16) << 20)
 
-/* How long a stop waits for the rest of a request that is not whole: its peer may be gone (see peer_left). */
+/* How long a stop waits for the rest of an incomplete request: its peer may be gone (see peer_left). */
 #define LONGEST_SILENCE_MS 1000
 
-/* A stop's first moments, in which requests may be on their way on connections that are open. */
+/* The first moments of a stop, in which requests may still arrive on open connections. */
 #define SETTLING_MS 100
 
-/* Bytes of an answer that the system takes ahead of what is on its way: a thread serves others in between, and a peer
- * who reads nothing holds no more of the system's memory. */
+/* Bytes of an answer that the system may hold unsent. The bound lets a thread serve other connections in between, and
+ * limits the memory that a peer who reads nothing can hold. */
 #define MOST_UNSENT (256 * 1024)
 
-#define TLS_VERSIONS "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
+/* Key exchange by RSA is off: its private key would open every connection that anybody has recorded. */
+#define TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA"
 
 #define FIRST_CHUNKED_BUFFER ((size_t)64 * 1024)
 
-/* --- an exchange's life -------------------------------------------------------------------------- */
+/* --- a request line, and the end ------------------------------------------------------------------ */
 
-bool srv_exchange_count_in(struct srv_http *http, int reading, int answering, int serving) {
-    pthread_mutex_lock(&http->mutex);
-    bool counted = !http->closed;
-    if (counted) {
-        http->reading += reading;
-        http->answering += answering;
-        atomic_fetch_add(&http->serving, serving);
-    }
-    pthread_mutex_unlock(&http->mutex);
-    return counted;
+/* Called at a request line, before libmicrohttpd parses its target. NULL: `handle` closes the connection. */
+static void *begin(void *self, const char *target, struct MHD_Connection *connection) {
+    (void)self;
+    struct srv_connection *context =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    if (!context) return NULL;
+    context->exchange =
+        srv_exchange_new(context, connection, target ? target : ""); /* the line may have no target */
+    return context->exchange;
 }
 
-static void count_out(struct srv_http *http, bool answering) {
-    pthread_mutex_lock(&http->mutex);
-    *(answering ? &http->answering : &http->reading) -= 1;
-    pthread_mutex_unlock(&http->mutex);
+static void completed(void *self, struct MHD_Connection *connection, void **context,
+                      enum MHD_RequestTerminationCode how) {
+    struct srv_http *http = self;
+    struct srv_exchange *x = *context;
+    if (!x) return;
+    *context = NULL;
+    struct srv_connection *its =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    its->exchange = NULL;
+    srv_exchange_end(x, how == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+    srv_watched_set(its->watched,
+                    srv_exchange_now_ms() + http->options.idle_timeout_ms + http->options.header_timeout_ms,
+                    false);
 }
 
-int64_t srv_exchange_now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
-}
-
-static int64_t note_activity(struct srv_http *http) {
-    int64_t now = srv_exchange_now_ms();
-    atomic_store_explicit(&http->last_read_ms, now, memory_order_relaxed);
-    return now;
-}
-
-bool srv_exchange_allow(struct srv_exchange *x, int64_t since_ms, uint64_t bytes, bool answered) {
-    const struct srv_http_options *options = &x->http->options;
-    int64_t earned_ms = (int64_t)((double)bytes * 1000 / (double)options->body_rate);
-    return srv_watched_set(x->watched, since_ms + options->body_timeout_ms + earned_ms, answered);
-}
+/* --- the body ------------------------------------------------------------------------------------ */
 
 static void drop_body(struct srv_exchange *x) {
     free(x->body);
     x->body = NULL;
     x->capacity = 0;
 }
-
-static void exchange_free(struct srv_exchange *x) {
-    api_request_free(x->request);
-    api_response_free(x->response);
-    free(x->body);
-    free(x->raw_target);
-    free(x);
-}
-
-/* At a request line, before libmicrohttpd takes its target apart. NULL, and `handle` closes the connection. */
-static void *begin(void *self, const char *target, struct MHD_Connection *connection) {
-    struct srv_http *http = self;
-    struct srv_exchange *x = calloc(1, sizeof *x);
-    char *copy = strdup(target ? target : ""); /* a request line may have none */
-    struct srv_watched *watched =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
-    int64_t now = note_activity(http);
-    if (!x || !copy || !watched || !srv_watched_hasten(watched, now + http->options.header_timeout_ms) ||
-        !srv_exchange_count_in(http, 1, 0, 0)) {
-        free(x);
-        free(copy);
-        return NULL;
-    }
-    x->http = http;
-    x->watched = watched;
-    x->connection = connection;
-    x->raw_target = copy;
-    x->id = atomic_fetch_add(&http->next_id, 1);
-    clock_gettime(CLOCK_REALTIME, &x->began);
-    clock_gettime(CLOCK_MONOTONIC, &x->began_monotonic);
-    return x;
-}
-
-/* Without the query, and without what an absolute form has before its path: a head that was refused is not taken apart. */
-static const char *path_of(const struct srv_exchange *x) {
-    if (x->target.path) return x->target.path;
-    char *target = x->raw_target;
-    target[strcspn(target, "?#")] = '\0';
-    const char *authority = strstr(target, "://");
-    if (!authority || *target == '/') return target;
-    const char *path = strchr(authority + 3, '/');
-    return path ? path : "";
-}
-
-static void log_exchange(const struct srv_exchange *x, bool whole) {
-    char peer[SRV_PEER_NAME];
-    struct timespec now;
-    bool too_slow = x->stage < WAITING && srv_watched_is_overdue(x->watched);
-    srv_peer_name(srv_exchange_address(x->connection), peer);
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t us = (now.tv_sec - x->began_monotonic.tv_sec) * INT64_C(1000000) +
-                 (now.tv_nsec - x->began_monotonic.tv_nsec) / 1000;
-    int status = too_slow ? nn_code_info(NN_E_TIMEOUT)->status : x->status;
-    const union MHD_ConnectionInfo *queued;
-    if (!status && (queued = MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_HTTP_STATUS)))
-        status = (int)queued->http_status; /* libmicrohttpd refused by itself, and `handle` never knew */
-    else if (!whole && !too_slow)
-        status = 0;
-    srv_log_write(&(struct srv_log_entry){
-        .time = x->began,
-        .id = x->id,
-        .method = x->method,
-        .path = path_of(x),
-        .peer = peer,
-        .status = status,
-        .bytes_in = x->bytes_in,
-        .bytes_out = x->bytes_out,
-        .microseconds = (uint64_t)us,
-        .trace_id = x->trace.trace_id,
-        .span_id = x->trace.span_id,
-    });
-}
-
-static void completed(void *self, struct MHD_Connection *connection, void **context,
-                      enum MHD_RequestTerminationCode how) {
-    (void)connection;
-    struct srv_http *http = self;
-    struct srv_exchange *x = *context;
-    if (!x) return;
-    *context = NULL;
-    if (http->options.log) log_exchange(x, how == MHD_REQUEST_TERMINATED_COMPLETED_OK);
-    count_out(http, x->stage >= WAITING);
-    srv_watched_set(x->watched,
-                    srv_exchange_now_ms() + http->options.idle_timeout_ms + http->options.header_timeout_ms,
-                    false);
-    exchange_free(x);
-}
-
-/* --- the body ------------------------------------------------------------------------------------ */
 
 static void refuse_body(struct srv_exchange *x) {
     x->response = api_refuse_take(x->request);
@@ -190,20 +93,20 @@ static void give_up_for_memory(struct srv_exchange *x) {
     drop_body(x);
 }
 
-/* libmicrohttpd overlooks the end of a connection that came together with the last bytes, and would keep
- * the request, and its memory, until the idle timeout. */
+/* libmicrohttpd overlooks that a connection has ended if the end came together with the last bytes. It would keep the
+ * request and its memory until the idle timeout. */
 static bool peer_left(const struct srv_exchange *x) {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     if (!info) return false;
-    /* Nearly always poll is enough; and unlike recv, it takes no lock from those who bring the next bytes. */
+    /* Nearly always poll is enough. Unlike recv, it takes no lock that the next bytes need. */
     struct pollfd end = {.fd = info->connect_fd, .events = POLLRDHUP};
     char next;
     return poll(&end, 1, 0) > 0 && recv(end.fd, &next, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
-/* Where libmicrohttpd may still hold bytes of the request that it has not handed over: resumed, it takes
- * those first and then asks the system about the connection anew. */
+/* libmicrohttpd may still hold bytes of the request. A resumed connection hands over those first, and then asks the
+ * system anew. */
 static bool look_again_if_peer_left(const struct srv_exchange *x) {
     if (!peer_left(x)) return false;
     MHD_suspend_connection(x->connection);
@@ -211,7 +114,18 @@ static bool look_again_if_peer_left(const struct srv_exchange *x) {
     return true;
 }
 
-/* What comes behind a head that was admitted, or refused by the API. */
+/* Acknowledges the bytes that have come, and the next ones, at once. Otherwise the system waits some 40 ms for an
+ * answer to send the acknowledgement with, and a client that sends small pieces waits with the next piece (Nagle's
+ * algorithm). */
+static void acknowledge(const struct srv_exchange *x) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (info)
+        setsockopt(info->connect_fd, IPPROTO_TCP, TCP_QUICKACK, &(int){1},
+                   sizeof(int)); /* fails for a Unix socket, harmlessly */
+}
+
+/* Begins the body behind a head that the API admitted or refused. */
 static enum MHD_Result begin_body(struct srv_exchange *x) {
     x->body_began_ms = srv_exchange_now_ms();
     if (!srv_exchange_allow(x, x->body_began_ms, 0, false)) return MHD_NO;
@@ -223,6 +137,7 @@ static enum MHD_Result begin_body(struct srv_exchange *x) {
     bool has_body = x->length != 0;
     bool answers_now = has_body && (x->continues || x->length > (int64_t)MOST_DISCARDED);
     if (!x->request && answers_now) return srv_exchange_answer(x);
+    if (has_body) acknowledge(x);
     if (has_body && look_again_if_peer_left(x)) x->stage = LOOKING;
     return MHD_YES;
 }
@@ -232,7 +147,7 @@ static enum MHD_Result take_head(struct srv_exchange *x, const char *method, con
     return result == MHD_YES && x->stage == BODY ? begin_body(x) : result;
 }
 
-/* Only a chunked body outgrows the buffer that its head had made. */
+/* Makes the buffer of a chunked body larger: other bodies have their whole buffer from the start. */
 static void grow(struct srv_exchange *x, size_t need) {
     size_t wish = x->capacity < FIRST_CHUNKED_BUFFER ? FIRST_CHUNKED_BUFFER : 2 * x->capacity;
     size_t capacity = api_request_buffer(x->request, need, wish);
@@ -249,15 +164,17 @@ static void grow(struct srv_exchange *x, size_t need) {
     x->capacity = capacity;
 }
 
-/* libmicrohttpd queues no answer in the middle of a body, so a refused one is read on. False: enough. */
+/* libmicrohttpd queues no answer in the middle of a body, so the rest of a refused body is discarded. False: it is too
+ * long. */
 static bool discard(struct srv_exchange *x, size_t size) {
     x->discarded += size;
     return x->discarded <= MOST_DISCARDED;
 }
 
 static bool take_body(struct srv_exchange *x, const char *data, size_t size) {
-    note_activity(x->http);
+    srv_exchange_note_activity(x->http);
     x->bytes_in += size;
+    if (x->length < 0 || x->bytes_in < (uint64_t)x->length) acknowledge(x);
     if (!srv_exchange_allow(x, x->body_began_ms, x->bytes_in, false)) return false;
     if (x->request && size > x->capacity - x->size) grow(x, x->size + size);
     if (!x->request) return discard(x, size);
@@ -269,9 +186,9 @@ static bool take_body(struct srv_exchange *x, const char *data, size_t size) {
 
 /* --- the request as a whole ---------------------------------------------------------------------- */
 
-enum { AWAITED, SUSPENDED, CAME }; /* of exchange.reply */
+enum { AWAITED, SUSPENDED, CAME }; /* values of exchange.reply */
 
-/* From any thread, perhaps within api_submit_take. From then on the exchange is the I/O thread's. */
+/* Called from any thread, perhaps within api_submit_take. Afterwards the exchange belongs to the I/O thread. */
 static void reply(void *self, struct api_response *response) {
     struct srv_exchange *x = self;
     struct MHD_Connection *connection = x->connection;
@@ -279,6 +196,12 @@ static void reply(void *self, struct api_response *response) {
     x->response = response;
     if (atomic_exchange(&x->reply, CAME) == SUSPENDED) MHD_resume_connection(connection);
     atomic_fetch_sub(&http->serving, 1);
+}
+
+/* Called by the thread that works on the request, while the connection is suspended. */
+static bool has_left(void *self) {
+    struct srv_exchange *x = self;
+    return srv_presence_ended(&x->presence, srv_exchange_now_ms());
 }
 
 static enum MHD_Result submit(struct srv_exchange *x) {
@@ -293,6 +216,10 @@ static enum MHD_Result submit(struct srv_exchange *x) {
     x->stage = WAITING;
     x->request = NULL;
     x->body = NULL;
+    x->presence.fd = MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    x->presence.looked_ms = srv_exchange_now_ms();
+    x->presence.encrypted = x->http->options.tls.cert != NULL;
+    api_request_peer(request, has_left);
     api_submit_take(request, body, x->size, reply, x);
     if (atomic_load(&x->reply) == CAME) return srv_exchange_answer(x);
     MHD_suspend_connection(x->connection);
@@ -307,7 +234,7 @@ static enum MHD_Result handle(void *self, struct MHD_Connection *connection, con
     struct srv_exchange *x = *context;
     if (!x) return MHD_NO;
     if (x->stage == HEAD) return take_head(x, method, version);
-    if (x->stage == LOOKING) { /* the call at the head of the request, repeated */
+    if (x->stage == LOOKING) { /* the call at the head, repeated */
         x->stage = BODY;
         return MHD_YES;
     }
@@ -327,30 +254,47 @@ static void accepted(void *self, int fd, const struct sockaddr *address, socklen
     MHD_add_connection(http->daemon, fd, address, length);
 }
 
+/* NULL: memory is out. */
+static struct srv_connection *connection_new(struct srv_http *http, int fd) {
+    struct srv_connection *context = calloc(1, sizeof *context);
+    if (!context) return NULL;
+    context->http = http;
+    context->watched =
+        srv_watch_add(&http->watch, fd, srv_exchange_now_ms() + http->options.header_timeout_ms);
+    if (context->watched) return context;
+    free(context);
+    return NULL;
+}
+
+static void connection_free(struct srv_connection *context) {
+    if (!context) return;
+    srv_watch_remove(&context->http->watch, context->watched);
+    free(context);
+}
+
 static void connection_changed(void *self, struct MHD_Connection *connection, void **context,
                                enum MHD_ConnectionNotificationCode what) {
     struct srv_http *http = self;
     if (what == MHD_CONNECTION_NOTIFY_STARTED) {
         int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-        *context = srv_watch_add(&http->watch, fd, srv_exchange_now_ms() + http->options.header_timeout_ms);
+        *context = connection_new(http, fd);
         if (!*context) shutdown(fd, SHUT_RDWR);
         setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &(int){MOST_UNSENT},
-                   sizeof(int)); /* not of a Unix socket */
+                   sizeof(int)); /* fails for a Unix socket, harmlessly */
         srv_listener_opened(http->listener);
     } else {
-        srv_watch_remove(&http->watch, *context);
+        connection_free(*context);
         srv_listener_closed(http->listener);
     }
 }
 
 static struct MHD_Daemon *start_daemon(struct srv_http *http) {
     const struct srv_http_options *options = &http->options;
-    /* The listener holds connections back at the limit; libmicrohttpd would close them, so its own limit
-     * lies beyond. */
+    /* At the limit, the listener holds connections back. libmicrohttpd would close them, so its own limit is higher. */
     unsigned limit = 2 * (unsigned)options->connections + 64;
     struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, options->tls.cert},
                                    {MHD_OPTION_HTTPS_MEM_KEY, 0, options->tls.key},
-                                   {MHD_OPTION_HTTPS_PRIORITIES, 0, (char *)(uintptr_t)TLS_VERSIONS},
+                                   {MHD_OPTION_HTTPS_PRIORITIES, 0, (char *)(uintptr_t)TLS_PRIORITIES},
                                    {MHD_OPTION_HTTPS_MEM_TRUST, 0, options->tls.client_ca},
                                    {MHD_OPTION_END, 0, NULL}};
     if (!options->tls.client_ca) tls[3].option = MHD_OPTION_END;
@@ -387,9 +331,9 @@ struct srv_http *srv_http_new(struct api *api, struct srv_listener *listener,
     srv_watch_init(&http->watch, options->tls.cert ? NULL : http->last_word);
     if (getrandom(&first_id, sizeof first_id, 0) < 0) first_id = 0;
     atomic_init(&http->next_id, first_id);
-    http->daemon = start_daemon(http);
+    http->daemon = srv_replaced_check() ? start_daemon(http) : NULL;
     if (!http->daemon)
-        nn_fail(err, NN_E_INTERNAL, "the threads that serve HTTP cannot be started");
+        nn_fail(err, NN_E_INTERNAL, "libmicrohttpd %s does not start as one of 0.9 does", MHD_get_version());
     else if (!srv_listener_start(listener, options->connections, accepted, http, err))
         return http;
     srv_http_free(http);
@@ -401,7 +345,7 @@ void srv_http_tick(struct srv_http *http) { srv_watch_sweep(&http->watch, srv_ex
 void srv_http_drain(struct srv_http *http) {
     atomic_store(&http->draining, true);
     srv_listener_stop(http->listener);
-    note_activity(http);
+    srv_exchange_note_activity(http);
 }
 
 bool srv_http_finished(struct srv_http *http) {

@@ -1,4 +1,4 @@
-/* http.h - HTTP around the API: the sole user of libmicrohttpd. */
+/* http.h - HTTP around the API. The only user of libmicrohttpd. */
 #ifndef SRV_HTTP_H
 #define SRV_HTTP_H
 
@@ -13,12 +13,12 @@ struct srv_http;
 
 struct srv_http_options {
     unsigned io_threads;
-    int connections, address_connections; /* at a time: all, and of one address */
+    int connections, address_connections; /* at a time: in all, and from one address */
     int64_t header_timeout_ms, body_timeout_ms, idle_timeout_ms;
-    int64_t body_rate; /* bytes a second by which a body, or an answer, earns more time */
+    int64_t body_rate; /* bytes a second: a body, or an answer, gets more time as it goes on */
     size_t max_head;
     bool log;
-    struct srv_guard guard; /* what this and the next point to lives as long as the daemon */
+    struct srv_guard guard; /* the texts of guard and tls live as long as the daemon */
     struct srv_tls tls;
 };
 
@@ -26,18 +26,17 @@ struct srv_http_options {
 struct srv_http *srv_http_new(struct api *api, struct srv_listener *listener,
                               const struct srv_http_options *options, struct nn_error *err);
 
-/* To be called some ten times a second: ends the connections of peers that take too long. */
+/* To be called about ten times a second. Ends the connections of peers that take too long. */
 void srv_http_tick(struct srv_http *http);
 
-/* A graceful stop has five steps. Stops accepting connections, and has those that are open close behind
- * their next answer; */
+/* A graceful stop has five steps. (1) Stops accepting connections; open ones close behind their next answer. */
 void srv_http_drain(struct srv_http *http);
-/* true as soon as no request is being answered, or read, and none is taken from then on; */
+/* (2) True once no request is being answered or read. From then on none is taken. */
 bool srv_http_finished(struct srv_http *http);
-/* or, when that takes too long, from now on: whether no request is at the API, though some may be half read, and answers
- * half sent; */
+/* (3) If that takes too long: takes no more requests from now on. True once the API has none, though some may be half
+ * read, and answers half sent. */
 bool srv_http_close(struct srv_http *http);
-/* the threads that reply are to be ended; and at last the connections. */
+/* (4) The caller ends the threads that reply. (5) Ends the connections. */
 void srv_http_free(struct srv_http *http);
 
 #endif

@@ -1,4 +1,4 @@
-/* http_answer.c - answers on their way to libmicrohttpd. */
+/* http_answer.c - hands answers to libmicrohttpd. */
 #include "http_exchange.h"
 
 #include <inttypes.h>
@@ -6,9 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct MHD_Response *srv_exchange_no_content(void) {
+    return MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+}
+
 static void free_response(void *response) { api_response_free(response); }
 
-/* Without a copy: the segments are sent from where they lie, and let go when they have been. */
+/* Wraps a response without a copy: its segments are sent from where they are, and then freed. */
 static struct MHD_Response *wrap_take(struct api_response *response) {
     struct MHD_IoVec *pieces = calloc(response->n_segments + 1, sizeof *pieces);
     struct MHD_Response *wrapped = NULL;
@@ -28,7 +32,7 @@ static struct MHD_Response *wrap_take(struct api_response *response) {
     return wrapped;
 }
 
-/* A problem document of our own, for what the API cannot answer. `detail` needs no escapes. Its length. */
+/* Writes a problem document of the server's own. `detail` needs no escapes. Returns its length. */
 static int write_problem(char *text, size_t room, enum nn_code code, const char *detail) {
     const struct nn_code_info *info = nn_code_info(code);
     return snprintf(text, room,
@@ -46,12 +50,13 @@ void srv_http_last_word(char *text, size_t room, enum nn_code code, const char *
              nn_code_info(code)->status, length, document);
 }
 
-static struct MHD_Response *problem(enum nn_code code, const char *detail, int *status, uint64_t *size) {
+static struct MHD_Response *problem(struct srv_exchange *x, enum nn_code code, const char *detail) {
     const struct nn_code_info *info = nn_code_info(code);
     char text[512];
     int length = write_problem(text, sizeof text, code, detail);
-    *status = info->status;
-    *size = (uint64_t)length;
+    x->status = info->status;
+    x->problem = info->slug;
+    x->bytes_out = (uint64_t)length;
     struct MHD_Response *response =
         MHD_create_response_from_buffer((size_t)length, text, MHD_RESPMEM_MUST_COPY);
     if (!response) return NULL;
@@ -60,13 +65,9 @@ static struct MHD_Response *problem(enum nn_code code, const char *detail, int *
     return response;
 }
 
-const char *srv_exchange_header(const struct srv_exchange *x, const char *name) {
-    return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
-}
-
-/* Lets the page that called read the answer, where it may call at all. */
+/* Lets the page that called read the answer, if pages of its site may call. */
 static void add_origin(const struct srv_exchange *x, struct MHD_Response *response) {
-    const char *origin = srv_exchange_header(x, "Origin");
+    const char *origin = srv_head_value(&x->head, SRV_ORIGIN);
     if (!x->http->options.guard.origins) return;
     MHD_add_response_header(response, "Vary", "Origin");
     if (!origin || !srv_guard_allows(&x->http->options.guard, origin)) return;
@@ -88,13 +89,13 @@ enum MHD_Result srv_exchange_queue_take(struct srv_exchange *x, struct MHD_Respo
     add_origin(x, response);
     if (atomic_load(&x->http->draining)) MHD_add_response_header(response, "Connection", "close");
     x->stage = DONE;
-    enum MHD_Result queued = MHD_queue_response(x->connection, (unsigned)x->status, response);
+    enum MHD_Result queued = srv_library_queue(x->connection, (unsigned)x->status, response);
     MHD_destroy_response(response);
     return queued;
 }
 
 enum MHD_Result srv_exchange_refuse(struct srv_exchange *x, enum nn_code code, const char *detail) {
-    return srv_exchange_queue_take(x, problem(code, detail, &x->status, &x->bytes_out));
+    return srv_exchange_queue_take(x, problem(x, code, detail));
 }
 
 enum MHD_Result srv_exchange_answer(struct srv_exchange *x) {
@@ -103,10 +104,10 @@ enum MHD_Result srv_exchange_answer(struct srv_exchange *x) {
     x->response = NULL;
     if (response) {
         x->status = response->status;
+        x->problem = response->problem;
         x->bytes_out = strcmp(x->method, "HEAD") == 0 ? 0 : response->size;
         wrapped = wrap_take(response);
     }
-    if (!wrapped)
-        wrapped = problem(NN_E_NOMEM, "There is no memory for this request now.", &x->status, &x->bytes_out);
+    if (!wrapped) wrapped = problem(x, NN_E_NOMEM, "There is no memory for this request now.");
     return srv_exchange_queue_take(x, wrapped);
 }

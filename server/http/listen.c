@@ -1,11 +1,13 @@
 /* listen.c - see listen.h.
  *
- * Accepting has a thread of its own, because libmicrohttpd cannot be told to stop accepting under load:
- * up to 1.0, MHD_quiesce_daemon races its own threads to take the socket out of their epoll sets, and the
- * loser aborts. So it also falls to us to hold back at the limit of connections. */
+ * Accepting has a thread of its own, because libmicrohttpd cannot stop accepting under load: up to 1.0,
+ * MHD_quiesce_daemon races its own threads to take the socket out of their epoll sets, and the loser aborts. So this
+ * thread also holds back at the limit of connections. */
 #include "listen.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -15,20 +17,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "../base/log.h"
+
 struct srv_listener {
     int fd;
-    int wake; /* an eventfd: something below has changed */
+    int wake; /* an eventfd that wakes the thread */
     char *url;
     char *path; /* of a Unix socket */
     struct stat file;
-    bool running; /* the thread is */
+    bool running; /* the thread runs */
     atomic_bool stopping;
     atomic_int open;
     int connections;
+    int last_file; /* the highest descriptor that a connection may have; higher ones are for files */
+    atomic_bool short_of_files;
     srv_accept_fn *accepted;
     void *self;
     pthread_t thread;
@@ -49,7 +56,7 @@ static bool is_loopback(const struct sockaddr *address) {
     return false;
 }
 
-/* "HOST:PORT" or "[HOST]:PORT" into its two parts. */
+/* Splits "HOST:PORT" or "[HOST]:PORT". */
 static bool split(const char *address, char host[256], char port[6]) {
     const char *colon = strrchr(address, ':');
     if (!colon) return false;
@@ -111,7 +118,7 @@ static int open_tcp(struct srv_listener *listener, const char *address, bool may
     if (!may_be_public && !is_loopback(found->ai_addr))
         code = nn_fail(err, NN_E_FORBIDDEN,
                        "listen: %s can be reached from other machines, and there is no token: give one "
-                       "(--token-file or GRADD_TOKEN), or listen on 127.0.0.1",
+                       "(--token-file, --secret-file or GRADD_TOKEN), or listen on 127.0.0.1",
                        address);
     else if (open_socket(listener, found->ai_addr, found->ai_addrlen) != 0 ||
              !(listener->url = url_of(listener->fd)))
@@ -122,11 +129,12 @@ static int open_tcp(struct srv_listener *listener, const char *address, bool may
 
 /* --- Unix sockets ------------------------------------------------------------------------------- */
 
-/* Whether the file is a socket that nobody listens on. */
+/* True if the file is a socket on which nobody listens. */
 static bool is_left_over(const struct sockaddr_un *address) {
     struct stat file;
     if (lstat(address->sun_path, &file) != 0 || !S_ISSOCK(file.st_mode)) return false;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+                    0); /* not blocking, because the other's queue may be full */
     bool refused = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof *address) != 0 &&
                    errno == ECONNREFUSED;
     if (fd >= 0) close(fd);
@@ -146,7 +154,7 @@ static int open_unix(struct srv_listener *listener, const char *address, mode_t 
     if (opened != 0) return fail_system(err, address);
     listener->url = strdup(address);
     listener->path = strdup(path);
-    /* Nobody connects before we listen, so there is no moment of another mode. */
+    /* Nobody can connect before listen, so the file never has another mode. */
     if (!listener->url || !listener->path || chmod(path, mode) != 0 || lstat(path, &listener->file) != 0)
         return fail_system(err, address);
     return NN_OK;
@@ -190,7 +198,7 @@ void srv_listener_free(struct srv_listener *listener) {
 
 const char *srv_listener_url(const struct srv_listener *listener) { return listener->url; }
 
-/* Whether there was one. */
+/* Accepts a connection. False: none was waiting. */
 static bool accept_one(struct srv_listener *listener) {
     struct sockaddr_storage peer;
     socklen_t length = sizeof peer;
@@ -200,15 +208,47 @@ static bool accept_one(struct srv_listener *listener) {
         return true;
     }
     if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-        /* The peer stays in the queue, and poll would report it at once again. */
+        /* The connection stays in the queue, and poll would report it again at once. */
         struct pollfd wake = {.fd = listener->wake, .events = POLLIN};
         poll(&wake, 1, 100);
     }
     return false;
 }
 
+/* The lowest free descriptor. INT_MAX: there is none. */
+static int lowest_free(const struct srv_listener *listener) {
+    int lowest = fcntl(listener->wake, F_DUPFD_CLOEXEC, 0);
+    if (lowest < 0) return INT_MAX;
+    close(lowest);
+    return lowest;
+}
+
+/* True if another connection may be accepted. A new descriptor gets the lowest free number, so that number tells which
+ * one the connection would get. The count of open connections does not tell: a connection is counted when its serving
+ * begins, and others end meanwhile. */
 static bool has_room(struct srv_listener *listener) {
-    return atomic_load(&listener->open) < listener->connections;
+    listener->short_of_files = lowest_free(listener) > listener->last_file;
+    return !listener->short_of_files && atomic_load(&listener->open) < listener->connections;
+}
+
+#define SHORT_MS   50 /* pause before descriptors are counted again */
+#define FILES_KEPT 16 /* descriptors that connections leave to the rest of the process */
+
+/* Sets the limit of descriptors, and logs it where the system's limit is below the settings. */
+static int divide_files(struct srv_listener *listener, struct nn_error *err) {
+    struct rlimit files;
+    listener->last_file = INT_MAX;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur > INT_MAX) return NN_OK;
+    int limit = (int)files.rlim_cur, lowest = lowest_free(listener);
+    listener->last_file = limit - 1 - FILES_KEPT;
+    int room = listener->last_file + 1 - lowest;
+    if (lowest > listener->last_file)
+        return nn_fail(err, NN_E_INTERNAL,
+                       "the limit of open files (ulimit -n) is %d: too low for any connection", limit);
+    if (room < listener->connections)
+        srv_log_say("the limit of open files (ulimit -n) is %d: %d connections at a time, and not %d", limit,
+                    room, listener->connections);
+    return NN_OK;
 }
 
 static void *accept_all(void *self) {
@@ -217,7 +257,9 @@ static void *accept_all(void *self) {
     while (!atomic_load(&listener->stopping)) {
         struct pollfd fds[] = {{.fd = listener->wake, .events = POLLIN},
                                {.fd = has_room(listener) ? listener->fd : -1, .events = POLLIN}};
-        poll(fds, 2, -1);
+        /* Nobody reports that a file, or the descriptor of an ended connection, was closed: look again after a
+         * while. */
+        poll(fds, 2, listener->short_of_files ? SHORT_MS : -1);
         eventfd_t count;
         if (fds[0].revents) eventfd_read(listener->wake, &count);
         if (fds[1].revents && has_room(listener)) accept_one(listener);
@@ -230,6 +272,7 @@ int srv_listener_start(struct srv_listener *listener, int connections, srv_accep
     listener->connections = connections;
     listener->accepted = accepted;
     listener->self = self;
+    if (divide_files(listener, err)) return (int)err->code;
     if (pthread_create(&listener->thread, NULL, accept_all, listener) != 0)
         return nn_fail(err, NN_E_INTERNAL, "the thread that accepts connections cannot be started");
     listener->running = true;
@@ -239,7 +282,9 @@ int srv_listener_start(struct srv_listener *listener, int connections, srv_accep
 void srv_listener_opened(struct srv_listener *listener) { atomic_fetch_add(&listener->open, 1); }
 
 void srv_listener_closed(struct srv_listener *listener) {
-    if (atomic_fetch_sub(&listener->open, 1) >= listener->connections) eventfd_write(listener->wake, 1);
+    if (atomic_fetch_sub(&listener->open, 1) >= listener->connections ||
+        atomic_load(&listener->short_of_files))
+        eventfd_write(listener->wake, 1);
 }
 
 void srv_listener_stop(struct srv_listener *listener) {
@@ -248,7 +293,7 @@ void srv_listener_stop(struct srv_listener *listener) {
         eventfd_write(listener->wake, 1);
         pthread_join(listener->thread, NULL);
         listener->running = false;
-        /* Who is connected already would be reset. */
+        /* Accepts the waiting connections, which closing the socket would reset. */
         while (has_room(listener) && accept_one(listener)) continue;
     }
     if (listener->fd < 0) return;

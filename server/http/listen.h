@@ -10,12 +10,13 @@
 
 struct srv_listener;
 
-/* Binds "HOST:PORT", "[HOST]:PORT" or "unix:PATH" and listens. Unless it `may_be_public`, an address
- * beyond loopback is refused. A Unix socket's file has that mode before anybody can connect. A Unix socket that is left over, with nobody listening, is replaced.
- * NN_E_VALUE: the address itself; NN_E_FORBIDDEN: beyond loopback; NN_E_BUSY: the system refuses it. */
+/* Binds "HOST:PORT", "[HOST]:PORT" or "unix:PATH", and listens. Without `may_be_public`, addresses beyond loopback are
+ * refused. A Unix socket's file has `mode` before anybody can connect; a left-over one, on which nobody listens, is
+ * replaced. NN_E_VALUE: the address is malformed. NN_E_FORBIDDEN: it is beyond loopback. NN_E_BUSY: the system refuses
+ * it. */
 struct srv_listener *srv_listener_new(const char *address, bool may_be_public, mode_t mode,
                                       struct nn_error *err);
-/* Stops, and removes a Unix socket's file if it is still the one that was made. */
+/* Stops listening, and removes a Unix socket's file if it is the one that was made. */
 void srv_listener_free(struct srv_listener *listener);
 
 /* "http://127.0.0.1:8080", with the port that was bound, or "unix:PATH". */
@@ -23,13 +24,14 @@ const char *srv_listener_url(const struct srv_listener *listener);
 
 /* Called on the listener's thread with every connection; `fd` is the callee's. */
 typedef void srv_accept_fn(void *self, int fd, const struct sockaddr *address, socklen_t length);
-/* Begins to accept; while `connections` are open, more wait in the system's queue. NN_E_INTERNAL. */
+/* Starts accepting. While `connections` are open, or only a few descriptors are left for files, further connections
+ * wait in the system's queue. To be called when all lasting descriptors are open. NN_E_INTERNAL. */
 int srv_listener_start(struct srv_listener *listener, int connections, srv_accept_fn *accepted, void *self,
                        struct nn_error *err);
-/* To be told when an accepted connection begins to be served, and when it ends. From any thread. */
+/* To be called when the serving of a connection begins, and when it ends. From any thread. */
 void srv_listener_opened(struct srv_listener *listener);
 void srv_listener_closed(struct srv_listener *listener);
-/* No more connections: peers are refused from here on. May be called twice. */
+/* Stops accepting: peers are refused from now on. May be called twice. */
 void srv_listener_stop(struct srv_listener *listener);
 
 #endif

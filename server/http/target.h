@@ -1,17 +1,20 @@
-/* target.h - the target of a request line, cut into path and query. */
+/* target.h - the target of a request line, cut into host, path and query (RFC 9112, section 3.2). */
 #ifndef SRV_TARGET_H
 #define SRV_TARGET_H
 
 #include <stdbool.h>
 
-/* Both lie in the text that was parsed. */
+/* All point into the text that was parsed. */
 struct srv_target {
-    char *path;        /* percent-decoded, begins with '/' */
-    const char *query; /* as it came, behind '?'; NULL: none */
+    const char *host;  /* the host of an absolute form, with its port; NULL: it is another form */
+    char *path;        /* begins with '/'. Percent-decoded, except for %2F and %25, which keep names apart */
+    const char *query; /* the raw text behind '?'; NULL: none */
+    bool is_of_all;    /* the target is "*", or an absolute form without path and query */
 };
 
-/* Works in place. Takes "/path?query" and "http://host/path?query". False, with `text` as it was, if it is
- * neither, holds a blank or control character, or its path a broken escape or an encoded NUL. */
-bool srv_target_parse(char *text, struct srv_target *target);
+/* Parses in place: "/path?query", "http://host/path?query", with `secure` also "https://…", and "*". False, with `text`
+ * unchanged: the target has another form, a blank or a control character, an empty host, a broken escape or an encoded
+ * NUL. */
+bool srv_target_parse(char *text, bool secure, struct srv_target *target);
 
 #endif

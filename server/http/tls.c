@@ -1,5 +1,5 @@
-/* tls.c - see tls.h. libmicrohttpd does TLS, with GnuTLS; it says nothing of files that are wrong, and leaves
- * the judgement of a client's certificate to us. */
+/* tls.c - see tls.h. libmicrohttpd does TLS with GnuTLS. It does not report faulty files, and leaves the check of a
+ * client's certificate to its user. */
 #include "tls.h"
 
 #include <gnutls/gnutls.h>
@@ -12,7 +12,7 @@
 
 static int read_file(const char *path, char **text, struct nn_error *err) {
     size_t size;
-    if (path) *text = srv_text_file(path, &size, err);
+    if (path) *text = srv_text_file(path, false, &size, err);
     return (int)err->code;
 }
 
@@ -20,7 +20,7 @@ static gnutls_datum_t datum(char *text) {
     return (gnutls_datum_t){(unsigned char *)text, (unsigned)strlen(text)};
 }
 
-/* That what was read is what it should be; GnuTLS tells what is wrong. */
+/* Checks the files with GnuTLS, which tells what is wrong. */
 static int check(struct srv_tls *tls, const char *cert, const char *client_ca, struct nn_error *err) {
     gnutls_certificate_credentials_t credentials;
     if (gnutls_certificate_allocate_credentials(&credentials) != GNUTLS_E_SUCCESS)
@@ -59,7 +59,7 @@ void srv_tls_fini(struct srv_tls *tls) {
     *tls = (struct srv_tls){0};
 }
 
-/* For the peer is a client: what its certificate is for has to allow that. */
+/* The certificate must be for use by a client. */
 bool srv_tls_peer_is_good(void *session) {
     unsigned status = 0;
     gnutls_typed_vdata_st purpose = {.type = GNUTLS_DT_KEY_PURPOSE_OID,

@@ -7,10 +7,10 @@
 enum { VERSION = 2, TRACE_ID = 32, PARENT_ID = 16, FLAGS = 2 };
 enum { SHORTEST = VERSION + 1 + TRACE_ID + 1 + PARENT_ID + 1 + FLAGS };
 
-/* `size` digits, in lower case, and no more. */
+/* True if the text begins with exactly `size` lower-case hexadecimal digits. */
 static bool is_field(const char *text, size_t size) { return strspn(text, "0123456789abcdef") == size; }
 
-/* Blanks behind a header's value are none of it, and libmicrohttpd leaves them there. */
+/* libmicrohttpd leaves blanks behind a header's value. */
 static bool is_end(const char *text) { return !text[strspn(text, " \t")]; }
 
 static bool is_zero(const char *text, size_t size) { return strspn(text, "0") >= size; }
@@ -22,7 +22,7 @@ bool srv_trace_parse(const char *traceparent, struct srv_trace *trace) {
         !is_field(trace_id, TRACE_ID) || parent_id[-1] != '-' || !is_field(parent_id, PARENT_ID) ||
         flags[-1] != '-' || !is_field(flags, FLAGS))
         return false;
-    /* Later versions may say more behind what is known of this one; there is none of ff. */
+    /* Later versions may add fields behind those of this version. Version ff is invalid. */
     bool later = memcmp(traceparent, "00", VERSION) != 0;
     if (!is_end(rest) && !(later && *rest == '-')) return false;
     if (memcmp(traceparent, "ff", VERSION) == 0) return false;

@@ -11,7 +11,7 @@
 struct srv_watched {
     struct srv_watched *next, *previous;
     int fd;
-    atomic_int_fast64_t deadline_ms; /* OVERDUE once it was found to be */
+    atomic_int_fast64_t deadline_ms; /* OVERDUE from when it was found overdue */
     atomic_bool answered;
 };
 
@@ -44,7 +44,8 @@ void srv_watch_remove(struct srv_watch *watch, struct srv_watched *watched) {
     free(watched);
 }
 
-/* Only the serving thread sets deadlines and only the sweep declares one overdue, which stands from then on. */
+/* Only the thread that serves the connection sets deadlines. Only the sweep declares a connection overdue, and it stays
+ * so. */
 bool srv_watched_set(struct srv_watched *watched, int64_t deadline_ms, bool answered) {
     int_fast64_t before = atomic_load(&watched->deadline_ms);
     atomic_store(&watched->answered, answered);

@@ -106,7 +106,7 @@ char *srv_checkpoint_format(const struct srv_checkpoint *checkpoint, const char 
     return NULL;
 }
 
-/* The words of one line. */
+/* Splits the words off a line. */
 struct words {
     char *at;
     bool bad;
@@ -157,7 +157,7 @@ static bool read_snapshot(struct srv_checkpoint *checkpoint, struct words *words
     return true;
 }
 
-/* One line by its first word; words that are not known are those of a later version. */
+/* Reads a line by its first word. Unknown words are a later version's. */
 static bool read_line(struct srv_checkpoint *checkpoint, char *line, bool *no_memory) {
     struct words words = {.at = line};
     const char *first = take_word(&words);
@@ -181,7 +181,7 @@ static bool read_line(struct srv_checkpoint *checkpoint, char *line, bool *no_me
     return known && !words.bad;
 }
 
-/* Whether the last line has the sum of those before it, which it is cut off from. */
+/* Checks that the last line has the sum of the lines before it, and cuts it off. */
 static bool check_sum(char *text, size_t size) {
     const size_t line = sizeof "sum 0123456789abcdef\n" - 1;
     char expected[32];
@@ -192,12 +192,25 @@ static bool check_sum(char *text, size_t size) {
     return true;
 }
 
+/* A later release's checkpoint is no damage, and an older one must not replace it. */
+static bool is_newer(const char *text, const char *name, struct nn_error *err) {
+    static const char title[] = "gradd-checkpoint ";
+    bool titled = strncmp(text, title, sizeof title - 1) == 0;
+    unsigned long format = titled ? strtoul(text + sizeof title - 1, NULL, 10) : 0;
+    if (format <= 1) return false;
+    nn_fail(err, NN_E_STORE, "%s is of format %lu: a later release wrote it, and this one knows 1", name,
+            format);
+    return true;
+}
+
 struct srv_checkpoint *srv_checkpoint_parse(char *text, size_t size, uint64_t number, struct nn_error *err) {
     static const char title[] = "gradd-checkpoint 1\n";
     bool no_memory = false;
     char name[SRV_FILE_NAME];
     srv_checkpoint_name(name, number);
-    bool good = check_sum(text, size) && strncmp(text, title, sizeof title - 1) == 0;
+    bool good = check_sum(text, size);
+    if (good && is_newer(text, name, err)) return NULL;
+    good = good && strncmp(text, title, sizeof title - 1) == 0;
     struct srv_checkpoint *checkpoint = good ? calloc(1, sizeof *checkpoint) : NULL;
     if (good && !checkpoint) no_memory = true;
     for (char *line = text + sizeof title - 1, *next; good && !no_memory && *line; line = next) {

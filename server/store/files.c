@@ -13,7 +13,7 @@
 
 /* --- writing ---------------------------------------------------------------------------------------------- */
 
-#define PARTS 64 /* that are written in one call */
+#define PARTS 64 /* parts of one write */
 
 static int write_segments(const struct srv_io *io, int file, const struct api_segment *segments, size_t n,
                           struct srv_file_sum *sum) {
@@ -61,19 +61,19 @@ int srv_file_sync_names(const struct srv_io *io, struct nn_error *err) {
 
 /* --- reading ---------------------------------------------------------------------------------------------- */
 
-#define PIECE ((size_t)1 << 18) /* bytes that are read, and summed while they are in the cache */
+#define PIECE ((size_t)1 << 18) /* bytes that are read at a time, and summed while they are in the cache */
 
 struct file {
     struct api_source source;
     const struct srv_io *io;
     int file;
     uint64_t offset, sum;
-    XXH3_state_t *sums;  /* NULL: it may be anything */
-    struct nn_error err; /* the first that there was */
+    XXH3_state_t *sums;  /* NULL: any contents will do */
+    struct nn_error err; /* the first error */
     char name[160];
 };
 
-/* What is lost is damaged; but what may not be read, say, can be good, and nothing may be put in its place. */
+/* Lost bytes are damage. A file that only cannot be read now may be good, and must not be replaced. */
 static enum nn_code blame(int64_t code) { return srv_io_is_lost(code) ? NN_E_CORRUPT : NN_E_STORE; }
 
 static int read_piece(struct file *file, char *to, size_t size) {
@@ -89,21 +89,22 @@ static int read_piece(struct file *file, char *to, size_t size) {
     return nn_fail(&file->err, NN_E_CORRUPT, "%s is damaged: its checksum is not what it was", file->name);
 }
 
-/* Memory that is to be filled, from its first whole page to its last. */
+/* Memory that a read will fill, from its first whole page to its last. */
 struct touching {
     uintptr_t at, end;
 };
 
 #define LITTLE ((size_t)1 << 20)    /* bytes that are not worth a thread */
-#define LARGE  ((uintptr_t)2 << 20) /* that the kernel is asked for at a time: a large page */
+#define LARGE  ((uintptr_t)2 << 20) /* bytes per request to the kernel: a large page */
 
 static struct touching touching_of(void *memory, size_t size) {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)memory;
     return (struct touching){(begin + page - 1) & ~(page - 1), (begin + size) & ~(page - 1)};
 }
 
-/* To touch a page for the first time takes as long as its bytes do from a fast disk, and many times that where a virtual
- * machine's host has to find it. What is in it stays. A kernel that does not know of it (Linux before 5.14) refuses. */
+/* Touches pages ahead of the read. The first touch of a page takes as long as reading its bytes from a fast disk, and
+ * many times as long where a virtual machine's host has to find the memory. The contents stay. Linux before 5.14
+ * refuses the request. */
 static bool touch(void *arg) {
     struct touching *touching = arg;
     if (touching->at >= touching->end) return false;
@@ -137,7 +138,7 @@ static void close_file(struct file *file) {
     free(file);
 }
 
-/* That it is there, and as large as it was. */
+/* Checks that the file is there and has its size. */
 static int look(struct file *file, const struct srv_file_sum *sum, struct nn_error *err) {
     int64_t size = file->file < 0 ? file->file : file->io->size(file->io->self, file->file);
     if (size < 0) return nn_fail(err, blame(size), "%s cannot be read: %s", file->name, strerror((int)-size));
@@ -168,7 +169,7 @@ static struct file *open_file(const struct srv_io *io, const char *name, const s
     return NULL;
 }
 
-/* Reads what nobody wanted, to see whether the file is what it was. */
+/* Reads the rest of the file, to compare its checksum. */
 static int check(struct file *file, struct nn_error *err) {
     char *scratch = malloc(PIECE);
     if (!scratch) return nn_fail(err, NN_E_NOMEM, "no memory to read %s", file->name);
@@ -198,7 +199,7 @@ int srv_file_read(const struct srv_io *io, const char *name, const struct srv_fi
     if (!all)
         nn_fail(err, NN_E_NOMEM, "no memory for %s, of %zu bytes", name, length);
     else if (read_next(&file->source, all, length, err) == NN_OK)
-        all[length] = '\0'; /* for who reads it as text */
+        all[length] = '\0'; /* for callers that read it as text */
     close_file(file);
     if (err->code) {
         free(all);

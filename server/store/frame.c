@@ -5,23 +5,30 @@
 #include <string.h>
 #include <xxhash.h>
 
-static const char magic[8] = {'g', 'r', 'a', 'd', 'd', '-', 'j', '1'};
+static const char magic[7] = {'g', 'r', 'a', 'd', 'd', '-', 'j'}; /* and a digit */
 
 static uint64_t header_check(const struct srv_journal_header *header) {
     return XXH3_64bits(header, offsetof(struct srv_journal_header, check));
 }
 
-void srv_journal_header_init(struct srv_journal_header *header, uint64_t first, uint64_t salt,
+void srv_journal_header_init(struct srv_journal_header *header, uint64_t first, uint64_t salt, uint64_t size,
                              const char *fingerprint) {
-    *header = (struct srv_journal_header){.first = first, .salt = salt};
+    *header = (struct srv_journal_header){.first = first, .salt = salt, .size = size};
     memcpy(header->magic, magic, sizeof magic);
+    header->magic[sizeof magic] = '0' + SRV_JOURNAL_FORMAT;
     snprintf(header->fingerprint, sizeof header->fingerprint, "%s", fingerprint);
     header->check = header_check(header);
 }
 
+int srv_journal_header_format(const struct srv_journal_header *header) {
+    char digit = header->magic[sizeof magic];
+    bool whole = memcmp(header->magic, magic, sizeof magic) == 0 && header->check == header_check(header);
+    return whole && digit > '0' && digit <= '9' ? digit - '0' : 0;
+}
+
 bool srv_journal_header_good(const struct srv_journal_header *header, uint64_t first) {
-    return memcmp(header->magic, magic, sizeof magic) == 0 && header->check == header_check(header) &&
-           header->first == first && header->fingerprint[SRV_FINGERPRINT - 1] == '\0';
+    return srv_journal_header_format(header) == SRV_JOURNAL_FORMAT && header->first == first &&
+           header->fingerprint[SRV_FINGERPRINT - 1] == '\0';
 }
 
 static uint64_t frame_check(const struct srv_frame *frame, uint64_t salt) {

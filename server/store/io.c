@@ -17,7 +17,7 @@
 
 struct srv_directory {
     struct srv_io io;
-    int fd, lock; /* lock: -1 where nothing is locked */
+    int fd, lock; /* lock: -1 if the directory is not locked */
 };
 
 static int descriptor(const void *self) { return ((const struct srv_directory *)self)->fd; }
@@ -66,7 +66,7 @@ static int64_t io_read(void *self, int file, void *buffer, size_t size, uint64_t
     return (int64_t)done;
 }
 
-/* What was preallocated and never written is a hole to Linux, but for what was read ahead of it. */
+/* Linux reports preallocated bytes that were never written as a hole, except where it has read ahead. */
 static int64_t io_end_of_data(void *self, int file) {
     off_t end = 0, data;
     while ((data = lseek(file, end, SEEK_DATA)) >= 0 && (end = lseek(file, data, SEEK_HOLE)) >= 0) continue;
@@ -74,7 +74,7 @@ static int64_t io_end_of_data(void *self, int file) {
     return known ? (int64_t)end : io_size(self, file);
 }
 
-/* All of one buffer; `part` may have been written to some length already. */
+/* Writes the rest of a buffer, of which `written` bytes may have been written. */
 static int write_rest(int file, const struct iovec *part, size_t written, uint64_t offset) {
     while (written < part->iov_len) {
         ssize_t put = pwrite(file, (const char *)part->iov_base + written, part->iov_len - written,
@@ -138,7 +138,7 @@ static int io_truncate(void *self, int file, uint64_t size) {
     return code < 0 ? -errno : 0;
 }
 
-/* A sync that failed is not tried again: the second would say that all is well. */
+/* A failed sync is not tried again: the second call would report success. */
 static int io_sync(void *self, int file) {
     (void)self;
     return fdatasync(file) < 0 ? -errno : 0;
@@ -181,7 +181,7 @@ static int io_list(void *self, void (*each)(void *arg, const char *name), void *
 
 /* --- the directory ------------------------------------------------------------------------------------ */
 
-/* The lock is on a file, and goes with the process that has it, however that ends. */
+/* The lock is on a file, and ends with its process, however that ends. */
 static int lock(struct srv_directory *directory, const char *path, struct nn_error *err) {
     directory->lock = openat(directory->fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (directory->lock < 0)
@@ -191,8 +191,8 @@ static int lock(struct srv_directory *directory, const char *path, struct nn_err
     return nn_fail(err, NN_E_STORE, "%s: cannot be locked: %s", path, strerror(errno));
 }
 
-/* The directory's own name: it may have been made just now, or by a process that came no further. Where the parent
- * may not be read, it comes with time. */
+/* Syncs the directory's own name, which this process, or one that was cut short, may just have made. If the parent
+ * cannot be read, the name becomes durable later. */
 static void sync_parent(int fd) {
     int parent = openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (parent < 0) return;

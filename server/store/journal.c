@@ -1,20 +1,16 @@
-/* journal.c - see journal.h: appending. To append is to take a number and a place in a file; the bytes are summed
- * and written by whoever commits, all that wait at once, and synced once for all.
- *
- * A new file's header and name are made durable before a frame is written to it. So a file whose header is bad and
- * which holds anything else was damaged, and one that holds nothing was never used. */
+/* journal.c - see journal.h: appending. An append takes a number and a place in a file. The thread that commits
+ * computes the sums, writes all waiting records, and syncs once. */
 #include "journal.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 
 #include "segment.h"
+
+#define RETRY_NS 250000000 /* pause between tries to write to a full disk */
 
 /* A record that waits to be written. */
 struct srv_entry {
@@ -27,53 +23,6 @@ struct srv_entry {
     void (*done)(void *arg, bool durable);
     void *arg;
 };
-
-void srv_segment_name(char name[SRV_NAME_SIZE], const struct srv_segment *segment) {
-    snprintf(name, SRV_NAME_SIZE, SRV_JOURNAL_PREFIX "%020" PRIu64, segment->first);
-}
-
-/* --- the files ------------------------------------------------------------------------------------------- */
-
-struct listing {
-    struct srv_journal *journal;
-    bool failed;
-};
-
-static void list_segment(void *arg, const char *name) {
-    struct listing *listing = arg;
-    const size_t prefix = sizeof SRV_JOURNAL_PREFIX - 1;
-    if (strncmp(name, SRV_JOURNAL_PREFIX, prefix) != 0 || strlen(name) != prefix + 20 ||
-        strspn(name + prefix, "0123456789") != 20)
-        return;
-    struct srv_segment *segment = calloc(1, sizeof *segment);
-    if (!segment) {
-        listing->failed = true;
-        return;
-    }
-    *segment = (struct srv_segment){.first = strtoull(name + prefix, NULL, 10), .file = -1};
-    struct srv_segment **at = &listing->journal->oldest;
-    while (*at && (*at)->first < segment->first) at = &(*at)->next;
-    segment->next = *at;
-    *at = segment;
-}
-
-static int find_segments(struct srv_journal *journal, struct nn_error *err) {
-    struct listing listing = {.journal = journal};
-    const struct srv_io *io = journal->io;
-    int code = io->list(io->self, list_segment, &listing);
-    if (code) return nn_fail(err, NN_E_STORE, "the directory cannot be listed: %s", strerror(-code));
-    if (listing.failed) return nn_fail(err, NN_E_NOMEM, "no memory for a journal");
-    for (struct srv_segment *segment = journal->oldest; segment; segment = segment->next) {
-        char name[SRV_NAME_SIZE];
-        srv_segment_name(name, segment);
-        int file = io->open(io->self, name);
-        int64_t size = file < 0 ? file : io->size(io->self, file);
-        if (file >= 0) io->close(io->self, file);
-        if (size < 0) return nn_fail(err, NN_E_STORE, "%s: %s", name, strerror((int)-size));
-        segment->size = (uint64_t)size;
-    }
-    return NN_OK;
-}
 
 struct srv_journal *srv_journal_new(const struct srv_io *io, const struct srv_journal_options *options,
                                     struct nn_error *err) {
@@ -92,89 +41,9 @@ struct srv_journal *srv_journal_new(const struct srv_io *io, const struct srv_jo
     pthread_mutex_init(&journal->mutex, NULL);
     pthread_cond_init(&journal->appended, NULL);
     pthread_cond_init(&journal->committed, NULL);
-    if (find_segments(journal, err) == NN_OK) return journal;
+    if (srv_segments_find(journal, err) == NN_OK) return journal;
     srv_journal_free(journal);
     return NULL;
-}
-
-static int remove_segment(const struct srv_journal *journal, const struct srv_segment *segment) {
-    char name[SRV_NAME_SIZE];
-    srv_segment_name(name, segment);
-    return journal->io->remove(journal->io->self, name);
-}
-
-static void close_segment(struct srv_journal *journal, struct srv_segment *segment) {
-    if (segment->file >= 0) journal->io->close(journal->io->self, segment->file);
-    segment->file = -1;
-}
-
-uint64_t srv_journal_first(const struct srv_journal *journal) {
-    return journal->oldest ? journal->oldest->first : 0;
-}
-
-int srv_journal_begin(struct srv_journal *journal, uint64_t last, bool read_only, struct nn_error *err) {
-    journal->last = journal->durable = last;
-    if (read_only) return NN_OK;
-    struct srv_segment **at = &journal->oldest;
-    while (*at && (*at)->first <= last) at = &(*at)->next;
-    int code = 0;
-    while (*at && !code) {
-        struct srv_segment *segment = *at;
-        if ((code = remove_segment(journal, segment))) break;
-        *at = segment->next;
-        free(segment);
-    }
-    if (!code) code = journal->io->sync_directory(journal->io->self);
-    return code ? nn_fail(err, NN_E_STORE, "the journal cannot be begun: %s", strerror(-code)) : NN_OK;
-}
-
-/* Makes the file that the next record goes to, with room for it. The mutex is held. */
-static int add_segment(struct srv_journal *journal, uint64_t room, struct nn_error *err) {
-    const struct srv_io *io = journal->io;
-    char name[SRV_NAME_SIZE];
-    uint64_t size = journal->options.segment_bytes;
-    if (room > UINT64_MAX / 2) return nn_fail(err, NN_E_SIZE, "a record of this size cannot be stored");
-    if (size < SRV_JOURNAL_HEADER + room) size = SRV_JOURNAL_HEADER + room;
-    struct srv_segment *segment = calloc(1, sizeof *segment);
-    if (!segment) return nn_fail(err, NN_E_NOMEM, "no memory for a journal's file");
-    *segment = (struct srv_segment){.first = journal->last + 1, .size = size, .used = SRV_JOURNAL_HEADER};
-    if (getrandom(&segment->salt, sizeof segment->salt, 0) != sizeof segment->salt)
-        segment->salt = (uint64_t)time(NULL) ^ segment->first << 32;
-    srv_segment_name(name, segment);
-    segment->file = io->create(io->self, name);
-    if (segment->file == -EEXIST && io->remove(io->self, name) == 0) /* left by an attempt that failed */
-        segment->file = io->create(io->self, name);
-    bool made = segment->file >= 0;
-    int code = made ? io->reserve(io->self, segment->file, size) : segment->file;
-    if (code) {
-        close_segment(journal, segment);
-        if (made) io->remove(io->self, name);
-        free(segment);
-        return nn_fail(err, NN_E_STORE, "no room for changes in the journal: %s", strerror(-code));
-    }
-    struct srv_segment **end = journal->current ? &journal->current->next : &journal->oldest;
-    while (*end) end = &(*end)->next;
-    *end = segment;
-    if (journal->current && journal->current->pending == 0) close_segment(journal, journal->current);
-    journal->current = segment;
-    return NN_OK;
-}
-
-void srv_journal_forget(struct srv_journal *journal, uint64_t seq) {
-    for (;;) {
-        pthread_mutex_lock(&journal->mutex);
-        struct srv_segment *segment = journal->oldest;
-        if (!segment || !segment->next || segment->next->first > seq + 1 || segment->pending ||
-            segment == journal->current) {
-            pthread_mutex_unlock(&journal->mutex);
-            return;
-        }
-        journal->oldest = segment->next;
-        pthread_mutex_unlock(&journal->mutex);
-        /* If it stays, the next start finds it again. */
-        (void)remove_segment(journal, segment);
-        free(segment);
-    }
 }
 
 /* --- appending ------------------------------------------------------------------------------------------- */
@@ -183,7 +52,8 @@ int srv_journal_append(struct srv_journal *journal, const struct api_segment *se
                        void (*done)(void *arg, bool durable), void *arg, uint64_t *seq,
                        struct nn_error *err) {
     uint64_t size = 0;
-    for (size_t i = 0; i < n; i++) size += segments[i].size; /* they are in memory, so their sum is a size */
+    for (size_t i = 0; i < n; i++)
+        size += segments[i].size; /* the segments are in memory, so the sum fits size_t */
     uint64_t room = srv_frame_room(size);
     struct srv_entry *entry = malloc(sizeof *entry);
     if (!entry) return nn_fail(err, NN_E_NOMEM, "no memory for a record");
@@ -192,8 +62,10 @@ int srv_journal_append(struct srv_journal *journal, const struct api_segment *se
     int code = NN_OK;
     if (journal->failure.code)
         code = nn_fail(err, NN_E_STORE, "%s; a restart is needed", journal->failure.text);
+    else if (journal->full.code)
+        code = nn_fail(err, NN_E_STORE, "no room for changes in the journal: %s", journal->full.text);
     else if (!journal->current || journal->current->size - journal->current->used < room)
-        code = add_segment(journal, room, err);
+        code = srv_segment_add(journal, room, err);
     if (code) {
         pthread_mutex_unlock(&journal->mutex);
         free(entry);
@@ -243,27 +115,23 @@ void srv_journal_status(struct srv_journal *journal, struct api_store_status *st
 
 /* --- committing ------------------------------------------------------------------------------------------ */
 
-/* What is to be written to one file in one call. */
+/* The parts of one write to one file. */
 struct batch {
     struct srv_journal *journal;
     struct srv_segment *segment;
     struct iovec parts[256];
     int n;
     uint64_t offset, size;
+    bool full; /* the failure was lack of room */
 };
-
-static int fail_write(struct nn_error *err, const struct srv_segment *segment, const char *what, int code) {
-    char name[SRV_NAME_SIZE];
-    srv_segment_name(name, segment);
-    return nn_fail(err, NN_E_STORE, "%s cannot be %s: %s", name, what, strerror(-code));
-}
 
 static int write_batch(struct batch *batch, struct nn_error *err) {
     const struct srv_io *io = batch->journal->io;
     if (batch->n == 0) return NN_OK;
     assert(batch->segment);
     int code = io->write(io->self, batch->segment->file, batch->parts, batch->n, batch->offset);
-    if (code) return fail_write(err, batch->segment, "written", code);
+    batch->full = srv_io_is_full(code);
+    if (code) return srv_segment_fail(err, batch->segment, "written", code);
     batch->offset += batch->size;
     batch->size = 0;
     batch->n = 0;
@@ -276,20 +144,6 @@ static int add_part(struct batch *batch, const void *data, size_t size, struct n
     batch->parts[batch->n++] = (struct iovec){(void *)(uintptr_t)data, size};
     batch->size += size;
     return code;
-}
-
-/* Makes a new file one that records may be written to. */
-static int begin_segment(struct srv_journal *journal, struct srv_segment *segment, struct nn_error *err) {
-    const struct srv_io *io = journal->io;
-    struct srv_journal_header header;
-    if (segment->begun) return NN_OK;
-    srv_journal_header_init(&header, segment->first, segment->salt, journal->fingerprint);
-    int code = io->write(io->self, segment->file, &(struct iovec){&header, sizeof header}, 1, 0);
-    if (code) return fail_write(err, segment, "written", code);
-    if ((code = io->sync(io->self, segment->file)) || (code = io->sync_directory(io->self)))
-        return fail_write(err, segment, "synced", code);
-    segment->begun = true;
-    return NN_OK;
 }
 
 static int write_entry(struct batch *batch, struct srv_entry *entry, uint64_t durable, struct nn_error *err) {
@@ -310,14 +164,15 @@ static int write_entry(struct batch *batch, struct srv_entry *entry, uint64_t du
     return code;
 }
 
-/* Writes these records, and syncs the files that they are in. */
-static int write_entries(struct srv_journal *journal, struct srv_entry *entries, uint64_t durable,
+/* Writes these records and syncs their files. Where *full, it may be called again with the same records. */
+static int write_entries(struct srv_journal *journal, struct srv_entry *entries, uint64_t durable, bool *full,
                          struct nn_error *err) {
     struct batch batch = {.journal = journal};
     int code = NN_OK;
     for (struct srv_entry *entry = entries; entry && !code; entry = entry->next) {
         if (!batch.segment || entry->segment != batch.segment) {
-            if ((code = write_batch(&batch, err)) || (code = begin_segment(journal, entry->segment, err)))
+            if ((code = write_batch(&batch, err)) ||
+                (code = srv_segment_begin(journal, entry->segment, &batch.full, err)))
                 break;
             batch.segment = entry->segment;
             batch.offset = entry->offset;
@@ -325,13 +180,14 @@ static int write_entries(struct srv_journal *journal, struct srv_entry *entries,
         code = write_entry(&batch, entry, durable, err);
     }
     if (!code) code = write_batch(&batch, err);
+    *full = batch.full;
 
     const struct srv_segment *synced = NULL;
     for (const struct srv_entry *entry = entries; entry && !code; entry = entry->next) {
         if (synced && entry->segment == synced) continue;
         synced = entry->segment;
         int failed = journal->io->sync(journal->io->self, synced->file);
-        if (failed) code = fail_write(err, synced, "synced", failed);
+        if (failed) code = srv_segment_fail(err, synced, "synced", failed);
     }
     return code;
 }
@@ -342,23 +198,39 @@ static uint64_t now_ns(void) {
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-/* Publishes how a commit went; whether it is the first that failed. */
+/* Publishes the result of a commit. True: it is the first failure. */
 static bool publish(struct srv_journal *journal, struct srv_entry *entries, uint64_t took_ns,
                     const struct nn_error *err) {
     pthread_mutex_lock(&journal->mutex);
     bool failed_now = err->code && !journal->failure.code;
     if (failed_now) journal->failure = *err;
+    journal->full = (struct nn_error){0};
+    journal->tries++;
     journal->counts.syncs++;
     journal->counts.sync_ns += took_ns;
     for (struct srv_entry *entry = entries; entry; entry = entry->next) {
         struct srv_segment *segment = entry->segment;
-        if (--segment->pending == 0 && segment != journal->current) close_segment(journal, segment);
+        if (--segment->pending == 0 && segment != journal->current) srv_segment_close(journal, segment);
         if (!err->code) journal->durable = entry->frame.seq;
         journal->counts.waiting--;
     }
     pthread_cond_broadcast(&journal->committed);
     pthread_mutex_unlock(&journal->mutex);
     return failed_now;
+}
+
+/* Puts records back in front of those that were appended meanwhile. */
+static void put_back(struct srv_journal *journal, struct srv_entry *entries, const struct nn_error *full) {
+    struct srv_entry **end = &entries->next;
+    while (*end) end = &(*end)->next;
+    pthread_mutex_lock(&journal->mutex);
+    *end = journal->queue;
+    if (!journal->queue) journal->queue_end = end;
+    journal->queue = entries;
+    journal->full = *full;
+    journal->tries++;
+    pthread_cond_broadcast(&journal->committed);
+    pthread_mutex_unlock(&journal->mutex);
 }
 
 bool srv_journal_commit(struct srv_journal *journal) {
@@ -372,7 +244,12 @@ bool srv_journal_commit(struct srv_journal *journal) {
     if (!entries) return false;
 
     uint64_t begun = now_ns();
-    if (!err.code) write_entries(journal, entries, durable, &err);
+    bool full = false;
+    if (!err.code) write_entries(journal, entries, durable, &full, &err);
+    if (full) {
+        put_back(journal, entries, &err);
+        return false;
+    }
     bool failed_now = publish(journal, entries, now_ns() - begun, &err);
     if (failed_now && journal->options.failed) journal->options.failed(journal->options.arg, &err);
     while (entries) {
@@ -384,6 +261,16 @@ bool srv_journal_commit(struct srv_journal *journal) {
     return true;
 }
 
+/* Waits until there may be room again, or somebody asks for a try. */
+static void wait_for_room(struct srv_journal *journal) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += RETRY_NS;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_cond_clockwait(&journal->appended, &journal->mutex, CLOCK_MONOTONIC, &until);
+}
+
 static void *commit_all(void *arg) {
     struct srv_journal *journal = arg;
     pthread_mutex_lock(&journal->mutex);
@@ -393,6 +280,7 @@ static void *commit_all(void *arg) {
         pthread_mutex_unlock(&journal->mutex);
         srv_journal_commit(journal);
         pthread_mutex_lock(&journal->mutex);
+        if (journal->full.code && !journal->stopping) wait_for_room(journal);
     }
     pthread_mutex_unlock(&journal->mutex);
     return NULL;
@@ -409,9 +297,15 @@ int srv_journal_wait(struct srv_journal *journal, uint64_t seq, struct nn_error 
     if (!journal->threaded)
         while (srv_journal_commit(journal)) continue;
     pthread_mutex_lock(&journal->mutex);
-    while (journal->durable < seq && !journal->failure.code)
+    uint64_t tries = journal->tries;
+    bool tried = !journal->threaded;
+    while (journal->durable < seq && !journal->failure.code && !(journal->full.code && tried)) {
+        if (journal->full.code) pthread_cond_signal(&journal->appended);
         pthread_cond_wait(&journal->committed, &journal->mutex);
-    int code = journal->durable < seq ? nn_fail(err, NN_E_STORE, "%s", journal->failure.text) : NN_OK;
+        tried = journal->tries != tries;
+    }
+    const struct nn_error *why = journal->failure.code ? &journal->failure : &journal->full;
+    int code = journal->durable < seq ? nn_fail(err, NN_E_STORE, "%s", why->text) : NN_OK;
     pthread_mutex_unlock(&journal->mutex);
     return code;
 }
@@ -436,7 +330,7 @@ void srv_journal_free(struct srv_journal *journal) {
     }
     for (struct srv_segment *segment = journal->oldest, *next; segment; segment = next) {
         next = segment->next;
-        close_segment(journal, segment);
+        srv_segment_close(journal, segment);
         free(segment);
     }
     pthread_mutex_destroy(&journal->mutex);

@@ -1,8 +1,9 @@
-/* journal_read.c - see journal.h: reading what another process left, one record at a time.
+/* journal_read.c - see journal.h: reading the records of an earlier process.
  *
- * Records are taken from file to file as long as they follow one another. Where they end, everything behind is
- * searched for frames that say that what is missing had been durable. If there are none, it is a torn end: a crash
- * came before its sync, and whoever waited for it was not answered. */
+ * Records are read from file to file while their numbers follow one another. Where they end, everything behind is
+ * searched for frames which say that the missing record had been durable; and the files are compared with what is known
+ * of them: that they were begun, and how large they were made. If nothing contradicts it, the end is torn: a crash came
+ * before the sync, and nobody was told that the record was durable. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -10,16 +11,16 @@
 
 #include "segment.h"
 
-#define CHUNK ((size_t)1 << 20) /* that is searched at a time; a multiple of 8 */
+#define CHUNK ((size_t)1 << 20) /* bytes that are searched at a time; a multiple of 8 */
 
 struct reader {
     struct srv_journal *journal;
-    const struct srv_segment *segment; /* that is open */
+    const struct srv_segment *segment; /* the open file */
     char name[SRV_NAME_SIZE];
     int file;
-    uint64_t size, data_end, offset; /* data_end: behind it lie zeros */
+    uint64_t size, data_end, offset; /* zeros follow behind data_end */
     struct srv_journal_header header;
-    bool lost; /* the disk has lost what the frame at the reader's place should be in */
+    bool lost; /* the disk has lost the bytes where the next frame should be */
     unsigned char *buffer;
     size_t room;
     struct nn_error *err;
@@ -36,7 +37,7 @@ static int room_for(struct reader *reader, size_t size) {
 
 #define LOST (-1)
 
-/* All of `size` bytes, or NN_E_STORE; or LOST, without a word: what is not there is not what was written. */
+/* Reads all of `size` bytes. NN_E_STORE; or LOST, without an error: the bytes are gone. */
 static int read_at(struct reader *reader, void *to, size_t size, uint64_t offset) {
     const struct srv_io *io = reader->journal->io;
     int64_t got = io->read(io->self, reader->file, to, size, offset);
@@ -52,7 +53,7 @@ static void close_file(struct reader *reader) {
     reader->file = -1;
 }
 
-/* `whole`: whether the file has a header. */
+/* *whole: the file has a good header. */
 static int open_file(struct reader *reader, const struct srv_segment *segment, bool *whole) {
     const struct srv_io *io = reader->journal->io;
     close_file(reader);
@@ -71,6 +72,11 @@ static int open_file(struct reader *reader, const struct srv_segment *segment, b
     if (reader->size < sizeof reader->header) return NN_OK;
     int code = read_at(reader, &reader->header, sizeof reader->header, 0);
     if (code) return code == LOST ? NN_OK : code;
+    int format = srv_journal_header_format(&reader->header);
+    if (format > SRV_JOURNAL_FORMAT)
+        return nn_fail(reader->err, NN_E_STORE,
+                       "%s is of format %d: a later release wrote it, and this one knows %d", reader->name,
+                       format, SRV_JOURNAL_FORMAT);
     *whole = srv_journal_header_good(&reader->header, segment->first);
     if (*whole) reader->offset = SRV_JOURNAL_HEADER;
     return NN_OK;
@@ -78,11 +84,11 @@ static int open_file(struct reader *reader, const struct srv_segment *segment, b
 
 /* --- what lies behind the last good record ----------------------------------------------------------------- */
 
-/* What a search has come upon. */
+/* The result of a search for frames. */
 struct trace {
-    uint64_t durable, highest; /* of all frames: what they say was durable; their numbers */
-    bool bytes;                /* not all of it is zeros */
-    uint64_t wanted;           /* stop at a frame of a number up to this one: its place is `offset` */
+    uint64_t durable, highest; /* of all frames: the greatest `durable`, and the greatest number */
+    bool bytes;                /* there are bytes other than zeros */
+    uint64_t wanted;           /* stop at a frame with a number up to this one; its place is `offset` */
     bool stopped;
     uint64_t offset;
 };
@@ -91,7 +97,7 @@ static bool is_zeros(const unsigned char *bytes, size_t size) {
     return size == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0);
 }
 
-/* The frames that begin in these bytes, which lie at `offset`. */
+/* Searches these bytes, which lie at `offset`, for the beginnings of frames. */
 static void search_bytes(const struct reader *reader, const unsigned char *bytes, size_t size,
                          uint64_t offset, struct trace *trace) {
     for (size_t at = 0; at + sizeof(struct srv_frame) <= size; at += 8) {
@@ -112,7 +118,7 @@ static void search_bytes(const struct reader *reader, const unsigned char *bytes
 
 #define SECTOR ((size_t)512)
 
-/* Into the buffer; where the disk has lost a sector, zeros, and *lost. */
+/* Reads into the buffer. A sector that the disk has lost reads as zeros, and sets *lost. */
 static int read_what_there_is(struct reader *reader, size_t size, uint64_t offset, bool *lost) {
     int code = read_at(reader, reader->buffer, size, offset);
     if (code != LOST) return code;
@@ -129,7 +135,7 @@ static int read_what_there_is(struct reader *reader, size_t size, uint64_t offse
     return NN_OK;
 }
 
-/* From `offset` on to the end of the file that is open; frames count only if it has a header. */
+/* Searches the open file from `offset` to its end. Frames count only in a file with a header. */
 static int search_file(struct reader *reader, uint64_t offset, bool whole, struct trace *trace) {
     const size_t overlap = sizeof(struct srv_frame) - 8;
     int code = room_for(reader, CHUNK + overlap);
@@ -148,7 +154,8 @@ static int search_file(struct reader *reader, uint64_t offset, bool whole, struc
 
 /* --- the records ------------------------------------------------------------------------------------------- */
 
-/* The frame at the reader's place, if it is that of record `seq`; its bytes are read too where they are wanted. */
+/* Reads the frame at the reader's place. *good: it is that of record `seq`. The record is read too if its bytes are
+ * wanted. */
 static int read_frame(struct reader *reader, uint64_t seq, bool with_bytes, struct srv_frame *frame,
                       bool *good) {
     *good = reader->lost = false;
@@ -195,8 +202,8 @@ static int take_frame(struct reader *reader, const struct reading *reading, cons
     return NN_OK;
 }
 
-/* The records of the file that is open, from number `*seq` on, until they end or the next file has them. What comes
- * before those that are wanted may be damaged. */
+/* Reads the records of the open file from number *seq on, until they end, or the next file has them. Records in front
+ * of the wanted ones may be damaged. */
 static int read_segment(struct reader *reader, const struct reading *reading, uint64_t *seq) {
     const struct srv_segment *next = reader->segment->next;
     while (!next || next->first > *seq) {
@@ -221,22 +228,62 @@ static int read_segment(struct reader *reader, const struct reading *reading, ui
     return NN_OK;
 }
 
-/* Whether record `seq`, which is not where the reader stands, was durable once: damage. */
-static int judge_end(struct reader *reader, uint64_t seq, uint64_t durable, bool whole,
-                     struct srv_journal_found *found) {
+/* Judges a file by itself: *damaged if its header or its size is not what it was. `bytes`: it has other bytes than
+ * zeros. */
+static int judge_file(struct reader *reader, bool whole, bool bytes, bool *damaged) {
+    *damaged = !whole && reader->segment->first <= reader->journal->begun;
+    if (*damaged || whole || !bytes || reader->size <= SRV_JOURNAL_HEADER) return NN_OK;
+    /* A header is durable before anything follows it: frames behind a bad header mean damage. */
+    struct trace behind = {0};
+    int code = search_file(reader, SRV_JOURNAL_HEADER, false, &behind);
+    *damaged = behind.bytes;
+    return code;
+}
+
+/* The number of bytes that were cut off the file. */
+static uint64_t missing_bytes(const struct reader *reader, bool whole) {
+    bool begun = reader->segment->first <= reader->journal->begun;
+    return whole && begun && reader->size < reader->header.size ? reader->header.size - reader->size : 0;
+}
+
+/* The file with the record behind `after`: the last file that begins up to there. */
+static const struct srv_segment *first_segment(const struct srv_journal *journal, uint64_t after) {
+    const struct srv_segment *segment = journal->oldest;
+    while (segment && segment->next && segment->next->first <= after + 1) segment = segment->next;
+    return segment;
+}
+
+/* True if the newest file with records is missing, and it did not end before the wanted ones. */
+static bool is_gone(const struct srv_journal *journal, uint64_t after) {
+    const struct srv_segment *segment = journal->oldest, *first = first_segment(journal, after);
+    while (segment && segment->first != journal->begun) segment = segment->next;
+    bool ended = first && first->first > journal->begun && first->first <= after + 1;
+    return journal->begun != 0 && !segment && !ended;
+}
+
+static int tell_gone(const struct srv_journal *journal, uint64_t seq, struct srv_journal_found *found,
+                     struct nn_error *err) {
+    char name[SRV_NAME_SIZE];
+    srv_segment_name(name, &(struct srv_segment){.first = journal->begun});
+    if (found->highest < journal->begun) found->highest = journal->begun;
+    found->given_up = seq;
+    return nn_fail(err, NN_E_CORRUPT, "%s is missing: records from %" PRIu64 " on were written to it", name,
+                   seq);
+}
+
+/* Decides about record `seq`, which is not at the reader's place: damage, if it was durable once. */
+static int judge_end(struct reader *reader, const struct reading *reading, uint64_t seq, uint64_t durable,
+                     bool whole) {
+    struct srv_journal_found *found = reading->found;
     char name[SRV_NAME_SIZE];
     uint64_t offset = reader->offset;
     struct trace trace = {.durable = durable};
     memcpy(name, reader->name, sizeof name);
+    /* An unreadable frame may have been acknowledged though no later frame says so: treat it as damage. */
+    bool lost = reader->lost, damaged = false;
+    uint64_t cut = missing_bytes(reader, whole);
     int code = search_file(reader, whole ? offset : 0, whole, &trace);
-    /* What cannot be read may have been confirmed by nothing that came later. And a header is durable before anything
-     * follows it. */
-    bool lost = reader->lost, damaged = !whole && reader->size > SRV_JOURNAL_HEADER && trace.bytes && !code;
-    if (damaged) {
-        struct trace behind = {0};
-        code = search_file(reader, SRV_JOURNAL_HEADER, false, &behind);
-        damaged = behind.bytes;
-    }
+    if (!code) code = judge_file(reader, whole, trace.bytes, &damaged);
     for (const struct srv_segment *segment = reader->segment->next; segment && !code;
          segment = segment->next) {
         bool has_header = false;
@@ -246,23 +293,24 @@ static int judge_end(struct reader *reader, uint64_t seq, uint64_t durable, bool
     if (code) return code;
     found->torn = trace.bytes;
     if (trace.highest > found->highest) found->highest = trace.highest;
-    if (!damaged && !lost && trace.durable < seq) return NN_OK;
+    if (is_gone(reader->journal, reading->after)) return tell_gone(reader->journal, seq, found, reader->err);
+    if (!damaged && !lost && !cut && trace.durable < seq) return NN_OK;
     found->given_up = seq;
+    if (cut && trace.durable < seq)
+        return nn_fail(reader->err, NN_E_CORRUPT,
+                       "%s is damaged: %" PRIu64 " bytes were cut off, and records from %" PRIu64
+                       " on may have been there",
+                       name, cut, seq);
     return nn_fail(reader->err, NN_E_CORRUPT,
                    "%s is damaged at byte %" PRIu64 ": record %" PRIu64 " is not what was written", name,
                    offset, seq);
 }
 
-/* The file that has the record behind `after`: the last that begins up to there. */
-static const struct srv_segment *first_segment(const struct srv_journal *journal, uint64_t after) {
-    const struct srv_segment *segment = journal->oldest;
-    while (segment && segment->next && segment->next->first <= after + 1) segment = segment->next;
-    return segment;
-}
-
 static int read_all(struct reader *reader, const struct reading *reading, uint64_t durable) {
     const struct srv_segment *segment = first_segment(reader->journal, reading->after);
     if (!segment) {
+        if (is_gone(reader->journal, reading->after))
+            return tell_gone(reader->journal, reading->after + 1, reading->found, reader->err);
         if (durable <= reading->after) return NN_OK;
         reading->found->given_up = reading->after + 1;
         return nn_fail(reader->err, NN_E_CORRUPT, "the journal is missing: records from %" PRIu64 " on",
@@ -273,7 +321,7 @@ static int read_all(struct reader *reader, const struct reading *reading, uint64
     int code = open_file(reader, segment, &whole);
     if (!code && segment->first > reading->after + 1) { /* an older file is missing */
         seq = reading->after + 1;
-        return judge_end(reader, seq, durable, whole, reading->found);
+        return judge_end(reader, reading, seq, durable, whole);
     }
     while (!code && whole) {
         code = read_segment(reader, reading, &seq);
@@ -282,9 +330,9 @@ static int read_all(struct reader *reader, const struct reading *reading, uint64
         code = open_file(reader, next, &whole);
     }
     if (code) return code;
-    /* A file that is damaged before what is wanted of it, with nothing wanted in it, is no loss. */
+    /* Damage in front of the wanted records, in a file without wanted ones, is no loss. */
     if (seq <= reading->after) seq = reading->after + 1;
-    return judge_end(reader, seq, durable, whole, reading->found);
+    return judge_end(reader, reading, seq, durable, whole);
 }
 
 int srv_journal_read(struct srv_journal *journal, uint64_t after, uint64_t durable,
@@ -309,8 +357,7 @@ static int sync_file(struct srv_journal *journal, const struct srv_segment *segm
     return code ? nn_fail(err, NN_E_STORE, "%s cannot be synced: %s", name, strerror(-code)) : NN_OK;
 }
 
-/* What a file's frames say was durable when they were written raises *durable; then memory forgets the file, if it has a
- * frame of which that was not said. */
+/* Raises *durable to what the file's frames say. Then memory forgets the file, if it has a frame beyond that. */
 static int forget_file(struct reader *reader, const struct srv_segment *segment, uint64_t *durable) {
     const struct srv_io *io = reader->journal->io;
     uint64_t seq = segment->first;
@@ -327,13 +374,13 @@ static int forget_file(struct reader *reader, const struct srv_segment *segment,
     return code;
 }
 
-/* The file before `end`, or the last one where that is NULL. */
+/* The file before `end`; NULL: the last file. */
 static const struct srv_segment *file_before(const struct srv_segment *first, const struct srv_segment *end) {
     while (first->next != end) first = first->next;
     return first;
 }
 
-/* From the newest file back to the one that has the first record of which nobody says that it was durable. */
+/* Forgets files from the newest back to the one with the first record that is not known to be durable. */
 static int forget_doubtful(struct srv_journal *journal, const struct srv_segment *first, uint64_t durable,
                            struct nn_error *err) {
     struct reader reader = {.journal = journal, .file = -1, .err = err};

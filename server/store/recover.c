@@ -1,9 +1,9 @@
-/* recover.c - bringing the service to where it was: the newest checkpoint that is whole, of each model its newest good
- * snapshot, and the records of the journal behind them. See store.h for the files.
+/* recover.c - restores the service: from the newest whole checkpoint, each model's newest good snapshot, then the
+ * journal's records behind them. See store.h for the files.
  *
- * What is damaged is told of, one line each. An older snapshot, or an older checkpoint, is as good where the journal
- * reaches back to it, and it does for the two newest checkpoints. Where something is lost nevertheless, the start is
- * refused, unless options.accept_loss; then a checkpoint follows at once, so that the next start sees none of it. */
+ * Each damaged file gets a line in the log. An older snapshot, or the older checkpoint, serves as well if the journal
+ * reaches back to it; of the two newest checkpoints it does. If something is lost all the same, the start is refused,
+ * unless options.accept_loss. Then a checkpoint follows at once, so that the next start does not see the damage. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,18 +16,18 @@ struct recovery {
     struct api *api;
     struct nn_error *err;
     struct srv_checkpoint *whole[2]; /* newest first */
-    uint64_t highest, clean;         /* numbers of names that were seen */
-    uint64_t durable;                /* records up to this one are known to have been */
-    uint64_t after;                  /* the first record that is needed comes behind it */
+    uint64_t highest, clean;         /* the highest number in a file's name; the number of clean-N */
+    uint64_t durable;                /* records up to this one are known to have been durable */
+    uint64_t after;                  /* records behind this one are needed */
     bool read_only;
-    bool worse; /* something is not as it was, or older than it was */
-    bool lost;  /* and something is gone, which is accepted */
+    bool worse; /* some state is damaged, or older than it was */
+    bool lost;  /* some state is lost, and the loss is accepted */
     struct srv_journal_found found;
     void *keys;
     size_t keys_size;
 };
 
-/* Something is gone: the start is refused, unless that is accepted. */
+/* Notes a loss: the start is refused, unless losses are accepted. */
 static int lose(struct recovery *recovery, const struct nn_error *what) {
     recovery->worse = recovery->lost = true;
     if (!recovery->store->options.accept_loss) return nn_fail(recovery->err, NN_E_CORRUPT, "%s", what->text);
@@ -71,7 +71,7 @@ static int read_checkpoint(struct recovery *recovery, uint64_t number, struct sr
     return (int)err->code;
 }
 
-/* The two newest that are whole. */
+/* Finds the two newest whole checkpoints. */
 static int find_checkpoints(struct recovery *recovery) {
     const struct srv_io *io = recovery->store->io;
     struct nn_error damage = {0};
@@ -94,12 +94,12 @@ static int find_checkpoints(struct recovery *recovery) {
     }
     if (code)
         return nn_fail(recovery->err, NN_E_STORE, "the directory cannot be listed: %s", strerror(-code));
-    /* Nothing to go on from, and to go on without would be to throw the snapshots away. */
+    /* Without a checkpoint, going on would delete the snapshots. */
     if (n == 0 && damage.code) return nn_fail(recovery->err, NN_E_CORRUPT, "%s", damage.text);
     return NN_OK;
 }
 
-/* Of the whole ones the first whose keys are good as well: without them a change could be made twice. */
+/* Chooses the first whole checkpoint whose keys are good too: without its keys a change could be made twice. */
 static int choose_checkpoint(struct recovery *recovery) {
     struct srv_store *store = recovery->store;
     struct nn_error damage = {0};
@@ -150,14 +150,14 @@ static int load_snapshot(struct recovery *recovery, const struct srv_stored_mode
     return srv_file_show(recovery->store->io, name, &stored->sum, load, &to, err);
 }
 
-/* Whether all records behind `seq` can be there. */
+/* True if the journal can have all records behind `seq`. */
 static bool reaches_back(const struct recovery *recovery, uint64_t seq) {
     uint64_t first = srv_journal_first(recovery->store->journal);
     return seq >= recovery->durable || (first > 0 && first <= seq + 1);
 }
 
-/* A model that the older checkpoint does not have was made since, and the journal goes back to there: so it has all
- * of the model's life. */
+/* True for a model that the older checkpoint does not have: it was made since, and the journal reaches back to that
+ * checkpoint, so it has all of the model's life. */
 static bool come_from_journal(struct recovery *recovery, const struct srv_stored_model *model) {
     const struct srv_checkpoint *older = recovery->store->older;
     uint64_t since = older ? older->begin : 0;
@@ -167,8 +167,8 @@ static bool come_from_journal(struct recovery *recovery, const struct srv_stored
     return true;
 }
 
-/* The i-th snapshot that may do for a model, as one of the model that is given back, and its place there: those of the
- * newest checkpoint, and then of the older one, which may have others; NULL: there are no more. */
+/* The i-th snapshot that may serve for a model: first those of the newest checkpoint, then those of the older one.
+ * Returns the model that has it, and sets *i to its place there. NULL: there are no more. */
 static const struct srv_stored_model *find_snapshot(const struct recovery *recovery,
                                                     const struct srv_stored_model *model, int *i) {
     if (*i < model->n) return model;
@@ -191,7 +191,7 @@ static int load_model(struct recovery *recovery, const struct srv_stored_model *
         struct nn_error why = {0};
         bool whole = n == 0 || reaches_back(recovery, seq);
         if (from != model && (!whole || has_snapshot(model, from->snapshots[i].number))) continue;
-        /* Then it stays as it was there: the records that are left do not follow. */
+        /* The model stays as the snapshot has it: the records that are left do not follow on it. */
         if (!whole && lose(recovery, &damage)) return NN_E_CORRUPT;
         if (load_snapshot(recovery, from, i, seq, &why) == NN_OK &&
             (whole || api_recover_stay(recovery->api, model->name, &why) == NN_OK)) {
@@ -223,6 +223,8 @@ static int refuse_foreign(struct recovery *recovery, const struct srv_record *re
             " on were written by another build or on another machine, and may not "
             "lead to the same numbers here (--replay-other yes replays them)",
             record->file, record->seq);
+    srv_store_say(recovery->store, "%s was written under \"%s\"; here it is \"%s\"", record->file,
+                  record->fingerprint, recovery->store->fingerprint);
     return lose(recovery, &why) ? (int)recovery->err->code : HISTORY_ENDS;
 }
 
@@ -230,15 +232,17 @@ static int replay_record(void *arg, const struct srv_record *record, struct nn_e
     struct recovery *recovery = arg;
     const struct srv_store *store = recovery->store;
     struct nn_error why = {0};
-    bool may_be_gone = store->newest && record->seq <= store->newest->last, wanted = true;
-    bool foreign = strcmp(record->fingerprint, store->fingerprint) != 0 && !store->options.other_numbers;
+    bool foreign = strcmp(record->fingerprint, store->fingerprint) != 0, wanted = true;
+    bool refused = foreign && !store->options.other_numbers;
+    unsigned known = foreign ? API_FOREIGN : 0;
+    if (store->newest && record->seq <= store->newest->last) known |= API_MAY_BE_GONE;
     int code = NN_OK;
-    if (foreign)
-        code = api_recover_wants(recovery->api, record->seq, record->bytes, record->size, may_be_gone,
-                                 &wanted, &why);
-    if (!code && foreign && wanted) return refuse_foreign(recovery, record);
+    if (refused)
+        code =
+            api_recover_wants(recovery->api, record->seq, record->bytes, record->size, known, &wanted, &why);
+    if (!code && refused && wanted) return refuse_foreign(recovery, record);
     if (!code && wanted)
-        code = api_recover_record(recovery->api, record->seq, record->bytes, record->size, may_be_gone, &why);
+        code = api_recover_record(recovery->api, record->seq, record->bytes, record->size, known, &why);
     if (!code) return NN_OK;
     if (code != NN_E_CORRUPT) {
         *err = why;
@@ -266,7 +270,7 @@ static int replay(struct recovery *recovery) {
         return (int)recovery->err->code;
     int code = srv_journal_read(store->journal, recovery->after, recovery->durable, replay_record, recovery,
                                 &recovery->found, &why);
-    if (code == HISTORY_ENDS) { /* but the numbers of the rest are given out, or the next start takes it up */
+    if (code == HISTORY_ENDS) { /* lost records keep their numbers: a start must not find them again */
         struct srv_journal_found rest;
         code = srv_journal_read(store->journal, recovery->found.last, recovery->durable, pass_record, NULL,
                                 &rest, &why);
@@ -291,7 +295,7 @@ static int load_all(struct recovery *recovery) {
     return replay(recovery);
 }
 
-/* The last number that must not be given out again. */
+/* The last number that must not be given again. */
 static uint64_t last_number(const struct recovery *recovery) {
     uint64_t last = recovery->lost ? recovery->found.highest : recovery->found.last;
     return last > recovery->durable ? last : recovery->durable;
@@ -300,20 +304,23 @@ static uint64_t last_number(const struct recovery *recovery) {
 static void tell(const struct recovery *recovery, bool clean) {
     const struct srv_store *store = recovery->store;
     if (!store->newest && recovery->found.records == 0) return;
-    srv_store_say(
-        store, "recovered from checkpoint %" PRIu64 ": models: %zu, records behind it: %" PRIu64 "%s%s",
-        store->newest ? store->newest->number : 0, store->newest ? store->newest->n_models : 0,
-        recovery->found.records, clean ? "; the stop was clean" : "",
-        recovery->found.torn ? "; the journal's end is torn, which nobody was told was stored" : "");
+    srv_store_say(store,
+                  "recovered from checkpoint %" PRIu64 ": models: %zu, records behind it: %" PRIu64 "%s%s",
+                  store->newest ? store->newest->number : 0, store->newest ? store->newest->n_models : 0,
+                  recovery->found.records, clean ? "; the stop was clean" : "",
+                  recovery->found.torn ? "; the journal's end is torn: a write that was cut off, or one that "
+                                         "went bad since, which nothing tells"
+                                       : "");
 }
 
-/* What nobody needs is removed; then changes may come. */
+/* Removes the files that nobody needs, and lets changes come. */
 static int open_for_changes(struct recovery *recovery) {
     struct srv_store *store = recovery->store;
     struct nn_error *err = recovery->err;
     int code = srv_journal_begin(store->journal, last_number(recovery), false, err);
     if (!code && recovery->lost) code = srv_store_take(store, true, err);
-    /* The mark of a clean stop goes too, before there is anything that it would deny. */
+    if (!code && recovery->lost) code = srv_journal_release(store->journal, err);
+    /* Tidying also deletes clean-N, before any change makes it false. */
     if (!code) code = srv_store_tidy(store, err);
     if (!code && store->options.threads) code = srv_store_start(store, recovery->found.records > 0, err);
     return code;
@@ -326,7 +333,7 @@ int srv_store_recover(struct srv_store *store, struct api *api, bool read_only, 
     int code = load_all(&recovery);
     if (!code && recovery.keys)
         code = api_recover_keys(api, recovery.keys, recovery.keys_size, recovery.found.last, err);
-    /* A torn end may be older than a clean stop: its file is kept as long as those before it. */
+    /* A torn end may be older than a clean stop: its file is kept as long as the files before it. */
     bool clean = !recovery.worse && recovery.found.records == 0 &&
                  (store->newest ? recovery.clean == store->newest->number
                                 : recovery.highest == 0 && !recovery.found.torn);

@@ -1,4 +1,4 @@
-/* repeat.h - a thread that does one thing again and again, beside one that has something else to do. */
+/* repeat.h - a thread that repeats a step while another thread is busy. */
 #ifndef SRV_REPEAT_H
 #define SRV_REPEAT_H
 
@@ -14,9 +14,10 @@ struct srv_repeat {
     void *arg;
 };
 
-/* Calls step(arg) until that is false. Without a thread to be had nothing is done: what is done here can be missed. */
+/* Calls step(arg) until it returns false. If no thread can be started, the step is not made: it must be one that can be
+ * missed. */
 void srv_repeat_begin(struct srv_repeat *repeat, bool (*step)(void *arg), void *arg);
-/* No step is made any more when it returns. */
+/* Returns when no step runs any more. */
 void srv_repeat_end(struct srv_repeat *repeat);
 
 #endif

@@ -10,17 +10,6 @@
 #include <time.h>
 
 #include "store_inside.h"
-#include "../world.h"
-
-void srv_store_say(const struct srv_store *store, const char *format, ...) {
-    char line[512];
-    if (!store->options.log) return;
-    va_list args;
-    va_start(args, format);
-    vsnprintf(line, sizeof line, format, args);
-    va_end(args);
-    store->options.log(line);
-}
 
 /* --- what the service calls: api_store --------------------------------------------------------------------- */
 
@@ -66,7 +55,7 @@ static size_t store_list(void *self, const char *model, const char *birth, struc
     return n;
 }
 
-/* The i-th snapshot of a model that is of this version, if any version will not do. */
+/* Finds the i-th snapshot of a model; with `version` -1 of any version, else of that one. */
 static bool find_stored(struct srv_store *store, const char *model, const char *birth, int64_t version, int i,
                         struct srv_stored *stored) {
     bool found = false;
@@ -132,11 +121,10 @@ static void cond_init(pthread_cond_t *cond) {
     pthread_condattr_destroy(&attributes);
 }
 
-static void take_fingerprint(struct srv_store *store) {
+void srv_store_fingerprint(char text[SRV_FINGERPRINT]) {
     char computing[384];
     api_fingerprint(computing, sizeof computing);
-    snprintf(store->fingerprint, sizeof store->fingerprint, "gradd %s; libc %s; %s", SRV_VERSION_TEXT,
-             gnu_get_libc_version(), computing);
+    snprintf(text, SRV_FINGERPRINT, "%s; libc %s", computing, gnu_get_libc_version());
 }
 
 struct srv_store *srv_store_new(const struct srv_io *io, const struct srv_store_options *options,
@@ -153,7 +141,7 @@ struct srv_store *srv_store_new(const struct srv_io *io, const struct srv_store_
     pthread_mutex_init(&store->taking, NULL);
     pthread_mutex_init(&store->mutex, NULL);
     cond_init(&store->wake);
-    take_fingerprint(store);
+    srv_store_fingerprint(store->fingerprint);
     struct srv_journal_options journal = {
         .segment_bytes = options->segment_bytes,
         .fingerprint = store->fingerprint,
@@ -182,8 +170,8 @@ static struct timespec after_ms(int64_t ms) {
     return time;
 }
 
-/* One that failed is tried again when its time comes, or somebody wants it: not at once, for what was wrong will
- * still be. */
+/* Takes checkpoints. A failed one is not tried again at once, because its cause will persist, but when the next is due,
+ * or somebody waits for one. */
 static void *keep_taking(void *arg) {
     struct srv_store *store = arg;
     pthread_mutex_lock(&store->mutex);
@@ -224,7 +212,7 @@ static void stop_taking(struct srv_store *store) {
     store->threaded = false;
 }
 
-/* What tells the next start that nothing has happened since the newest checkpoint. */
+/* Writes clean-N, which tells the next start that nothing has happened since the newest checkpoint. */
 static int mark_clean(struct srv_store *store, struct nn_error *err) {
     char name[SRV_FILE_NAME];
     struct srv_file_sum sum;
@@ -236,10 +224,11 @@ static int mark_clean(struct srv_store *store, struct nn_error *err) {
 int srv_store_finish(struct srv_store *store, struct nn_error *err) {
     stop_taking(store);
     int code = srv_journal_wait(store->journal, srv_journal_last(store->journal), err);
-    if (!code) code = srv_store_take(store, false, err);
-    if (!code) code = mark_clean(store, err);
-    srv_journal_stop(store->journal); /* those who are answered by it may go now */
-    return code;
+    /* Stored keys have aged since, or expired: a checkpoint with keys is taken anew. */
+    if (!code) code = srv_store_take(store, store->newest && store->newest->keys_number, err);
+    srv_journal_stop(store->journal); /* the requests that wait for its records are answered now */
+    if (!code) code = srv_journal_release(store->journal, err);
+    return code ? code : mark_clean(store, err);
 }
 
 void srv_store_free(struct srv_store *store) {

@@ -1,5 +1,5 @@
-/* take.c - taking a checkpoint: each model in its turn, written beside what is there, and what is no longer needed
- * removed at last. See store.h for the files. */
+/* take.c - takes a checkpoint: snapshots each model in its turn, writes the new files beside the old ones, and removes
+ * the files that are no longer needed. See store.h for the files. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,9 +9,9 @@
 
 struct taking {
     struct srv_store *store;
-    const struct srv_checkpoint *before; /* the newest so far; NULL: there is none */
+    const struct srv_checkpoint *before; /* the newest checkpoint so far, or NULL */
     struct srv_checkpoint *next;
-    struct api_snapshot *told; /* what the service will hear of, without the bytes */
+    struct api_snapshot *told; /* copies of the snapshots, without bytes, for api_snapshot_durable */
     size_t n_told, skipped;
     bool news, no_memory;
 };
@@ -23,7 +23,7 @@ static void note_model(void *arg, const char *name) {
     if (!srv_checkpoint_add(taking->next, name)) taking->no_memory = true;
 }
 
-/* The snapshots that a model keeps: `first`, then those before it, of the same model. */
+/* Sets the snapshots that a model keeps: `first`, and the older ones of the same birth. */
 static int keep_snapshots(struct taking *taking, struct srv_stored_model *model,
                           const struct srv_stored_model *old, const struct srv_stored *first,
                           struct nn_error *err) {
@@ -61,7 +61,7 @@ static int write_snapshot(struct taking *taking, struct srv_stored_model *model,
     return keep_snapshots(taking, model, old, &stored, err);
 }
 
-/* Without room in memory for a model now, its last snapshot has to do, and the journal from there on. */
+/* A model for which memory had no room keeps its last snapshot, and the journal from there on. */
 static int skip_model(struct taking *taking, struct srv_stored_model *model,
                       const struct srv_stored_model *old, struct nn_error *err) {
     uint64_t since = taking->before ? taking->before->begin : 0;
@@ -94,7 +94,7 @@ static int take_model(struct taking *taking, struct srv_stored_model *model, str
     return code;
 }
 
-/* Models that went while the checkpoint was taken have no snapshot. */
+/* Removes models without a snapshot: they were deleted while the checkpoint was taken. */
 static void drop_empty(struct srv_checkpoint *checkpoint) {
     size_t n = 0;
     for (size_t i = 0; i < checkpoint->n_models; i++)
@@ -160,16 +160,16 @@ static void publish(struct taking *taking) {
     pthread_mutex_unlock(&store->mutex);
     taking->next = NULL;
     srv_checkpoint_free(gone);
-    /* Of a model that was skipped the snapshot is one that was there before. */
+    /* A skipped model has a snapshot of an earlier checkpoint. */
     if (taking->skipped == 0) store->known = true;
 }
 
-/* What a checkpoint must not promise without: the records that its snapshots have are durable too. */
+/* Makes the records that the snapshots contain durable first: a checkpoint promises them. */
 static int take_all(struct taking *taking, bool wanted, struct nn_error *err) {
     struct srv_store *store = taking->store;
     int code = take_models(taking, err);
     if (code) return code;
-    /* Those that came while the last one was taken count too: a start would read them. */
+    /* Records that came during the last checkpoint count too: a start would read them. */
     bool records = !taking->before || taking->before->begin != srv_journal_last(store->journal);
     if (!wanted && !records && !taking->news) return NN_OK;
     if ((code = take_keys(taking, err))) return code;

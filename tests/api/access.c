@@ -9,6 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "../../api/request/request.h"
 #include "../../api/request/token.h"
 #include "../support/service.h"
 
@@ -79,9 +80,10 @@ static char *text_of(const char *token, int status, const char *request) {
 static const struct route {
     const char *method, *path;
     enum api_scope scope;
-    enum { API_READS, API_CHANGES, API_IF_ASKED } effect;
+    int effect;
 } routes[] = {
-#define API_ROUTE(method, path, handler, body, effect, scope, members, summary)                              \
+#define API_ROUTE(method, path, handler, body, effect, scope, recorded, cost, query, requires, members,      \
+                  summary)                                                                                   \
     {method, path, API_SCOPE_##scope, effect},
 #include "../../api/request/routes.def"
 #undef API_ROUTE
@@ -290,10 +292,94 @@ static void a_new_file_takes_effect(void **state) {
     give("writer train " H_TRAIN "\n");
     check("t-read", 401, "GET /models", NULL);
     check("t-train", 200, "GET /models", NULL);
-    give("t-read\n");
-    check("t-train", 401, "GET /models", NULL);
-    send_as("t-read", 201, "POST /models", MODEL("m"));
 }
+
+/* A file of one secret, with an end of its line or without. */
+static void a_secret_may_do_all(void **state) {
+    (void)state;
+    static const char *const ends[] = {"", "\n", "\r\n", "\n\n"};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        char text[80], secret[48], name[] = MODEL("m0");
+        struct nn_error err = {0};
+        snprintf(secret, sizeof secret, "%zu#3456789-123456789+123456789/12", i);
+        snprintf(text, sizeof text, "%s%s", secret, ends[i]);
+        api_set_tokens_take(service.api, api_tokens_read_secret("secret", text, strlen(text), &err));
+        assert_string_equal(err.text, "");
+        check("t-admin", 401, "GET /models", NULL);
+        *strchr(name, '0') = (char)('0' + i);
+        send_as(secret, 201, "POST /models", name);
+    }
+}
+
+/* What a token may do by a set of them: its scope, and the prefix of its models, as text. */
+static void grant_of(const struct api_tokens *tokens, const char *sent, char grant[40]) {
+    static const char *const models[] = {"team-a", "team", "te", "t", "other"};
+    const struct api_token *token = api_tokens_find(tokens, sent);
+    int used = 0;
+    *grant = '\0';
+    for (size_t i = 0; token && i < sizeof models / sizeof models[0]; i++)
+        used += snprintf(grant + used, 40 - (size_t)used, "%d", api_token_sees(token, models[i]));
+    struct api_request request = {.token = token};
+    for (int scope = API_SCOPE_READ; token && scope <= API_SCOPE_ADMIN; scope++)
+        used += snprintf(grant + used, 40 - (size_t)used, "%d",
+                         api_token_allows(&request, (enum api_scope)scope) == NN_OK);
+}
+
+/* That of two grants the second has nothing that the first lacks. */
+static void check_no_more(const char *whole, const char *part, const char *sent, size_t size) {
+    for (size_t i = 0; part[i]; i++)
+        if (part[i] == '1' && (!*whole || whole[i] != '1'))
+            fail_msg("cut off at byte %zu, \"%s\" may do %s, and not %s", size, sent, part, whole);
+}
+
+/* Cut at any byte, a file is refused or grants no more, to any token and to what is left of any word. */
+static void a_file_that_is_cut_off_grants_no_more(void **state) {
+    (void)state;
+    static const char *const files[] = {file, "viewer read " H_READ "\n",
+                                        "v read " H_READ " team-a\n# end\n"};
+    static const char *const known[] = {"t-read", "t-train", "t-admin", "t-team", "", H_READ};
+    for (size_t k = 0; k < sizeof files / sizeof files[0]; k++) {
+        struct nn_error none = {0};
+        struct api_tokens *whole = read_tokens(files[k], &none);
+        assert_non_null(whole);
+        for (size_t size = 0; size < strlen(files[k]); size++) {
+            char *part = strndup(files[k], size), theirs[40], ours[40];
+            assert_non_null(part);
+            struct nn_error err = {0};
+            struct api_tokens *tokens = read_tokens(part, &err);
+            for (size_t i = 0; tokens && i < size + sizeof known / sizeof known[0]; i++) {
+                const char *sent = i < size ? part + i : known[i - size];
+                grant_of(whole, sent, theirs);
+                grant_of(tokens, sent, ours);
+                check_no_more(theirs, ours, sent, size);
+            }
+            api_tokens_unref(tokens);
+            free(part);
+        }
+        api_tokens_unref(whole);
+    }
+}
+
+/* A line of the other file, or what is left of it, is no secret; and of a secret so much is left that nobody guesses it. */
+static void a_secret_that_is_cut_off_is_still_one(void **state) {
+    (void)state;
+    static const char *const texts[] = {file, "viewer read " H_READ "\n", H_ADMIN, H_ADMIN "\n"};
+    for (size_t k = 0; k < sizeof texts / sizeof texts[0]; k++)
+        for (size_t size = 0; size <= strlen(texts[k]); size++) {
+            char *part = strndup(texts[k], size);
+            assert_non_null(part);
+            struct nn_error err = {0};
+            struct api_tokens *tokens = api_tokens_read_secret("secret", part, size, &err);
+            bool good = k >= 2 && size >= API_LEAST_SECRET;
+            if (good != (tokens != NULL)) fail_msg("\"%s\", cut at byte %zu: %s", texts[k], size, err.text);
+            api_tokens_unref(tokens);
+            free(part);
+        }
+}
+
+#define ONE_WORD                                                                                             \
+    "tokens:1: a line is NAME SCOPE HASH, and perhaps PREFIX and work=N; one secret alone is for "           \
+    "--secret-file"
 
 static void files_that_are_wrong(void **state) {
     (void)state;
@@ -302,17 +388,21 @@ static void files_that_are_wrong(void **state) {
     } cases[] = {
         {"", "tokens: there is no token in it"},
         {"# nothing\n \n", "tokens: there is no token in it"},
-        {"two words", "tokens:1: a line is NAME SCOPE HASH, and perhaps PREFIX"},
-        {"a read " H_READ " p q", "tokens:1: a line is NAME SCOPE HASH, and perhaps PREFIX"},
-        {"a read " H_READ "\nbare\n", "tokens:2: a line is NAME SCOPE HASH, and perhaps PREFIX"},
-        {"bare\n\na read " H_READ "\n", "tokens:3: behind a token as it is sent there may be no other"},
-        {"bare\nmore\n", "tokens:2: behind a token as it is sent there may be no other"},
-        {"caf\xc3\xa9", "tokens:1: a token is made of visible ASCII characters, without spaces"},
+        {"two words", "tokens:1: a line is NAME SCOPE HASH, and perhaps PREFIX and work=N"},
+        {"a read " H_READ " p q", "tokens:1: a line is NAME SCOPE HASH, and perhaps PREFIX and work=N"},
+        {"a read " H_READ "\ntwo words\n",
+         "tokens:2: a line is NAME SCOPE HASH, and perhaps PREFIX and work=N"},
+        {"bare\n", ONE_WORD},
+        {"bare", ONE_WORD},
+        {H_READ H_READ "\n", ONE_WORD},
         {"#\n-a read " H_READ, "tokens:2: a token's name is made as a model's is"},
         {"a write " H_READ, "tokens:1: a scope is read, train or admin"},
         {"a READ " H_READ, "tokens:1: a scope is read, train or admin"},
         {"a read 1" H_READ, "tokens:1: a hash is the token's SHA-256 in 64 hexadecimal digits"},
         {"a read secret", "tokens:1: a hash is the token's SHA-256 in 64 hexadecimal digits"},
+        {"a read " H_READ " p work=", "tokens:1: work= is a number of operations, such as 2e12"},
+        {"a read " H_READ " work=1 p", "tokens:1: a line is NAME SCOPE HASH, and perhaps PREFIX and work=N"},
+        {"a read " H_READ " work=1", "tokens:1: the line has no end: it may be cut off"},
         {"a read " H_READ " team/", "tokens:1: a prefix is what a model's name may begin with"},
         {"a read " H_READ, "tokens:1: the line has no end: it may be cut off"},
         {"a read " H_READ "\nb read " H_TRAIN " tea", "tokens:2: the line has no end: it may be cut off"},
@@ -329,6 +419,35 @@ static void files_that_are_wrong(void **state) {
     char zero[] = "bare\0more";
     assert_null(api_tokens_read("tokens", zero, sizeof zero - 1, &err));
     assert_string_equal(err.text, "tokens: it is no text");
+}
+
+static void secrets_that_are_wrong(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *error;
+    } cases[] = {
+        {"", "secret: a secret has 32 characters or more"},
+        {"\n", "secret: a secret has 32 characters or more"},
+        {"0123456789012345678901234567890\n", "secret: a secret has 32 characters or more"},
+        {"\n" H_READ "\n", "secret: it holds more than one line"},
+        {H_READ "\n" H_READ "\n", "secret: it holds more than one line"},
+        {"a read " H_READ "\n", "secret: a secret is made of visible ASCII characters, without spaces"},
+        {H_READ " ", "secret: a secret is made of visible ASCII characters, without spaces"},
+        {H_READ "\xc3\xa9", "secret: a secret is made of visible ASCII characters, without spaces"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct nn_error err = {0};
+        char *text = strdup(cases[i].text);
+        assert_non_null(text);
+        assert_null(api_tokens_read_secret("secret", text, strlen(text), &err));
+        assert_string_equal(err.text, cases[i].error);
+        assert_int_equal(err.code, NN_E_VALUE);
+        free(text);
+    }
+    struct nn_error err = {0};
+    char zero[] = H_READ "\0more";
+    assert_null(api_tokens_read_secret("secret", zero, sizeof zero - 1, &err));
+    assert_string_equal(err.text, "secret: it is no text");
 }
 
 static void hashes_in_capitals(void **state) {
@@ -354,7 +473,11 @@ int main(void) {
         with_service(keys_are_a_tokens_own),
         with_service(the_page_of_metrics_takes_all_models),
         with_service(a_new_file_takes_effect),
+        with_service(a_secret_may_do_all),
+        cmocka_unit_test(a_file_that_is_cut_off_grants_no_more),
+        cmocka_unit_test(a_secret_that_is_cut_off_is_still_one),
         cmocka_unit_test(files_that_are_wrong),
+        cmocka_unit_test(secrets_that_are_wrong),
         with_service(hashes_in_capitals),
     };
     nn_blas_init();

@@ -218,7 +218,7 @@ static void others_are_queued_at_their_cost(void **state) {
 static struct client second;
 
 static void submit_second(void) {
-    submit(&second, "POST", "/models/m400/parameters", "{\"from\": \"m400\", \"tau\": 0.5}");
+    submit(&second, "POST", "/models/m364/parameters", "{\"from\": \"m364\", \"tau\": 0.5}");
     run_job(); /* on another thread, as it were; its change finds the first one's turn, and waits */
     assert_false(second.answered);
 }
@@ -227,8 +227,8 @@ static void changes_behind_its_own_are_left_to_another(void **state) {
     (void)state;
     struct client first, shown;
     char incarnation[17] = "", body[1024];
-    create(400, 400);
-    submit(&shown, "GET", "/models/m400", NULL);
+    create(364, 364);
+    submit(&shown, "GET", "/models/m364", NULL);
     assert_int_equal(shown.status, 200);
     const char *at = strstr(shown.body, "\"incarnation\":\"");
     assert_non_null(at);
@@ -238,7 +238,7 @@ static void changes_behind_its_own_are_left_to_another(void **state) {
         "{\"incarnation\": \"%s\", \"version\": 0, \"apply\": true, \"gradients\": {\"1.bias\": [1, 2]}}",
         incarnation);
     in_loop = submit_second; /* the norm of the gradient is a loop, and is taken in the turn */
-    submit(&first, "POST", "/models/m400/gradients", body);
+    submit(&first, "POST", "/models/m364/gradients", body);
     assert_null(in_loop);
     assert_true(first.answered);
     assert_int_equal(first.status, 200);

@@ -118,10 +118,22 @@ static void write_tensors(FILE *f) { write_header(f, write_entries); }
 static void write_members(FILE *f) { repeat(f, 20000, "{\"__metadata__\": {", "\"#\": \"[0]\"", "}}"); }
 static void write_metadata(FILE *f) { write_header(f, write_members); }
 
-static void write_layers(FILE *f) {
+static void write_optimized(FILE *f, const char *end) {
     repeat(f, 1000, "{\"name\": \"m\", \"inputs\": {\"x\": {\"shape\": [1]}}, \"layers\": [",
-           "{\"op\": \"linear\", \"name\": \"a_name_of_usual_length_#\", \"out_features\": 1}",
-           "], \"loss\": {\"op\": \"mse\"}, \"optimizer\": {\"op\": \"adam\"}}");
+           "{\"op\": \"linear\", \"name\": \"a_name_of_usual_length_#\", \"out_features\": 1}", end);
+}
+static void write_layers(FILE *f) {
+    write_optimized(f, "], \"loss\": {\"op\": \"mse\"}, \"optimizer\": {\"op\": \"adam\"}}");
+}
+static void write_plain(FILE *f) { write_optimized(f, "], \"optimizer\": {\"op\": \"sgd\"}}"); }
+static void write_momentum(FILE *f) {
+    write_optimized(f, "], \"optimizer\": {\"op\": \"sgd\", \"momentum\": 0.5}}");
+}
+
+static void write_counts(FILE *f) {
+    repeat(f, 1000, "{\"steps\": {",
+           "\"a_name_of_usual_length_#.weight\": 123456, \"a_name_of_usual_length_#.bias\": 0",
+           "}, \"state\": {}}");
 }
 
 static void write_losses(FILE *f) {
@@ -187,6 +199,9 @@ static const struct request {
     {"a gradient of many layers", write_layers, "POST", "/backward", NULL, write_step, 200, false},
     {"many parameters", write_layers, "GET", "/models/m/parameters", FILES, NULL, 200, false},
     {"an optimizer of many layers", write_layers, "GET", "/models/m/optimizer", FILES, NULL, 200, false},
+    {"a fresh optimizer of many layers", write_momentum, "GET", "/models/m/optimizer", FILES, NULL, 200,
+     false},
+    {"steps of many layers", write_plain, "PUT", "/models/m/optimizer", NULL, write_counts, 200, false},
 };
 
 static struct body body_of(void (*write)(FILE *f)) {

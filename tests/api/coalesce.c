@@ -37,10 +37,12 @@ static void make(const char *name, const char *dtype) {
                  " 'inputs': {'x': {'shape': [%d]}, 'id': {'shape': [%d], 'dtype': 'I64'}},"
                  " 'layers': [{'op': 'embedding', 'num_embeddings': %d, 'embedding_dim': 5,"
                  "             'inputs': ['id']}, {'op': 'flatten'},"
-                 "            {'op': 'concat', 'inputs': ['x', '1']},"
+                 "            {'op': 'concat', 'inputs': ['x', '1', 'q']},"
                  "            {'op': 'linear', 'out_features': 2050}, {'op': 'gelu'}, {'op': 'dropout'},"
                  "            {'op': 'matmul', 'out_features': 19, 'name': 'logits'},"
-                 "            {'op': 'softmax', 'name': 'p'}], 'outputs': ['logits', 'p'],"
+                 "            {'op': 'softmax', 'name': 'p'},"
+                 "            {'op': 'parameter', 'name': 'q', 'shape': [3], 'init': 'normal'}],"
+                 " 'outputs': ['logits', 'p', 'q'],"
                  " 'loss': {'op': 'mse', 'input': 'p'}, 'optimizer': {'op': 'sgd', 'lr': 0.1}}",
                  name, dtype, FEATURES, IDS, VOCABULARY));
 }
@@ -225,6 +227,52 @@ static void the_same_numbers_in_any_batch(void **state) {
         free(some), free(body);
     }
     json_decref(all);
+    test_service_stop(&service);
+}
+
+/* --- who leaves ------------------------------------------------------------------------------------------- */
+
+/* A peer that is there when its request is begun, and later is not; and one that stays. */
+struct peer {
+    struct test_pending pending; /* first, for it is the context */
+    int looked;
+};
+static bool leaves(void *peer) { return ((struct peer *)peer)->looked++ > 0; }
+static bool stays(void *peer) {
+    ((struct peer *)peer)->looked++;
+    return false;
+}
+
+/* Two share a batch. It is computed as long as one of them is there, to the same bytes. */
+static void who_leaves_takes_nobody_along(void **state) {
+    (void)state;
+    start(1, 0);
+    make("m", tile[0] ? "F32" : "F64");
+    char *body = body_of("m", 1, 0, ROWS);
+    struct test_request request = forward(body, JSON);
+    struct test_answer alone = test_request(&service, &request);
+    const size_t before = memory_at_rest();
+    for (int leaving = 0; leaving <= 2; leaving++) {
+        struct peer peers[2] = {0};
+        json_int_t batches = count("GET /models/m", "batches");
+        hold_threads();
+        for (int i = 0; i < 2; i++) {
+            request.left = i < leaving ? leaves : stays;
+            test_submit(&service, &peers[i].pending, &request);
+        }
+        let_go();
+        for (int i = 0; i < 2; i++) {
+            struct test_answer answer = test_take(&peers[i].pending);
+            assert_int_equal(answer.status, leaving < 2 ? 200 : 499);
+            if (leaving < 2) assert_memory_equal(answer.body, alone.body, alone.size);
+            test_answer_free(&answer);
+        }
+        assert_true(peers[leaving > 0].looked > 1); /* not only when it was begun */
+        assert_int_equal(count("GET /models/m", "batches"), batches + 1);
+        assert_int_equal(memory_at_rest(), before);
+    }
+    test_answer_free(&alone);
+    free(body);
     test_service_stop(&service);
 }
 
@@ -471,6 +519,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_same_bytes_in_company),
         cmocka_unit_test(the_same_numbers_in_any_batch),
+        cmocka_unit_test(who_leaves_takes_nobody_along),
         cmocka_unit_test(an_error_is_its_own),
         cmocka_unit_test(one_version_a_batch),
         cmocka_unit_test(a_deleted_model_and_a_slow_reader),

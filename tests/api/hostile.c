@@ -102,6 +102,10 @@ static const struct {
      NULL, NN_E_CORRUPT},
     {"{'kind': 'gradient', 'model': 'm', 'version': 2, 'seen': 1, 'scale': 1, 'time': -9223372036854775808}",
      NULL, NN_OK},
+    {"{'format': -1, 'kind': 'gradient', 'model': 'm', 'version': 2, 'seen': 1, 'scale': 1}", NULL,
+     NN_E_CORRUPT},
+    {"{'format': '1', 'kind': 'gradient', 'model': 'm', 'version': 2, 'seen': 1, 'scale': 1}", NULL,
+     NN_E_CORRUPT},
 };
 
 static void records_that_nobody_wrote(void **state) {
@@ -122,7 +126,7 @@ static void records_that_nobody_wrote(void **state) {
         char *bytes = compose_take(parse(records[i].head), quoted ? quoted : (const void *)gradient,
                                    quoted ? strlen(quoted) : trainable, &size);
         api_recover_begin(other.api);
-        int code = api_recover_record(other.api, journal.n + 1, bytes, size, false, &err);
+        int code = api_recover_record(other.api, journal.n + 1, bytes, size, 0, &err);
         if (code != records[i].code) fail_msg("%s: %d, %s", records[i].head, code, err.text);
         assert_in_range(api_memory_in_use(other.api), 0, before + ((size_t)1 << 20));
         err = (struct nn_error){0};
@@ -133,6 +137,45 @@ static void records_that_nobody_wrote(void **state) {
         test_service_stop(&other);
         test_journal_fini(&empty);
     }
+}
+
+/* Requests that earlier releases took though part of them had no effect: what was answered then is carried out. */
+static void what_was_taken_once_is_taken_again(void **state) {
+    (void)state;
+    static const struct {
+        const char *head, *data;
+    } taken[] = {
+        {"{'kind': 'request', 'method': 'PUT', 'path': '/models/{}/parameters', 'name': 'm', 'query': "
+         "'partial=true&partial=false', 'encoding': 'json', 'model': 'm', 'version': 2}",
+         "{\"parameters\": {\"0.bias\": [1, 2]}}"},
+        {"{'kind': 'request', 'method': 'PATCH', 'path': '/models/{}', 'name': 'm', 'encoding': 'json', "
+         "'model': 'm', "
+         "'version': 2}",
+         "{\"optimizer\": {\"momentun\": null}, \"aggregation\": {\"x\": null, \"mode\": \"async\"}}"},
+        {"{'kind': 'request', 'method': 'POST', 'path': '/backward', 'encoding': 'json', 'model': 'm', "
+         "'version': 3, "
+         "'read': 2, 'drawn': ['1']}",
+         "{\"model\": \"m\", \"inputs\": {\"x\": [[1, 2, 3]]}, \"upstream\": {\"0\": [[1, 1]]}, "
+         "\"normalizer\": 2, \"losses\": [0], \"apply\": true}"},
+    };
+    struct test_recovered other;
+    struct nn_error err = {0};
+    test_journal_init(&other.journal);
+    test_service_start_stored(&other.service, NULL, 0, &other.journal.store);
+    assert_int_equal(test_journal_recover(&journal, other.service.api, false, journal.n, &err), NN_OK);
+    api_recover_begin(other.service.api);
+    for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++) {
+        size_t size;
+        char *bytes = compose_take(parse(taken[i].head), taken[i].data, strlen(taken[i].data), &size);
+        if (api_recover_record(other.service.api, journal.n + 1 + i, bytes, size, 0, &err))
+            fail_msg("%s: %s", taken[i].head, err.text);
+        free(bytes);
+    }
+    assert_int_equal(api_recover_end(other.service.api, true, &err), NN_OK);
+    json_t *model = test_ask(&other.service, 200, "GET /models/m", NULL, NULL);
+    assert_int_equal(json_integer_value(json_object_get(model, "version")), 3);
+    json_decref(model);
+    test_recovered_stop(&other);
 }
 
 #define CREATION                                                                                             \
@@ -150,7 +193,7 @@ static int recover_take(struct test_service *other, uint64_t seq, json_t *head, 
     struct nn_error err = {0};
     size_t size;
     char *bytes = compose_take(head, data, strlen(data), &size);
-    int code = api_recover_record(other->api, seq, bytes, size, false, &err);
+    int code = api_recover_record(other->api, seq, bytes, size, 0, &err);
     free(bytes);
     return code;
 }
@@ -167,10 +210,10 @@ static void nothing_is_built_on_a_bad_record(void **state) {
     begin(&other);
     struct api *api = other.service.api;
     const struct test_record *own = journal.records;
-    assert_int_equal(api_recover_record(api, 1, own[0].bytes, own[0].size, false, &err), NN_OK);
+    assert_int_equal(api_recover_record(api, 1, own[0].bytes, own[0].size, 0, &err), NN_OK);
     assert_int_equal(recover_take(&other.service, 2, parse(records[3].head), ""), NN_E_CORRUPT);
     for (uint64_t i = 1; i < 3; i++)
-        assert_int_equal(api_recover_record(api, 2 + i, own[i].bytes, own[i].size, false, &err), NN_OK);
+        assert_int_equal(api_recover_record(api, 2 + i, own[i].bytes, own[i].size, 0, &err), NN_OK);
     assert_int_equal(recover_take(&other.service, 5, parse(creation), CREATION), NN_OK);
     assert_int_equal(api_recover_end(api, false, &err), NN_OK);
     json_t *model = test_ask(&other.service, 200, "GET /models/m", NULL, NULL);
@@ -201,6 +244,8 @@ static const struct {
     {"staleness", "[0, 0, 0, 0, 0, 0, 0, -1]"},
     {"staleness", "[]"},
     {"stopped", "'nothing'"},
+    {"format", "-1"},
+    {"format", "0.5"},
     {"specification", "{}"},
     {"specification",
      "{'inputs': {'x': {'shape': [3]}}, 'layers': [{'op': 'linear', 'out_features': 1000000000}]}"},
@@ -214,6 +259,7 @@ static int recover_source(struct api_source *source) {
     begin(&other);
     struct api *api = other.service.api;
     int code = api_recover_model(api, source, journal.saved[0].seq, &err);
+    if (code == NN_E_STORE) assert_non_null(strstr(err.text, "of format 2: a later release wrote it"));
     if (code) assert_int_equal(api_memory_in_use(api), 0);
     assert_int_equal(api_recover_end(api, true, &(struct nn_error){0}), NN_OK);
     test_do(&other.service, code ? 404 : 200, "GET /models/m", NULL);
@@ -263,6 +309,57 @@ static void snapshots_that_nobody_took(void **state) {
     for (size_t i = 0; i < sizeof snapshots / sizeof snapshots[0]; i++)
         if (recover_changed(snapshots[i].member, snapshots[i].value) != NN_E_CORRUPT)
             fail_msg("%s: %s is accepted", snapshots[i].member, snapshots[i].value);
+}
+
+/* Of a later release: told by its number, and no damage. */
+static void a_newer_format_is_refused_by_its_number(void **state) {
+    (void)state;
+    static const char keys[] = "{\"format\": 2}\n{\"key\": \"k\"}\n";
+    struct test_recovered other;
+    struct nn_error err = {0};
+    size_t size;
+    assert_int_equal(recover_changed("format", "0"), NN_OK);
+    assert_int_equal(recover_changed("format", "2"), NN_E_STORE);
+
+    begin(&other);
+    struct api *api = other.service.api;
+    char *bytes =
+        compose_take(parse("{'format': 2, 'kind': 'gradient', 'model': 'm', 'version': 2}"), "", 0, &size);
+    assert_int_equal(api_recover_record(api, 1, bytes, size, 0, &err), NN_E_STORE);
+    assert_non_null(strstr(err.text, "a record of format 2: a later release wrote it"));
+    free(bytes);
+    err = (struct nn_error){0};
+    assert_int_equal(api_recover_keys(api, keys, sizeof keys - 1, 1, &err), NN_E_STORE);
+    assert_non_null(strstr(err.text, "a file of keys of format 2: a later release wrote it"));
+    err = (struct nn_error){0};
+    assert_int_equal(api_recover_end(api, true, &err), NN_OK);
+    test_recovered_stop(&other);
+}
+
+/* What another build wrote may have led to other numbers before it; what this one wrote may not. */
+static void other_numbers_of_another_build(void **state) {
+    (void)state;
+    static const char step[] =
+        "{'format': 1, 'kind': 'request', 'method': 'PUT', 'path': '/models/{}/parameters', "
+        "'name': 'm', 'query': 'partial=true', 'encoding': 'json', 'model': 'm', "
+        "'version': 2, 'hash': '0000000000000001'}",
+                      bias[] = "{\"parameters\": {\"0.bias\": [1, 2]}}";
+    for (unsigned known = 0; known <= API_FOREIGN; known += API_FOREIGN) {
+        struct test_recovered other;
+        struct nn_error err = {0};
+        size_t size;
+        begin(&other);
+        struct api *api = other.service.api;
+        for (size_t i = 0; i < journal.n; i++)
+            assert_int_equal(
+                api_recover_record(api, i + 1, journal.records[i].bytes, journal.records[i].size, 0, &err),
+                NN_OK);
+        char *bytes = compose_take(parse(step), bias, sizeof bias - 1, &size);
+        int code = api_recover_record(api, journal.n + 1, bytes, size, known, &err);
+        assert_int_equal(code, known ? NN_OK : NN_E_CORRUPT);
+        free(bytes);
+        test_recovered_stop(&other);
+    }
 }
 
 static json_int_t offset(json_t *tensor, size_t i) {
@@ -328,8 +425,11 @@ static void snapshots_that_break_off(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(records_that_nobody_wrote, live, end),
+        cmocka_unit_test_setup_teardown(what_was_taken_once_is_taken_again, live, end),
         cmocka_unit_test_setup_teardown(nothing_is_built_on_a_bad_record, live, end),
+        cmocka_unit_test_setup_teardown(other_numbers_of_another_build, live, end),
         cmocka_unit_test_setup_teardown(snapshots_that_nobody_took, live, end),
+        cmocka_unit_test_setup_teardown(a_newer_format_is_refused_by_its_number, live, end),
         cmocka_unit_test_setup_teardown(snapshots_of_other_tensors, live, end),
         cmocka_unit_test_setup_teardown(snapshots_that_break_off, live, end)};
     return cmocka_run_group_tests(tests, NULL, NULL);

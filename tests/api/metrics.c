@@ -257,7 +257,8 @@ static int64_t no_time(void *self) {
 }
 static void full(void *self, struct api_load *load) {
     (void)self;
-    *load = (struct api_load){.queued = 16, .room = 16, .begun = 1000, .threads = 4, .busy = 3};
+    *load = (struct api_load){
+        .queued = 16, .room = 16, .begun = 1000, .threads = 4, .busy = 3, .lines_dropped = 5};
 }
 
 static struct api_response *respond(struct api *api, const char *path) {
@@ -298,6 +299,7 @@ static void told_however_full_the_queue_is(void **state) {
     assert_int_equal(test_metric(&metrics, "gradd_jobs_total"), 1000);
     assert_int_equal(test_metric(&metrics, "gradd_compute_threads"), 4);
     assert_int_equal(test_metric(&metrics, "gradd_compute_threads_busy"), 3);
+    assert_int_equal(test_metric(&metrics, "gradd_log_lines_dropped_total"), 5);
     test_metrics_fini(&metrics);
     test_answer_free(&answer);
     api_request_free(first.request);

@@ -8,19 +8,21 @@
 
 #include <cmocka.h>
 
+#include "../../api/wire/document.h"
 #include "../support/service.h"
 
 static struct test_service service;
 static json_t *document;
 
 static const struct route {
-    const char *method, *path, *members, *summary;
-    enum { API_NO_BODY, API_PLAIN_TEXT, API_SPECIFICATION, API_DOCUMENT, API_STATE_DICT } body;
+    const char *method, *path, *query, *requires, *members, *summary;
+    enum api_body body;
     enum { API_READS, API_CHANGES, API_IF_ASKED } effect;
     const char *scope;
 } routes[] = {
-#define API_ROUTE(method, path, handler, body, effect, scope, members, summary)                              \
-    {method, path, members, summary, body, effect, #scope},
+#define API_ROUTE(method, path, handler, body, effect, scope, recorded, cost, query, requires, members,      \
+                  summary)                                                                                   \
+    {method, path, query, requires, members, summary, body, effect, #scope},
 #include "../../api/request/routes.def"
 #undef API_ROUTE
 };
@@ -110,7 +112,15 @@ static void members_of_bodies(void **state) {
     assert_string_equal(text_at(json_object_get(step, "mode"), "type"), "string");
     assert_string_equal(text_at(json_object_get(step, "inputs"), "type"), "object");
     assert_int_equal(json_array_size(json_object_get(json_object_get(step, "model"), "type")), 2);
-    assert_int_equal(json_object_size(json_object_get(step, "seed")), 0);
+    const json_t *seed = json_object_get(step, "seed"), *mode = json_object_get(step, "mode");
+    assert_string_equal(text_at(seed, "type"), "integer");
+    assert_int_equal(json_integer_value(json_object_get(seed, "maximum")), (INT64_C(1) << 53) - 1);
+    assert_null(json_object_get(seed, "default"));
+    assert_int_equal(json_array_size(json_object_get(mode, "enum")), 2);
+    const json_t *apply = json_object_get(step, "apply"),
+                 *lr = json_object_get(json_object_get(apply, "properties"), "lr");
+    assert_int_equal(json_array_size(json_object_get(apply, "type")), 2);
+    assert_true(json_number_value(json_object_get(lr, "maximum")) == 1e30);
 }
 
 static bool takes(const json_t *operation, const char *parameter) {
@@ -119,6 +129,32 @@ static bool takes(const json_t *operation, const char *parameter) {
     json_array_foreach(json_object_get(operation, "parameters"), i,
                        item) if (strcmp(text_at(item, "name"), parameter) == 0) return true;
     return false;
+}
+
+/* Required members, and the names of a query, are those of the row. */
+static void what_is_required(void **state) {
+    (void)state;
+    for (const struct route *route = routes; route < routes + ROUTES; route++) {
+        const json_t *operation = operation_of(route),
+                     *required = json_object_get(schema_of(operation), "required");
+        size_t words = 0, i;
+        json_t *item;
+        for (const char *at = route->requires; *at; at += strspn(at, " ")) words++, at += strcspn(at, " ");
+        assert_int_equal(json_array_size(required), words);
+        json_array_foreach((json_t *)required, i, item)
+            assert_true(api_among(route->requires, json_string_value(item), json_string_length(item)));
+        json_array_foreach(json_object_get(operation, "parameters"), i, item) {
+            const char *name = text_at(item, "name");
+            if (strcmp(text_at(item, "in"), "query") == 0)
+                assert_true(api_among(route->query, name, strlen(name)));
+        }
+        for (const char *at = route->query; *at && *at != '*'; at += strspn(at, " ")) {
+            char name[32];
+            snprintf(name, sizeof name, "%.*s", (int)strcspn(at, " "), at);
+            assert_true(takes(operation, name));
+            at += strlen(name);
+        }
+    }
 }
 
 static void names_keys_and_tokens(void **state) {
@@ -149,6 +185,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_route_and_no_other),
         cmocka_unit_test(members_of_bodies),
+        cmocka_unit_test(what_is_required),
         cmocka_unit_test(names_keys_and_tokens),
         cmocka_unit_test(the_document),
     };

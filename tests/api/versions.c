@@ -233,7 +233,7 @@ static const struct {
 static void matches(void **state) {
     (void)state;
     static const char *const wrong[] = {
-        "\"%s-99\"", "\"0123456789abcdef-0\"", "\"\"", "nonsense", "\"%s\"", "\"%s-\"", "\"%s-x\""};
+        "\"%s-99\"", "\"0123456789abcdef-0\"", "\"\"", "\"nonsense\"", "\"%s\"", "\"%s-\"", "\"%s-x\""};
     char own[20], tag[TEXT], body[TEXT];
     json_int_t at = 0;
     make("m");

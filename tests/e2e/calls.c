@@ -71,7 +71,9 @@ static void the_table_is_whole(void **state) {
     static const struct {
         const char *method, *path, *body;
     } routes[] = {
-#define API_ROUTE(method, path, handler, body, effect, open, members, summary) {method, path, #body},
+#define API_ROUTE(method, path, handler, body, effect, scope, recorded, cost, query, requires, members,      \
+                  summary)                                                                                   \
+    {method, path, #body},
 #include "../../api/request/routes.def"
 #undef API_ROUTE
     };

@@ -285,6 +285,27 @@ static void documents(void **state) {
     service_stop();
 }
 
+#define DRAWN(layers)                                                                                        \
+    "{'model': {'seed': 1, 'inputs': {'x': {'shape': [1]}}, 'layers': [" layers "]}, 'inputs': {'x': "       \
+    "[[1]]}}"
+#define WIDE "{'op': 'linear', 'out_features': 2116000000}, {'op': 'reshape', 'shape': [46000, 46000]}"
+#define DEEP "{'op': 'linear', 'out_features': 46000}"
+
+/* A limit that is told, none, and the machine's own, beyond which is what would take a day. */
+static void work(void **state) {
+    (void)state;
+    service_start(FLAGS("--max-work", "1e6"), NULL);
+    ask(200, "POST", "/forward", DRAWN("{'op': 'linear', 'out_features': 100}"));
+    refused(422, "too-much-work", NULL, "POST", "/forward", DRAWN("{'op': 'linear', 'out_features': 1000}"));
+    service_stop();
+    service_start(FLAGS("--max-work", "0", "--memory", "64M"), NULL);
+    refused(413, "too-large", NULL, "POST", "/forward", DRAWN(WIDE ", " DEEP));
+    service_stop();
+    service_start(FLAGS("--memory", "64M", "--compute-threads", "2"), NULL);
+    refused(422, "too-much-work", NULL, "POST", "/forward", DRAWN(WIDE ", " DEEP));
+    service_stop();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         service_test(bodies),    service_test(lengths),
@@ -292,6 +313,7 @@ int main(void) {
         service_test(models),    service_test(contexts),
         service_test(documents), service_test(heads),
         service_test(addresses), service_test(keys),
+        service_test(work),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

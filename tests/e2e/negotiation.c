@@ -89,6 +89,98 @@ static void accepts(void **state) {
     }
 }
 
+/* Parameters are parsed: what looks like a weight within one is none. */
+static void parameters_of_accept(void **state) {
+    (void)state;
+    static const struct {
+        const char *accept;
+        int status;
+    } cases[] = {{"application/json;seq=0", 200},
+                 {"application/json;faq=0;q=1", 200},
+                 {"application/json;profile=\"a;q=0\"", 200},
+                 {"application/json;profile=\"a, b;q=0\", text/html", 200},
+                 {"text/html;profile=\"application/json\"", 406}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        forward(cases[i].status, JSON_TYPE, cases[i].accept);
+}
+
+/* What a cache between may do with an answer. */
+static void caches(void **state) {
+    (void)state;
+    static const struct {
+        const char *method, *path, *if_none_match;
+        int status;
+        const char *vary, *cache;
+    } cases[] = {{"GET", "/models/m/parameters", NULL, 200, "Accept", "no-cache"},
+                 {"GET", "/models/m/parameters", "*", 304, "Accept", "no-cache"},
+                 {"HEAD", "/models/m/parameters", NULL, 200, "Accept", "no-cache"},
+                 {"GET", "/models/m?x=1", NULL, 422, "Accept", "no-cache"},
+                 {"GET", "/models/nobody", NULL, 404, "Accept", "no-cache"},
+                 {"GET", "/nowhere", NULL, 404, "", "no-cache"},
+                 {"GET", "/metrics", NULL, 200, "", "no-cache"},
+                 {"DELETE", "/models/nobody", NULL, 404, "Accept", ""}};
+    char value[256];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct http_answer *answer =
+            service_call(cases[i].status, &(struct http_request){.method = cases[i].method,
+                                                                 .path = cases[i].path,
+                                                                 .if_none_match = cases[i].if_none_match});
+        assert_string_equal(http_header(answer, "Vary", value), cases[i].vary);
+        assert_string_equal(http_header(answer, "Cache-Control", value), cases[i].cache);
+    }
+}
+
+/* A coded body is refused at its head: nothing of it is asked for, and nothing is read as if it were plain. */
+static void content_codings(void **state) {
+    (void)state;
+    static const char *const lines[] = {"Content-Encoding: gzip\r\n", "Content-Encoding: identity, br\r\n",
+                                        "Expect: 100-continue\r\nContent-Encoding: x\r\n",
+                                        "Content-Encoding: Identity\r\n", ""};
+    for (int i = 0; i < 5; i++) {
+        char request[512], answer[4096];
+        const char *body = quoted(FORWARD);
+        int fd = raw_connect(service.port);
+        bool refused = i < 3;
+        snprintf(request, sizeof request,
+                 "POST /forward HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%sContent-Length: "
+                 "%zu\r\n\r\n%s",
+                 lines[i], i == 2 ? (size_t)1 << 20 : strlen(body), i == 2 ? "" : body);
+        assert_true(raw_send_text(fd, request));
+        raw_receive(fd, answer, sizeof answer);
+        close(fd);
+        assert_int_equal(raw_status(answer), refused ? 415 : 200);
+        assert_true(!strstr(answer, "\r\nAccept-Encoding: identity\r\n") == !refused);
+        assert_true(!strstr(answer, "unsupported-coding") == !refused);
+    }
+}
+
+/* As a URL's query is written by those who repeat a name for a list. */
+static void lists_in_queries(void **state) {
+    (void)state;
+    const json_t *map =
+        at(ask(200, "GET", "/models/m/parameters?names=0.weight&names=0.bias", NULL), "parameters");
+    assert_int_equal(json_object_size(map), 2);
+    check_problem(ask_bytes(400, "GET", "/models/m/parameters?dtype=F16&dtype=F32", NULL), 400, "malformed",
+                  NULL);
+}
+
+/* HEAD is asked as GET is. */
+static void conditions_of_reads(void **state) {
+    (void)state;
+    static const char *const methods[] = {"GET", "HEAD"};
+    for (int i = 0; i < 2; i++) {
+        struct http_request request = {
+            .method = methods[i], .path = "/models/m/parameters", .if_match = "\"x\""};
+        service_call(412, &request);
+        request.if_match = "*";
+        service_call(200, &request);
+        request.if_none_match = "*";
+        service_call(304, &request);
+        request.if_match = "*x";
+        service_call(400, &request);
+    }
+}
+
 /* None, or any: a request is answered as it came, and a GET in JSON. */
 static void by_default_as_it_came(void **state) {
     (void)state;
@@ -134,21 +226,21 @@ static void methods(void **state) {
     static const struct {
         const char *method, *path, *allow;
     } cases[] = {
-        {"DELETE", "/models", "GET, POST"},
-        {"POST", "/models/m", "GET, PATCH, DELETE"},
-        {"PUT", "/models/m", "GET, PATCH, DELETE"},
+        {"DELETE", "/models", "GET, HEAD, POST"},
+        {"POST", "/models/m", "GET, HEAD, PATCH, DELETE"},
+        {"PUT", "/models/m", "GET, HEAD, PATCH, DELETE"},
         {"GET", "/forward", "POST"},
         {"PUT", "/backward", "POST"},
         {"GET", "/step", "POST"},
-        {"DELETE", "/models/m/parameters", "GET, PUT, POST"},
-        {"PUT", "/models/m/gradients", "GET, POST, DELETE"},
-        {"DELETE", "/models/m/optimizer", "GET, PUT"},
-        {"POST", "/contexts", "GET"},
-        {"PUT", "/contexts/c", "GET, DELETE"},
-        {"DELETE", "/ops", "GET"},
-        {"POST", "/healthz", "GET"},
-        {"BREW", "/readyz", "GET"},
-        {"OPTIONS", "/models", "GET, POST"},
+        {"DELETE", "/models/m/parameters", "GET, HEAD, PUT, POST"},
+        {"PUT", "/models/m/gradients", "GET, HEAD, POST, DELETE"},
+        {"DELETE", "/models/m/optimizer", "GET, HEAD, PUT"},
+        {"POST", "/contexts", "GET, HEAD"},
+        {"PUT", "/contexts/c", "GET, HEAD, DELETE"},
+        {"DELETE", "/ops", "GET, HEAD"},
+        {"POST", "/healthz", "GET, HEAD"},
+        {"BREW", "/readyz", "GET, HEAD"},
+        {"OPTIONS", "/models", "GET, HEAD, POST"},
     };
     char allow[256];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -164,8 +256,12 @@ static const struct http_answer *get(int status, const char *path, const char *t
     return service_call(status, &(struct http_request){.method = "GET", .path = path, .token = token});
 }
 
+#define TAIL   "ecret-of-at-least-32-characters"
+#define CUT    "s" TAIL
+#define SECRET CUT "2"
+
 static void check_token(void) {
-    static const char *const wrong[] = {NULL, "", "secre", "secret-", "secret-2 ", "Secret-2", "secret-22"};
+    static const char *const wrong[] = {NULL, "", "secre", CUT, CUT " 2", "S" TAIL "2", SECRET "2"};
     char challenge[256];
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         const struct http_answer *answer = get(401, "/models", wrong[i]);
@@ -174,16 +270,17 @@ static void check_token(void) {
         get(401, "/nowhere", wrong[i]); /* a stranger is not told what there is */
         get(401, "/forward", wrong[i]);
     }
-    get(200, "/models", "secret-2");
-    get(404, "/nowhere", "secret-2");
-    get(405, "/forward", "secret-2");
+    get(200, "/models", SECRET);
+    get(200, "/models", SECRET " "); /* the blank belongs to the line, not to the token */
+    get(404, "/nowhere", SECRET);
+    get(405, "/forward", SECRET);
     get(200, "/healthz", NULL);
     get(200, "/readyz", "wrong");
 }
 
 static void a_token_of_the_environment(void **state) {
     (void)state;
-    service_start(NULL, (const char *const[]){"GRADD_TOKEN=secret-2", NULL});
+    service_start(NULL, (const char *const[]){"GRADD_TOKEN=" SECRET, NULL});
     check_token();
     service_stop();
 }
@@ -193,9 +290,9 @@ static void a_token_of_a_file(void **state) {
     char path[] = "/tmp/gradd-token-XXXXXX";
     int fd = mkstemp(path);
     assert_int_not_equal(fd, -1);
-    assert_int_equal(write(fd, "secret-2\n", 9), 9);
+    assert_int_equal(write(fd, SECRET "\n", sizeof SECRET), sizeof SECRET);
     close(fd);
-    service_start((const char *const[]){"--token-file", path, NULL}, NULL);
+    service_start((const char *const[]){"--secret-file", path, NULL}, NULL);
     unlink(path);
     check_token();
     service_stop();
@@ -203,8 +300,11 @@ static void a_token_of_a_file(void **state) {
 
 int main(void) {
     const struct CMUnitTest open_house[] = {
-        service_test(content_types), service_test(accepts), service_test(by_default_as_it_came),
-        service_test(one_document),  service_test(methods),
+        service_test(content_types),        service_test(accepts),
+        service_test(parameters_of_accept), service_test(caches),
+        service_test(content_codings),      service_test(lists_in_queries),
+        service_test(conditions_of_reads),  service_test(by_default_as_it_came),
+        service_test(one_document),         service_test(methods),
     };
     const struct CMUnitTest with_token[] = {
         service_test(a_token_of_the_environment),

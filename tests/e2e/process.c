@@ -68,6 +68,19 @@ static void refuses(void **state) {
     }
 }
 
+/* A variable that is no setting is told of, by its name alone; the daemon goes on, here to the address that is none. */
+static void warns_of_variables(void **state) {
+    (void)state;
+    static struct test_run run;
+    test_gradd_run(&run, FLAGS("--listen", "nowhere"),
+                   FLAGS("GRADD_QUUE=hidden", "GRADD_QUEUE=5", "GRADDY=1", "GRADD_=x"));
+    assert_int_equal(run.status, 2);
+    static const char expected[] = "gradd: GRADD_QUUE has no effect: there is no such setting; see --help\n"
+                                   "gradd: GRADD_ has no effect: there is no such setting; see --help\n"
+                                   "gradd: listen: \"nowhere\"";
+    assert_memory_equal(run.err, expected, sizeof expected - 1);
+}
+
 /* A port that another has: status 1, as nothing is wrong with the settings. */
 static void a_taken_port(void **state) {
     (void)state;
@@ -85,7 +98,7 @@ static void a_taken_port(void **state) {
 static void precedence(void **state) {
     (void)state;
     char path[] = "/tmp/gradd-config-XXXXXX";
-    static const char text[] = "# a comment\nmax-models = 1\nmax-contexts = 0\nmax-body = 1K\n";
+    static const char text[] = "# a comment\nmax-models = 1\nmax-contexts = 0\nmax-body = 1K\nend\n";
     int fd = mkstemp(path);
     assert_int_not_equal(fd, -1);
     assert_int_equal(write(fd, text, sizeof text - 1), sizeof text - 1);
@@ -206,8 +219,9 @@ static void stops_when_idle(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        service_test(tells),      service_test(refuses),          service_test(a_taken_port),
-        service_test(precedence), service_test(stops_gracefully), service_test(stops_when_idle),
+        service_test(tells),           service_test(refuses),    service_test(warns_of_variables),
+        service_test(a_taken_port),    service_test(precedence), service_test(stops_gracefully),
+        service_test(stops_when_idle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

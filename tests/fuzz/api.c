@@ -19,7 +19,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static const struct {
     const char *method, *path, *members;
 } routes[] = {
-#define API_ROUTE(method, path, handler, body, effect, open, members, summary) {method, path, members},
+#define API_ROUTE(method, path, handler, body, effect, scope, recorded, cost, query, requires, members,      \
+                  summary)                                                                                   \
+    {method, path, members},
 #include "../../api/request/routes.def"
 #undef API_ROUTE
 };

@@ -1,7 +1,7 @@
 /* A journal's files, as bytes: what is read of them are records one after another, each where the file says, whole
- * by its checksum; and what is found is told the same way twice, also where zeros are not read. The first byte says
- * how many files there are, and each file is made of headers, frames, zeros and plain bytes, mostly as the journal
- * writes them. */
+ * by its checksum; what is found is told the same way twice, also where zeros are not read; and a file that was begun is
+ * missed. The first byte says how many files there are, and each file is made of headers, frames, zeros and plain bytes,
+ * mostly as the journal writes them. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -28,6 +28,7 @@ struct file {
 struct disk {
     struct file files[FILES];
     int n;
+    uint64_t begun; /* a file of this number was; 0: none is known to have been */
 };
 
 /* --- files in memory ----------------------------------------------------------------------------------- */
@@ -71,7 +72,10 @@ static int64_t end_of_data(void *self, int file) {
 
 static int disk_list(void *self, void (*each)(void *arg, const char *name), void *arg) {
     const struct disk *disk = self;
+    char begun[32];
     for (int i = 0; i < disk->n; i++) each(arg, disk->files[i].name);
+    snprintf(begun, sizeof begun, "begun-%0*" PRIu64, NUMBER, disk->begun);
+    if (disk->begun) each(arg, begun);
     return 0;
 }
 
@@ -85,7 +89,7 @@ struct maker {
 
 static void add_header(struct maker *maker) {
     struct srv_journal_header header;
-    srv_journal_header_init(&header, maker->first, maker->salt, "fuzz");
+    srv_journal_header_init(&header, maker->first, maker->salt, 0, "fuzz");
     api_text_add(&maker->file->bytes, (const char *)&header, sizeof header);
 }
 
@@ -148,6 +152,30 @@ static uint64_t make_file(struct fuzz_bytes *bytes, struct disk *disk, uint64_t 
     return maker.seq;
 }
 
+/* As large as it was made, or less. */
+static void set_size(struct fuzz_bytes *bytes, struct file *file) {
+    struct srv_journal_header header;
+    unsigned more = fuzz_byte(bytes, 16);
+    if (more == 0 || file->bytes.size < sizeof header) return;
+    memcpy(&header, file->bytes.data, sizeof header);
+    if (!srv_journal_header_good(&header, header.first)) return;
+    char fingerprint[SRV_FINGERPRINT];
+    memcpy(fingerprint, header.fingerprint, sizeof fingerprint);
+    uint64_t size = file->bytes.size + (more < 12 ? 0 : more - 11);
+    srv_journal_header_init(&header, header.first, header.salt, size, fingerprint);
+    memcpy(file->bytes.data, &header, sizeof header);
+}
+
+/* Whether the file that begun-N names is gone, and may have held a record behind `after`: it did not where a later file
+ * begins up to there. */
+static bool is_missing(const struct disk *disk, uint64_t after) {
+    for (int i = 0; i < disk->n; i++) {
+        uint64_t first = strtoull(disk->files[i].name + sizeof "journal-" - 1, NULL, 10);
+        if (first == disk->begun || (first > disk->begun && first <= after + 1)) return false;
+    }
+    return disk->begun != 0;
+}
+
 /* --- what is read --------------------------------------------------------------------------------------- */
 
 struct reading {
@@ -191,6 +219,7 @@ static int read_once(const struct srv_io *io, uint64_t after, uint64_t durable, 
     int code = srv_journal_read(journal, after, durable, each, reading, found, &err);
     if (code != (int)err.code || (code && code != NN_E_CORRUPT)) abort();
     if (found->last != reading->last || found->records != reading->n || found->highest < found->last) abort();
+    if (!code && is_missing(reading->disk, after)) abort();
     if (code ? found->given_up <= found->last : durable > found->last) abort();
     srv_journal_free(journal);
     return code;
@@ -211,6 +240,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     unsigned n = 1 + fuzz_byte(&bytes, FILES);
     uint64_t after = fuzz_byte(&bytes, 8), durable = fuzz_byte(&bytes, 32), next = 1;
     for (unsigned i = 0; i < n; i++) next = make_file(&bytes, &disk, next);
+    for (int i = 0; i < disk.n; i++) set_size(&bytes, &disk.files[i]);
+    disk.begun = fuzz_byte(&bytes, 16);
     int code = read_once(&io, after, durable, &first, &found[0]);
     io.end_of_data = end_of_data;
     if (read_once(&io, after, durable, &second, &found[1]) != code || first.sum != second.sum) abort();

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../api/api.h"
 #include "../../api/wire/document.h"
 #include "../../api/wire/json_read.h"
 
@@ -61,8 +62,8 @@ static void read_document(enum api_encoding encoding, enum api_body kind, const 
     struct api_pointer pointer = {""};
     struct api_document document;
     if (!arena) abort();
-    int code =
-        api_document_read(&document, encoding, kind, text, size, &api_default_limits, arena, &pointer, &err);
+    int code = api_document_read(&document, encoding, kind, NULL, text, size, &api_default_limits, arena,
+                                 &pointer, &err);
     if (code != (int)err.code) abort();
     if (code == NN_OK && !json_is_object(document.members)) abort();
     for (size_t i = 0; code == NN_OK && i < document.n_tensors; i++) {

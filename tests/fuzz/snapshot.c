@@ -53,7 +53,7 @@ static char *recover(const char *bytes, size_t size, size_t *taken) {
     struct api_source source = api_source_of(bytes, size);
     int code = api_recover_model(service.api, &source, 5, &err);
     if ((!code && source.size) || code != (int)err.code ||
-        (code && code != NN_E_CORRUPT && code != NN_E_NOMEM))
+        (code && code != NN_E_CORRUPT && code != NN_E_STORE && code != NN_E_NOMEM))
         abort();
     err = (struct nn_error){0};
     if (api_recover_end(service.api, true, &err) || api_models_stored(service.api, keep_name, &name, &err))

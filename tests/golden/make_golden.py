@@ -5,7 +5,6 @@ Reads the description that cases.c prints; writes one safetensors file per opera
 Given numbers are multiples of 2^-10, so that float32 holds them exactly. Results come in float64 and in
 float32, under f64/ and f32/.
 """
-import functools
 import json
 import pathlib
 import sys
@@ -35,16 +34,50 @@ def cross_entropy(a, x, t, reduction):
                            reduction=reduction)
 
 
+def lstm(x, w):
+    """PyTorch has the batch of h and c in the second dimension."""
+    names = [k for k in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0") if k in w]
+    hidden = w["weight_hh_l0"].shape[1]
+    states = [v.transpose(0, 1) for v in x[1:]] or [torch.zeros(1, len(x[0]), hidden, dtype=x[0].dtype)] * 2
+    y, h, c = torch.lstm(x[0], states, [w[k] for k in names], len(names) == 4, 1, 0.0, True, False, True)
+    return y, h.transpose(0, 1), c.transpose(0, 1)
+
+
+def constant(value, shape):
+    """One number for all elements, or each by itself."""
+    given = torch.tensor(value, dtype=MODE["dtype"])
+    return given.expand(shape) if len(value) == 1 else given.reshape(shape)
+
+
+def aligned(x):
+    """Samples of one rank, as broadcasting sees them: with leading ones behind the batch."""
+    rank = max(v.ndim for v in x)
+    return [v.reshape(len(v), *[1] * (rank - v.ndim), *v.shape[1:]) for v in x]
+
+
+def sliced(x, a):
+    index = [slice(None)] * x.ndim
+    index[a["dim"]] = slice(a["start"], a["end"], a["step"])
+    return x[tuple(index)]
+
+
 OPS = {
     "linear": lambda a, x, w: F.linear(x[0], w["weight"], w.get("bias")),
-    "matmul": lambda a, x, w: x[0] @ w["weight"] + w.get("bias", 0),
+    "matmul": lambda a, x, w: torch.matmul(*x) if len(x) == 2 and x[1].dim() == x[0].dim() else (
+        torch.einsum("b...k,bkn->b...n", *x) if len(x) == 2 else x[0] @ w["weight"] + w.get("bias", 0)),
     "embedding": lambda a, x, w: F.embedding(x[0], w["weight"]),
-    "add": lambda a, x, w: functools.reduce(torch.add, x),
-    "sub": lambda a, x, w: torch.sub(*x),
-    "mul": lambda a, x, w: functools.reduce(torch.mul, x),
+    "lstm": lambda a, x, w: lstm(x, w),
+    "parameter": lambda a, x, w: w["op"] + 0,
+    "constant": lambda a, x, w: constant(a["value"], a["shape"]),
+    "add": lambda a, x, w: torch.add(*aligned(x)),
+    "sub": lambda a, x, w: torch.sub(*aligned(x)),
+    "mul": lambda a, x, w: torch.mul(*aligned(x)),
+    "div": lambda a, x, w: torch.div(*aligned(x)),
     "concat": lambda a, x, w: torch.cat(x, a["dim"]),
     "flatten": lambda a, x, w: torch.flatten(x[0], a["start_dim"], a["end_dim"]),
     "reshape": lambda a, x, w: torch.reshape(x[0], [len(x[0]), *a["shape"]]),
+    "permute": lambda a, x, w: torch.permute(x[0], a["dims"]),
+    "slice": lambda a, x, w: sliced(x[0], a),
     "relu": lambda a, x, w: F.relu(x[0]),
     "leaky_relu": lambda a, x, w: F.leaky_relu(x[0], a["negative_slope"]),
     "elu": lambda a, x, w: F.elu(x[0], a["alpha"]),
@@ -55,6 +88,7 @@ OPS = {
     "softplus": lambda a, x, w: F.softplus(x[0], a["beta"], a["threshold"]),
     "softmax": lambda a, x, w: F.softmax(x[0], a["dim"]),
     "log_softmax": lambda a, x, w: F.log_softmax(x[0], a["dim"]),
+    "layer_norm": lambda a, x, w: F.layer_norm(x[0], a["normalized_shape"], w.get("weight"), w.get("bias"), a["eps"]),
     "dropout": lambda a, x, w: x[0] * dropout_mask(x[0], a["p"]),
 }
 LOSSES = {
@@ -176,9 +210,15 @@ def inputs_of(given):
 
 # --- operators ---------------------------------------------------------------------------------------
 
+def outputs_of(y):
+    """The output, or the several outputs, of an operator."""
+    return y if isinstance(y, tuple) else (y,)
+
+
 def operator_values(case, example, index, variant, rows):
     attrs = case["defaults"] | example["attrs"]
     apply = OPS[case["name"]]
+    names = ["y"] + [f"y.{name}" for name in case.get("more_outputs", [])]
 
     def leaves(given, xs, dtype):
         x = [leaf(v, dtype) for v in xs]
@@ -187,21 +227,25 @@ def operator_values(case, example, index, variant, rows):
     def gradients_of(given):
         def gradients(xs):
             x, w = leaves(given, xs, torch.float64)
-            y = apply(attrs, x, w)
-            return [g.numpy() for g in torch.autograd.grad(y.sum(), [v for v in x if v.requires_grad])]
+            y = outputs_of(apply(attrs, x, w))
+            return [g.numpy() for g in torch.autograd.grad(sum(v.sum() for v in y),
+                                                           [v for v in x if v.requires_grad])]
         return gradients, inputs_of(given)
 
     given, draw = draw_inputs(case, example, index, variant, rows, gradients_of)
     out = dict(given)
     for kind, dtype in DTYPES.items():
+        MODE.update(dtype=dtype)
         x, w = leaves(given, inputs_of(given), dtype)
-        y = apply(attrs, x, w)
-        if "d_y" not in out:
-            out["d_y"] = draw.normal(y.shape)
+        y = outputs_of(apply(attrs, x, w))
+        for name, value in zip(names, y):
+            if f"d_{name}" not in out:
+                out[f"d_{name}"] = draw.normal(value.shape)
+            out[f"{kind}/{name}"] = value.detach().numpy()
         wanted = {f"d_x{i}": v for i, v in enumerate(x) if v.requires_grad}
         wanted |= {f"d_w/{k}": v for k, v in w.items()}
-        out[f"{kind}/y"] = y.detach().numpy()
-        for k, g in zip(wanted, torch.autograd.grad(y, list(wanted.values()), torch.tensor(out["d_y"], dtype=dtype))):
+        upstream = [torch.tensor(out[f"d_{name}"], dtype=dtype) for name in names]
+        for k, g in zip(wanted, wanted and torch.autograd.grad(y, list(wanted.values()), upstream)):
             out[f"{kind}/{k}"] = g.numpy()
     return out
 
@@ -264,9 +308,14 @@ def op_file(case, rows, seed):
 
 # --- optimizers ---------------------------------------------------------------------------------------
 
-def optimizer_file(case, steps):
+# Both, one of them, the other, neither; and the bias alone for long.
+PARTIAL = {"weight": {0, 1, 3, 4, 6, 18, 19}, "bias": {1, 2, 4} | set(range(7, 20))}
+
+
+def optimizer_file(case, steps, named=None):
     """Every example on a weight [3, 4] and a bias [3]: the gradients of each step, the parameters after
-    each, and the state at the end."""
+    each, and the state at the end. `named`: by parameter, the steps at which it has a gradient; at the
+    others that is None."""
     shapes = {"weight": [3, 4], "bias": [3]}
     tensors = {}
     for index, example in enumerate(case["examples"]):
@@ -275,6 +324,8 @@ def optimizer_file(case, steps):
         grads = {k: draw.normal([steps, *s]) for k, s in shapes.items()}
         for k in shapes:
             tensors[f"{index}/w/{k}"], tensors[f"{index}/g/{k}"] = start[k], grads[k]
+            if named:
+                tensors[f"{index}/named/{k}"] = np.array([float(step in named[k]) for step in range(steps)])
         attrs = case["defaults"] | example["attrs"]
         clip = attrs.pop("clip_grad_norm")
         attrs = {k: tuple(v) if isinstance(v, list) else v for k, v in attrs.items()}
@@ -285,6 +336,8 @@ def optimizer_file(case, steps):
             for step in range(steps):
                 for k in shapes:
                     w[k].grad = torch.tensor(grads[k][step], dtype=dtype)
+                    if named and step not in named[k]:
+                        w[k].grad = None
                 if clip:
                     torch.nn.utils.clip_grad_norm_(w.values(), clip)
                 optimizer.step()
@@ -344,6 +397,7 @@ def main():
         write(case["name"], op_file(case, cases["rows"], cases["seed"]), case)
     for case in cases["optimizers"]:
         write(case["name"], optimizer_file(case, cases["steps"]), case)
+        write(f"partial_{case['name']}", optimizer_file(case, cases["steps"], PARTIAL), case)
     write("several_losses", several_losses())
 
 

@@ -111,6 +111,21 @@ class Fleet(ClientCase):
         self.assertEqual(self.client.clear_gradients("line")["cleared"], 2)
         self.refused(409, "nothing-accumulated", self.client.gradients, "line")
 
+    def test_an_optimizers_state_comes_back(self):
+        told = {"incarnation": self.client.describe("line")["incarnation"], "version": 1}
+        self.client.patch("line", {"optimizer": {"momentum": 0.5, "dampening": 0.5}})
+        self.client.push("line", {"0.bias": [3]}, **told)
+        kept = self.client.optimizer("line")
+        self.assertEqual(kept["steps"], {"0.weight": 0, "0.bias": 1})
+        self.assertEqual(kept["fresh"], ["momentum_buffer.0.weight"])
+        self.client.set_optimizer("line", kept["state"], steps=7)
+        other = self.client.optimizer("line")
+        self.assertEqual((other["steps"], "fresh" in other), (7, False))
+        self.client.set_optimizer("line", kept["state"], steps=kept["steps"], fresh=kept["fresh"])
+        again = self.client.optimizer("line")
+        self.assertEqual((again["steps"], again["fresh"]), (kept["steps"], kept["fresh"]))
+        self.assertEqual(again["state"]["momentum_buffer.0.bias"].tolist(), [3.0])
+
     def test_blend(self):
         self.client.create({**LINE, "name": "target"})
         self.client.set_parameters("target", {"0.weight": [[3, 6]], "0.bias": [0]})

@@ -21,7 +21,7 @@ class Retries(unittest.TestCase):
 
     def setUp(self):
         self.waits = []
-        patch = mock.patch("gradd.time.sleep", self.waits.append)  # so that no test takes a client's patience
+        patch = mock.patch("gradd._requests.time.sleep", self.waits.append)  # so that no test takes a client's patience
         patch.start()
         self.addCleanup(patch.stop)
         self.client = gradd.Client(self.proxy.url, retries=3, backoff=0.1, max_wait=5.0)
@@ -142,7 +142,7 @@ class Retries(unittest.TestCase):
         client = gradd.Client(self.proxy.url, retries=9, backoff=1.0, max_wait=5.0)
         self.addCleanup(client.close)
         self.proxy.reset(*[Refuse(503)] * 9)
-        with mock.patch("gradd.random.uniform", lambda low, high: high):
+        with mock.patch("gradd._requests.random.uniform", lambda low, high: high):
             client.models()
         self.assertEqual(self.waits, [1, 2, 4, 5, 5, 5, 5, 5, 5])
 

@@ -61,6 +61,7 @@ static void defaults_come_from_the_table(void **state) {
     assert_true(l.settings.compute_threads >= 1);
     assert_true(l.settings.memory > 1 << 20);
     assert_int_equal(l.settings.max_body, 256 << 20);
+    assert_int_equal(l.settings.max_work, l.settings.compute_threads * INT64_C(6000000000000));
     assert_int_equal(l.settings.context_ttl, 600);
     assert_int_equal(l.settings.max_rank, NN_MAX_RANK);
     assert_int_equal(l.settings.max_name, NN_MAX_NAME);
@@ -79,7 +80,9 @@ static void flags_beat_environment_beats_file(void **state) {
                      "  queue=7\n"
                      "io-threads =\t3\r\n"
                      "max-body = 2M\n"
-                     "log = off");
+                     "log = off\n"
+                     "end # of it\n"
+                     "# and this is no setting\n");
     struct loaded l =
         load("--config %s --queue 9 --listen=127.0.0.1:3", "HOME=/ GRADD_QUEUE=8 GRADD_IO_THREADS=4", path);
     assert_string_equal(l.err.text, "");
@@ -108,6 +111,26 @@ static void numbers_take_suffixes(void **state) {
     srv_settings_fini(&l.settings);
 }
 
+static void work_is_a_number_of_operations(void **state) {
+    (void)state;
+    static const struct {
+        const char *flags;
+        int64_t work;
+    } cases[] = {{"--max-work 2e12", INT64_C(2000000000000)},
+                 {"--max-work 1.5e+3", 1500},
+                 {"--max-work 7", 7},
+                 {"--max-work 0", 0},
+                 {"--max-work auto --compute-threads 3", INT64_C(18000000000000)},
+                 {"--compute-threads 1", INT64_C(6000000000000)}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct loaded l = load(cases[i].flags, "", NULL);
+        assert_string_equal(l.err.text, "");
+        assert_int_equal(l.settings.max_work, cases[i].work);
+        srv_settings_fini(&l.settings);
+    }
+}
+#define SEVERAL "of GRADD_TOKEN, a token file and a secret file more than one is given; which is meant?"
+
 static void errors_say_where(void **state) {
     (void)state;
     static const struct {
@@ -131,6 +154,15 @@ static void errors_say_where(void **state) {
          "--max-body: \"1.5M\" is not a whole number of bytes, with K, M, G or T behind it", NN_E_VALUE},
         {"--idle-timeout 1d", "", "",
          "--idle-timeout: \"1d\" is not a whole number of seconds, or with m or h behind it", NN_E_VALUE},
+        {"--max-work 2e12x", "", "", "--max-work: \"2e12x\" is not a number of operations, such as 2e12",
+         NN_E_VALUE},
+        {"--max-work -1", "", "", "--max-work: \"-1\" is not a number of operations, such as 2e12",
+         NN_E_VALUE},
+        {"--max-work 0x10", "", "", "--max-work: \"0x10\" is not a number of operations, such as 2e12",
+         NN_E_VALUE},
+        {"--max-work 1e", "", "", "--max-work: \"1e\" is not a number of operations, such as 2e12",
+         NN_E_VALUE},
+        {"--max-work 1e99", "", "", "--max-work: 1e99 is out of range: 0 to 1000000000000000000", NN_E_VALUE},
         {"--log all", "", "", "--log: \"all\" is not one of off|requests", NN_E_VALUE},
         {"--log off|requests", "", "", "--log: \"off|requests\" is not one of off|requests", NN_E_VALUE},
         {"--socket-mode 680", "", "",
@@ -144,14 +176,20 @@ static void errors_say_where(void **state) {
         {"", "GRADD_TOKEN=", "", "GRADD_TOKEN: the value is empty", NN_E_VALUE},
         {"", "GRADD_TOKEN=caf\xc3\xa9", "",
          "GRADD_TOKEN: a token is made of visible ASCII characters, without spaces", NN_E_VALUE},
-        {"--config %s", "", "\nqueue 5\n", "%s:2: a line is `name = value`", NN_E_VALUE},
+        {"--config %s", "", "\nqueue 5\n", "%s:2: a line is `name = value`, and the last one `end`",
+         NN_E_VALUE},
         {"--config %s", "", "quue = 5\n", "%s:1: there is no setting \"quue\"", NN_E_UNKNOWN_MEMBER},
         {"--config %s --queue 5", "", "#\n#\nqueue = x\n", "%s:3: \"x\" is not a whole number", NN_E_VALUE},
         {"--config %s", "", "token = abc\n", "%s:1: token cannot be set in a file", NN_E_VALUE},
         {"--config %s", "", "config = abc\n", "%s:1: config cannot be set in a file", NN_E_VALUE},
         {"--config /nowhere/at-all", "", "", "/nowhere/at-all: No such file or directory", NN_E_NOT_FOUND},
-        {"--token-file %s", "GRADD_TOKEN=a", "b\n",
-         "GRADD_TOKEN and a token file are both given; which is meant?", NN_E_VALUE},
+        {"--config %s", "", "end\nqueue = 3\n", "%s:2: a setting stands behind the line `end`", NN_E_VALUE},
+        {"--config %s", "", "queue = 3\n", "%s: its last line is not `end`: it may be cut off", NN_E_VALUE},
+        {"--config %s", "", "queue = 3\nend", "%s:2: the line has no end: it may be cut off", NN_E_VALUE},
+        {"--config %s", "", "", "%s: its last line is not `end`: it may be cut off", NN_E_VALUE},
+        {"--token-file %s", "GRADD_TOKEN=a", "", SEVERAL, NN_E_VALUE},
+        {"--secret-file %s", "GRADD_TOKEN=a", "", SEVERAL, NN_E_VALUE},
+        {"--token-file a --secret-file %s", "", "", SEVERAL, NN_E_VALUE},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char path[32], expected[256];
@@ -166,12 +204,50 @@ static void errors_say_where(void **state) {
     }
 }
 
+/* What a file that was cut off asks for is less than the whole does: other machines' addresses, a certificate, a token. */
+static void a_file_that_is_cut_off_is_refused(void **state) {
+    (void)state;
+    static const char text[] = "# of a service that others reach\n"
+                               "socket-mode = 600\n"
+                               "allowed-origins = https://a.example https://b.example # two\n"
+                               "\n"
+                               "tls-client-ca = /etc/gradd/clients.pem\n"
+                               "token-file = /etc/gradd/tokens\n"
+                               "end\n";
+    for (size_t size = 0; size < sizeof text; size++) {
+        char path[32], part[sizeof text];
+        snprintf(part, size + 1, "%s", text);
+        write_file(path, part);
+        struct loaded l = load("--config %s", "", path);
+        if ((l.code == NN_OK) != (size == sizeof text - 1))
+            fail_msg("cut at byte %zu: %s", size, l.code ? l.err.text : "it is taken");
+        srv_settings_fini(&l.settings);
+        unlink(path);
+    }
+}
+
+static void a_zero_is_no_text(void **state) {
+    (void)state;
+    static const char text[] = "queue = 3\0 # and more\nend\n";
+    char path[32];
+    write_file(path, "");
+    FILE *file = fopen(path, "we");
+    assert_non_null(file);
+    assert_int_equal(fwrite(text, 1, sizeof text - 1, file), sizeof text - 1);
+    assert_int_equal(fclose(file), 0);
+    struct loaded l = load("--config %s", "", path);
+    assert_int_equal(l.code, NN_E_VALUE);
+    assert_non_null(strstr(l.err.text, ":1: it is no text"));
+    srv_settings_fini(&l.settings);
+    unlink(path);
+}
+
 static void the_token_is_no_flag(void **state) {
     (void)state;
-    struct loaded l = load("--token secret", "", NULL);
+    struct loaded l = load("--token hidden", "", NULL);
     assert_int_equal(l.code, NN_E_VALUE);
     assert_null(l.settings.token);
-    assert_null(strstr(l.err.text, "secret"));
+    assert_null(strstr(l.err.text, "hidden"));
     srv_settings_fini(&l.settings);
 }
 
@@ -222,7 +298,10 @@ int main(void) {
         cmocka_unit_test(defaults_come_from_the_table),
         cmocka_unit_test(flags_beat_environment_beats_file),
         cmocka_unit_test(numbers_take_suffixes),
+        cmocka_unit_test(work_is_a_number_of_operations),
         cmocka_unit_test(errors_say_where),
+        cmocka_unit_test(a_file_that_is_cut_off_is_refused),
+        cmocka_unit_test(a_zero_is_no_text),
         cmocka_unit_test(the_token_is_no_flag),
         cmocka_unit_test(the_token_comes_from_the_environment),
         cmocka_unit_test(help_names_every_setting),

@@ -14,45 +14,62 @@
 static void targets_are_cut_and_decoded(void **state) {
     (void)state;
     static const struct {
-        const char *text, *path, *query; /* path NULL: refused */
+        const char *text, *path, *query, *host; /* path NULL: refused */
+        bool of_all, secure;
     } cases[] = {
-        {"/", "/", NULL},
-        {"/models/a%20b%2Fc", "/models/a b/c", NULL},
-        {"/a?", "/a", ""},
-        {"/a?x=%41+1?&&", "/a", "x=%41+1?&&"},
-        {"/%e2%82%AC?b", "/\xe2\x82\xac", "b"},
-        {"http://host:1/p?q", "/p", "q"},
-        {"HTTP://host/", "/", NULL},
-        {"http://host", NULL, NULL},
-        {"http://host?x/y", NULL, NULL}, /* an empty path: "/y" is the query's */
-        {"http://ho\x01st/", NULL, NULL},
-        {"", NULL, NULL},
-        {"*", NULL, NULL},
-        {"p", NULL, NULL},
-        {"/a%", NULL, NULL},
-        {"/a%4", NULL, NULL},
-        {"/a%4?1", NULL, NULL},
-        {"/a%g0", NULL, NULL},
-        {"/a%00b", NULL, NULL},
-        {"/a b", NULL, NULL},
-        {"/a?b c", NULL, NULL},
-        {"/a\tb", NULL, NULL},
-        {"/a?%zz", "/a", "%zz"},
+        {"/", .path = "/"},
+        {"/models/a%20b%2Fc", .path = "/models/a b%2Fc"},
+        {"/models/a%2fb%25%252F%61", .path = "/models/a%2fb%25%252Fa"},
+        {"/a?", .path = "/a", .query = ""},
+        {"/a?x=%41+1?&&", .path = "/a", .query = "x=%41+1?&&"},
+        {"/%e2%82%AC?b", .path = "/\xe2\x82\xac", .query = "b"},
+        {"http://host:1/p?q", .path = "/p", .query = "q", .host = "host:1"},
+        {"HTTP://host/", .path = "/", .host = "host"},
+        {"http://h", .path = "/", .host = "h", .of_all = true},
+        {"http://host:1", .path = "/", .host = "host:1", .of_all = true},
+        {"http://h?", .path = "/", .query = "", .host = "h"},
+        {"http://host?x/y", .path = "/", .query = "x/y",
+         .host = "host"}, /* an empty path: "/y" is the query's */
+        {"http://u@host//%41", .path = "//A", .host = "u@host"},
+        {"https://host/p", .path = NULL},
+        {"https://host/p", .path = "/p", .host = "host", .secure = true},
+        {"HTTPS://host?q", .path = "/", .query = "q", .host = "host", .secure = true},
+        {"http://host/p", .path = "/p", .host = "host", .secure = true},
+        {"http:///p", .path = NULL},
+        {"http://?q", .path = NULL},
+        {"http://", .path = NULL},
+        {"http://host#f", .path = NULL},
+        {"ftp://host/p", .path = NULL},
+        {"http://ho\x01st/", .path = NULL},
+        {"http://host/%", .path = NULL},
+        {"", .path = NULL},
+        {"*", .path = "*", .of_all = true},
+        {"**", .path = NULL},
+        {"*?", .path = NULL},
+        {"p", .path = NULL},
+        {"/a%", .path = NULL},
+        {"/a%4", .path = NULL},
+        {"/a%4?1", .path = NULL},
+        {"/a%g0", .path = NULL},
+        {"/a%00b", .path = NULL},
+        {"/a b", .path = NULL},
+        {"/a?b c", .path = NULL},
+        {"/a\tb", .path = NULL},
+        {"/a?%zz", .path = "/a", .query = "%zz"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char text[64];
         struct srv_target target = {0};
         snprintf(text, sizeof text, "%s", cases[i].text);
-        assert_int_equal(srv_target_parse(text, &target), cases[i].path != NULL);
+        assert_int_equal(srv_target_parse(text, cases[i].secure, &target), cases[i].path != NULL);
         if (!cases[i].path) {
             assert_string_equal(text, cases[i].text);
             continue;
         }
         assert_string_equal(target.path, cases[i].path);
-        if (cases[i].query)
-            assert_string_equal(target.query, cases[i].query);
-        else
-            assert_null(target.query);
+        assert_string_equal(target.query ? target.query : "none", cases[i].query ? cases[i].query : "none");
+        assert_string_equal(target.host ? target.host : "none", cases[i].host ? cases[i].host : "none");
+        assert_int_equal(target.is_of_all, cases[i].of_all);
     }
 }
 
@@ -78,6 +95,31 @@ static void log_lines_are_json(void **state) {
     assert_memory_equal(line, expected, length);
 }
 
+/* Who asked, and what was wrong, where there is anything to say. */
+static void tokens_and_problems_have_names(void **state) {
+    (void)state;
+    static const struct {
+        const char *token, *problem, *end;
+    } cases[] = {
+        {NULL, NULL, "\"peer\": \"unix\"}\n"},
+        {"", NULL, "\"peer\": \"unix\"}\n"},
+        {"worker-1", NULL, "\"peer\": \"unix\", \"token\": \"worker-1\"}\n"},
+        {"", "not-found", "\"peer\": \"unix\", \"problem\": \"not-found\"}\n"},
+        {"a", "busy", "\"peer\": \"unix\", \"token\": \"a\", \"problem\": \"busy\"}\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char line[SRV_LOG_LINE];
+        size_t length = srv_log_format(line, &(struct srv_log_entry){.method = "GET",
+                                                                     .path = "/",
+                                                                     .peer = "unix",
+                                                                     .token = cases[i].token,
+                                                                     .problem = cases[i].problem});
+        size_t size = strlen(cases[i].end);
+        assert_true(length > size);
+        assert_memory_equal(line + length - size, cases[i].end, size);
+    }
+}
+
 static void long_texts_are_cut(void **state) {
     (void)state;
     char line[SRV_LOG_LINE], endless[10000];
@@ -92,6 +134,8 @@ static void long_texts_are_cut(void **state) {
                                              .bytes_in = UINT64_MAX,
                                              .bytes_out = UINT64_MAX,
                                              .microseconds = UINT64_MAX,
+                                             .token = endless,
+                                             .problem = endless,
                                              .trace_id = endless,
                                              .span_id = endless,
                                          });
@@ -104,6 +148,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(targets_are_cut_and_decoded),
         cmocka_unit_test(log_lines_are_json),
+        cmocka_unit_test(tokens_and_problems_have_names),
         cmocka_unit_test(long_texts_are_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

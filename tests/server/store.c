@@ -416,11 +416,42 @@ static void checkpoints_come_by_bytes_by_time_and_when_wanted(void **state) {
     process_end(&process, disk);
 }
 
+/* Whether a keyed step of "m" was made before. */
+static bool is_repeated(struct process *process) {
+    json_t *json =
+        test_ask(&process->service, 200, "POST /backward", &(struct test_request){.idempotency_key = "k"},
+                 "{'model': 'm', 'apply': true, 'inputs': {'x': [[1, 2, 3]]}, 'targets': {'y': [[0, 1]]}}");
+    bool replayed = json_is_true(json_object_get(json, "replayed"));
+    json_decref(json);
+    return replayed;
+}
+
+/* Though nothing else has happened since the last checkpoint. */
+static void a_clean_stop_tells_how_old_keys_are(void **state) {
+    (void)state;
+    const int64_t ttl = api_default_limits.key_ttl_ms;
+    for (int64_t left = 1; left >= 0; left--) {
+        struct test_disk *disk = test_disk_new();
+        struct process process;
+        process_start(&process, disk);
+        process_create(&process, "m", "journal");
+        assert_false(is_repeated(&process));
+        process_checkpoint(&process);
+        atomic_fetch_add(&process.service.now_ms, ttl - 10);
+        process_finish(&process);
+        process_start(&process, disk);
+        atomic_fetch_add(&process.service.now_ms, 10 - left);
+        assert_int_equal(is_repeated(&process), left);
+        process_end(&process, disk);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_answered_survives_a_crash),
         cmocka_unit_test(nobody_is_served_before_changes_can_be_stored),
         cmocka_unit_test(a_clean_stop_keeps_the_incarnation),
+        cmocka_unit_test(a_clean_stop_tells_how_old_keys_are),
         cmocka_unit_test(a_model_without_room_is_no_better_known),
         cmocka_unit_test(a_model_is_not_missed_for_ever),
         cmocka_unit_test(a_stop_right_behind_a_checkpoint_is_clean),

@@ -14,21 +14,6 @@
 #include "../../server/store/frame.h"
 #include "../support/process.h"
 
-/* The one of these with the highest number, or `back` files before that. */
-static void newest_file(const struct test_disk *disk, const char *prefix, int back, char name[128]) {
-    struct process_files files = process_files_of(disk);
-    char below[128] = "~";
-    for (; back >= 0; back--) {
-        *name = '\0';
-        for (size_t i = 0; i < files.n; i++)
-            if (strncmp(files.names[i], prefix, strlen(prefix)) == 0 && strcmp(files.names[i], name) > 0 &&
-                strcmp(files.names[i], below) < 0)
-                snprintf(name, 128, "%s", files.names[i]);
-        snprintf(below, sizeof below, "%s", name);
-    }
-    assert_true(*name);
-}
-
 static void spoil_at(struct test_disk *disk, const char *name, size_t at) {
     size_t size;
     unsigned char *bytes = test_disk_bytes(disk, name, &size);
@@ -37,11 +22,6 @@ static void spoil_at(struct test_disk *disk, const char *name, size_t at) {
 }
 
 static void spoil(struct test_disk *disk, const char *name) { spoil_at(disk, name, SIZE_MAX); }
-
-static struct test_disk *copy(const struct test_disk *disk) {
-    char text[256];
-    return test_disk_image(disk, test_disk_operations(disk), 0, text);
-}
 
 /* One file of each kind that went bad costs nothing that was journalled, and is named. */
 static void a_damaged_file_is_named_and_made_good(void **state) {
@@ -54,8 +34,8 @@ static void a_damaged_file_is_named_and_made_good(void **state) {
             for (int back = 0; back < 2; back++) {
                 struct process process;
                 char name[128];
-                struct test_disk *bad = copy(disk);
-                newest_file(bad, kinds[i], back, name);
+                struct test_disk *bad = process_copy_of(disk);
+                process_newest_file(bad, kinds[i], back, name);
                 if (missing)
                     test_disk_io(bad)->remove(test_disk_io(bad)->self, name);
                 else
@@ -108,9 +88,9 @@ static void the_only_snapshot_has_one_behind_it(void **state) {
 
     for (int i = 0; i < 3; i++) {
         char prefix[32], name[128];
-        struct test_disk *bad = copy(disk);
+        struct test_disk *bad = process_copy_of(disk);
         snprintf(prefix, sizeof prefix, "snapshot-%s-", models[i]);
-        newest_file(bad, prefix, 0, name);
+        process_newest_file(bad, prefix, 0, name);
         spoil(bad, name);
         if (process_start_as(&process, bad, &options, false, &err)) fail_msg("%s", err.text);
         assert_non_null(strstr(process_said, name));
@@ -123,33 +103,6 @@ static void the_only_snapshot_has_one_behind_it(void **state) {
     test_disk_free(disk);
 }
 
-/* Since there were `before` operations: syncs alone. */
-static void nothing_was_changed(const struct test_disk *disk, size_t before) {
-    char text[128];
-    for (size_t i = before; i < test_disk_operations(disk); i++) {
-        enum test_disk_kind kind = test_disk_operation(disk, i, text);
-        if (kind != TEST_DISK_SYNC && kind != TEST_DISK_SYNC_DIRECTORY) fail_msg("%s", text);
-    }
-}
-
-static void refuse(struct test_disk *disk, const char *names) {
-    struct process process;
-    struct nn_error err;
-    size_t before = test_disk_operations(disk);
-    assert_int_equal(process_start_as(&process, disk, &process_usual, false, &err), NN_E_CORRUPT);
-    assert_non_null(strstr(err.text, names));
-    process_stop(&process);
-    nothing_was_changed(disk, before);
-}
-
-static void accept(struct process *process, struct test_disk *disk) {
-    struct nn_error err;
-    struct srv_store_options options = process_usual;
-    options.accept_loss = true;
-    if (process_start_as(process, disk, &options, false, &err)) fail_msg("%s", err.text);
-    assert_true(srv_store_damaged(process->store));
-}
-
 static void a_model_without_a_good_snapshot_is_refused(void **state) {
     (void)state;
     struct process_numbers m, n;
@@ -157,12 +110,12 @@ static void a_model_without_a_good_snapshot_is_refused(void **state) {
     struct process process;
     char name[128];
     for (int back = 0; back < 2; back++) {
-        newest_file(disk, "snapshot-n-", back, name);
+        process_newest_file(disk, "snapshot-n-", back, name);
         spoil(disk, name);
     }
-    newest_file(disk, "snapshot-n-", 0, name);
-    refuse(disk, name);
-    accept(&process, disk);
+    process_newest_file(disk, "snapshot-n-", 0, name);
+    process_refuse(disk, name);
+    process_accept(&process, disk);
     test_do(&process.service, 404, "GET /models/n", NULL);
     process_is_as(&process, "m", &m);
     process_stop(&process);
@@ -187,7 +140,7 @@ static void a_new_model_comes_from_the_journal(void **state) {
     process_steps(&process, "young", 3);
     process_look(&process, "young", &young);
     process_stop(&process);
-    newest_file(disk, "snapshot-young-", 0, name);
+    process_newest_file(disk, "snapshot-young-", 0, name);
     spoil(disk, name);
     process_start(&process, disk);
     process_is_as(&process, "young", &young);
@@ -224,7 +177,7 @@ static void a_file_that_may_not_be_read_is_not_damaged(void **state) {
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         struct srv_store_options options = process_usual;
         options.accept_loss = true; /* it is none */
-        newest_file(disk, kinds[i], 0, shut);
+        process_newest_file(disk, kinds[i], 0, shut);
         process.store = srv_store_new(&io, &options, &(struct nn_error){0});
         if (process.store) {
             srv_store_free(process.store);
@@ -251,10 +204,10 @@ static void without_a_checkpoint_nothing_is_thrown_away(void **state) {
     char name[128];
     options.accept_loss = true;
     for (int back = 0; back < 2; back++) {
-        newest_file(disk, "checkpoint-", back, name);
+        process_newest_file(disk, "checkpoint-", back, name);
         spoil(disk, name);
     }
-    refuse(disk, "checkpoint-");
+    process_refuse(disk, "checkpoint-");
     size_t before = test_disk_operations(disk);
     assert_int_equal(process_start_as(&process, disk, &options, false, &err), NN_E_CORRUPT);
     assert_int_equal(test_disk_operations(disk), before);
@@ -300,8 +253,8 @@ static void a_damaged_record_is_refused(void **state) {
     size_t at = find_record(disk, last - 2, name);
     spoil_at(disk, name, at + sizeof(struct srv_frame) + 5);
     snprintf(where, sizeof where, "%s is damaged at byte %zu: record %d", name, at, (int)last - 2);
-    refuse(disk, where);
-    accept(&process, disk);
+    process_refuse(disk, where);
+    process_accept(&process, disk);
     assert_int_equal(process_version_of(&process, "m"), version - 3);
     process_steps(&process, "m", 1);
     process_survives(&process, disk);
@@ -340,7 +293,7 @@ static struct test_disk *three_checkpoints(int spoilt, struct process_numbers *y
     }
     process_stop(&process);
     for (int back = 0; back < spoilt; back++) {
-        newest_file(disk, "snapshot-m-", back, name);
+        process_newest_file(disk, "snapshot-m-", back, name);
         spoil(disk, name);
     }
     return disk;
@@ -353,8 +306,8 @@ static void keys_of_what_is_gone(void **state) {
     for (int spoilt = 2; spoilt <= 3; spoilt++) {
         struct process process;
         struct test_disk *disk = three_checkpoints(spoilt, NULL);
-        refuse(disk, "snapshot-m-");
-        accept(&process, disk);
+        process_refuse(disk, "snapshot-m-");
+        process_accept(&process, disk);
         if (spoilt == 3) process_create(&process, "m", "journal");
         json_int_t version = process_version_of(&process, "m");
         assert_int_equal(version, spoilt == 3 ? 0 : 20);
@@ -372,8 +325,8 @@ static void a_name_taken_anew_is_whole(void **state) {
     struct process process;
     struct process_numbers young;
     struct test_disk *disk = three_checkpoints(2, &young);
-    refuse(disk, "snapshot-m-");
-    accept(&process, disk);
+    process_refuse(disk, "snapshot-m-");
+    process_accept(&process, disk);
     process_is_as(&process, "m", &young);
     process_end(&process, disk);
 }
@@ -399,7 +352,7 @@ static void a_key_goes_with_its_record(void **state) {
     json_int_t version = process_version_of(&process, "m");
     process_stop(&process);
 
-    struct test_disk *whole = copy(disk);
+    struct test_disk *whole = process_copy_of(disk);
     process_start(&process, whole);
     json_t *answer = keyed_step(&process);
     assert_true(json_is_true(json_object_get(answer, "replayed")));
@@ -408,7 +361,7 @@ static void a_key_goes_with_its_record(void **state) {
 
     size_t at = find_record(disk, last, name);
     spoil_at(disk, name, at + sizeof(struct srv_frame) + 5);
-    accept(&process, disk);
+    process_accept(&process, disk);
     assert_int_equal(process_version_of(&process, "m"), version - 1);
     answer = keyed_step(&process);
     assert_null(json_object_get(answer, "replayed"));
@@ -475,7 +428,7 @@ static void move_to_another_machine(struct test_disk *disk) {
         struct srv_journal_header header;
         if (strncmp(files.names[i], "journal-", 8) != 0) continue;
         memcpy(&header, bytes, sizeof header);
-        srv_journal_header_init(&header, header.first, header.salt, "another machine");
+        srv_journal_header_init(&header, header.first, header.salt, header.size, "another machine");
         memcpy(bytes, &header, sizeof header);
     }
 }
@@ -486,17 +439,17 @@ static void other_numbers_are_not_replayed_unasked(void **state) {
     struct process_numbers m, n;
     struct process process;
     struct nn_error err;
-    struct test_disk *disk = process_life(&m, &n), *other = copy(disk);
+    struct test_disk *disk = process_life(&m, &n), *other = process_copy_of(disk);
     move_to_another_machine(disk);
     move_to_another_machine(other);
-    refuse(disk, "written by another build");
+    process_refuse(disk, "written by another build");
     struct srv_store_options options = process_usual;
     options.other_numbers = true;
     if (process_start_as(&process, disk, &options, false, &err)) fail_msg("%s", err.text);
     process_is_as(&process, "m", &m);
     process_end(&process, disk);
 
-    accept(&process, other);
+    process_accept(&process, other);
     assert_int_equal(process_version_of(&process, "m"), 7);
     process_stop(&process);
     process_start(&process, other); /* it is over */
@@ -525,7 +478,7 @@ static void other_numbers_that_snapshots_have_are_no_matter(void **state) {
     process_checkpoint_amid_changes(&process);
     process_look(&process, "m", &m);
     process_stop(&process);
-    struct test_disk *later = copy(disk);
+    struct test_disk *later = process_copy_of(disk);
     move_to_another_machine(disk);
     process_start(&process, disk);
     assert_non_null(strstr(process_said, "records behind it: 3"));
@@ -541,7 +494,7 @@ static void other_numbers_that_snapshots_have_are_no_matter(void **state) {
     test_do(&process.service, 200, "DELETE /models/a", NULL);
     process_stop(&process);
     move_to_another_machine(later);
-    refuse(later, "written by another build");
+    process_refuse(later, "written by another build");
     test_disk_free(later);
 }
 

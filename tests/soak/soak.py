@@ -12,7 +12,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
 
-from support import Daemon, main  # noqa: E402
+from support import Daemon, free_port, main  # noqa: E402
 
 import graphs  # noqa: E402, isort: skip
 from caller import Client, Gone, Tally  # noqa: E402
@@ -40,12 +39,6 @@ FLAGS = {
     "header-timeout": 5, "body-timeout": 20, "idle-timeout": 20, "drain-timeout": 60,
 }  # fmt: skip
 ANCHORS = {"journal-0": "journal", "journal-1": "journal", "twin": "snapshot", "snapshot-0": "snapshot"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Soak:

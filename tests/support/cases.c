@@ -57,12 +57,17 @@ static json_t *example_json(const struct nn_def *def, const struct nn_example *e
                      "ids", (int)example->ids, "classes", (json_int_t)example->classes);
 }
 
+const char *test_suffix(const struct nn_param *param) {
+    const char *dot = strrchr(param->name, '.');
+    return dot ? dot + 1 : param->name;
+}
+
 /* What only the sealed graph knows. */
 static void describe_layer(json_t *json, const struct nn_graph *graph) {
     json_t *params = json_object();
     for (int i = 0; i < nn_graph_param_count(graph); i++) {
         const struct nn_param *param = nn_graph_param(graph, i);
-        json_object_set_new(params, strchr(param->name, '.') + 1, shape_json(&param->shape));
+        json_object_set_new(params, test_suffix(param), shape_json(&param->shape));
     }
     json_object_set_new(json, "params", params);
 }
@@ -75,9 +80,16 @@ static void describe_loss(json_t *json, const struct nn_graph *graph, bool ids) 
 }
 
 static json_t *case_json(const struct nn_def *def, json_t *examples) {
-    return json_pack("{s:s, s:b, s:b, s:b, s:o, s:o}", "name", def->name, "loss", !!(def->flags & NN_IS_LOSS),
-                     "kinks", !!(def->flags & NN_HAS_KINKS), "rng", !!(def->flags & NN_USES_RNG), "defaults",
-                     defaults_json(def), "examples", examples);
+    json_t *json =
+        json_pack("{s:s, s:b, s:b, s:b, s:o, s:o}", "name", def->name, "loss", !!(def->flags & NN_IS_LOSS),
+                  "kinks", !!(def->flags & NN_HAS_KINKS), "rng", !!(def->flags & NN_USES_RNG), "defaults",
+                  defaults_json(def), "examples", examples);
+    if (!def->more_outputs) return json;
+    json_t *names = json_array();
+    for (const char *const *name = def->more_outputs; *name; name++)
+        json_array_append_new(names, json_string(*name));
+    json_object_set_new(json, "more_outputs", names);
+    return json;
 }
 
 json_t *test_case_of_op(const struct nn_def *def) {

@@ -19,4 +19,7 @@
 json_t *test_case_of_op(const struct nn_def *def);
 json_t *test_case_of_optimizer(const struct nn_def *def);
 
+/* "weight" of "op.weight"; "op" of "op" */
+const char *test_suffix(const struct nn_param *param);
+
 #endif

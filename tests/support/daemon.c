@@ -22,6 +22,8 @@
 
 enum { MOST_ARGUMENTS = 64, MOST_RUNNING = 16, PATIENCE_S = 60 };
 
+void (*test_daemon_prepare)(void);
+
 /* Children that still run, killed at the program's end. */
 static pid_t running[MOST_RUNNING];
 
@@ -85,8 +87,9 @@ static pid_t start(const char *const *first, const char *const *flags, const cha
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent) _exit(127); /* it died before that was set */
-        dup2(out, STDOUT_FILENO);
+        if (out >= 0) dup2(out, STDOUT_FILENO);
         if (err >= 0) dup2(err, STDERR_FILENO);
+        if (test_daemon_prepare) test_daemon_prepare();
         execve(argv[0], (char *const *)(uintptr_t)argv, envp);
         fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
         _exit(127);
@@ -142,6 +145,11 @@ void test_daemon_start(struct test_daemon *daemon, const char *const *flags, con
         daemon->port = (int)strtol(line + sizeof before - 1, &end, 10);
     if (!daemon->port || *end) fail_msg("gradd does not say that it listens, but \"%s\"", line);
     snprintf(daemon->url, sizeof daemon->url, "http://127.0.0.1:%d", daemon->port);
+}
+
+void test_daemon_launch(struct test_daemon *daemon, const char *const *flags) {
+    static const char *const none[] = {NULL};
+    *daemon = (struct test_daemon){.pid = start(none, flags, NULL, -1, -1)};
 }
 
 void test_daemon_signal(const struct test_daemon *daemon, int signal_number) {

@@ -13,10 +13,15 @@ struct test_daemon {
     char url[64]; /* "http://127.0.0.1:PORT" */
 };
 
+/* Called in the child just before gradd begins, for what it is to find: descriptors, limits. NULL: nothing is. */
+extern void (*test_daemon_prepare)(void);
+
 /* Starts gradd on a free port of loopback and waits until it listens; fails the test if it does not.
  * `flags` and `environment` ("NAME=value") end with NULL, or are NULL. Its standard error is the test's,
  * without a request log unless flags ask for one. Variables GRADD_... of the test are not handed on. */
 void test_daemon_start(struct test_daemon *daemon, const char *const *flags, const char *const *environment);
+/* The same with these flags alone, and without waiting: `daemon` has neither port nor URL. */
+void test_daemon_launch(struct test_daemon *daemon, const char *const *flags);
 void test_daemon_signal(const struct test_daemon *daemon, int signal_number);
 /* Waits for its end; the exit status, or 128 and the signal that killed it. */
 int test_daemon_wait(struct test_daemon *daemon);

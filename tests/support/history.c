@@ -213,6 +213,22 @@ static void start(struct past *past) {
     test_ok(test_stored_start(&past->stored, past->history->disk, life, NULL, &err), &err, "a start");
 }
 
+/* Of the steps up to this one, in their order; behind one for which there is no room on the disk they wait. */
+static void take_answers(struct past *past, int step) {
+    for (; past->first_open <= step; past->first_open++) {
+        if (!test_step_sends(past->first_open)) continue;
+        if (!atomic_load(&past->pending[past->first_open].done)) return;
+        take_answer(past, past->first_open);
+    }
+}
+
+/* Whoever waits still is answered, that it could not be written down. */
+static void stop(struct past *past, int step) {
+    srv_store_free(past->stored.store);
+    take_answers(past, step - 1);
+    test_service_stop(&past->stored.service);
+}
+
 /* What is no request. */
 static void act(struct past *past, int step) {
     struct test_taken *taken = &past->history->taken[step];
@@ -228,7 +244,7 @@ static void act(struct past *past, int step) {
     if (!past->failed) test_ok(code, &err, "%s", test_history_step(step, what));
     if (past->fault && (past->fault->error == ENOSPC || !test_step_is(step, "checkpoint"))) repair(past);
     if (test_step_is(step, "checkpoint")) return;
-    test_stored_stop(&past->stored);
+    stop(past, step);
     start(past);
 }
 
@@ -256,6 +272,7 @@ static int take_step(struct past *past, int step) {
 /* The first steps, as many as that. */
 static bool run(struct test_history *history, int steps, const struct test_fault *fault) {
     struct past past = {.history = history, .fault = fault};
+    char text[128];
     history->disk = test_disk_new();
     history->n = steps;
     if (fault) test_disk_fail(history->disk, fault->kind, fault->n, fault->error, fault->all);
@@ -265,12 +282,16 @@ static bool run(struct test_history *history, int steps, const struct test_fault
         if (!fault && i + 1 < steps && test_steps[i + 1].flags & DURING)
             fail_msg("a checkpoint has not enough snapshots for what is to be done meanwhile");
         if (test_steps[i].flags & GROUPED) continue;
-        if (test_step_sends(i)) test_stored_settle(&past.stored, &past.pending[i]);
-        for (; past.first_open <= i; past.first_open++)
-            if (test_step_sends(past.first_open)) take_answer(&past, past.first_open);
+        bool waits = test_step_sends(i) && !test_stored_settles(&past.stored, &past.pending[i]);
+        if (waits && (!fault || fault->error != ENOSPC))
+            fail_msg("%s is never answered", test_history_step(i, text));
+        take_answers(&past, i);
     }
     repair(&past);
-    test_stored_stop(&past.stored);
+    if (past.first_open < steps) test_stored_settle(&past.stored, &past.pending[past.first_open]);
+    take_answers(&past, steps - 1);
+    assert_int_equal(past.first_open, steps);
+    stop(&past, steps);
     assert_int_equal(test_disk_open_files(history->disk), 0);
     return past.failed;
 }

@@ -33,8 +33,9 @@ struct test_history {
 
 /* All of it. */
 void test_history_make(struct test_history *history);
-/* With an operation of the disk that fails, until the next start; where there is no room, until the next checkpoint. What
- * is refused then is told as it should be, and readers go on. False: there was no such operation. */
+/* With an operation of the disk that fails, until the next start; where there is no room, until the next checkpoint: whoever
+ * has made a change then waits, or is answered at the end of the process. What is refused is told as it should be, and
+ * readers go on. False: there was no such operation. */
 struct test_fault {
     enum test_disk_kind kind;
     long n;   /* the n-th, from 0, */

@@ -163,7 +163,7 @@ int test_journal_recover(struct test_journal *journal, struct api *api, bool sna
     for (size_t i = 0; i < journal->n_saved && snapshots; i++)
         if (journal->saved[i].seq < covered) covered = journal->saved[i].seq;
     for (size_t i = covered == UINT64_MAX ? 0 : (size_t)covered; i < n; i++)
-        if (api_recover_record(api, i + 1, journal->records[i].bytes, journal->records[i].size, false, err))
+        if (api_recover_record(api, i + 1, journal->records[i].bytes, journal->records[i].size, 0, err))
             return (int)err->code;
     if (snapshots && journal->keys_size && api_recover_keys(api, journal->keys, journal->keys_size, n, err))
         return (int)err->code;

@@ -35,9 +35,9 @@ static double *widened(struct nn_arena *arena, const void *from, enum nn_dtype d
     return to;
 }
 
-static int64_t elements(const struct pass *p, int node) {
-    struct nn_node_info info = nn_graph_node(p->graph, node);
-    return p->options.rows * nn_shape_elements(&info.shape);
+static int64_t elements(const struct pass *p, int value) {
+    struct nn_value_info info = nn_graph_value(p->graph, value);
+    return (info.rows ? p->options.rows : 1) * nn_shape_elements(&info.shape);
 }
 
 static struct nn_params *fill_params(const struct pass *p, struct nn_error *err) {
@@ -61,40 +61,40 @@ static struct nn_run *forward(struct pass *p, struct nn_arena *arena, struct nn_
     if (!run) return NULL;
     for (int i = 0; i < nn_graph_input_count(p->graph); i++)
         if (nn_run_reads(run, i))
-            test_narrow(p->x[i], nn_graph_node(p->graph, i).dtype, nn_run_input(run, i), elements(p, i));
+            test_narrow(p->x[i], nn_graph_value(p->graph, i).dtype, nn_run_input(run, i), elements(p, i));
     if (nn_run_check(run, err)) {
         nn_run_free(run);
         return NULL;
     }
     nn_run_forward(run, p->par);
-    for (int i = 0; i < nn_graph_node_count(p->graph); i++)
+    for (int i = 0; i < nn_graph_value_count(p->graph); i++)
         if (nn_run_value(run, i))
-            p->y[i] = widened(arena, nn_run_value(run, i), nn_graph_node(p->graph, i).dtype, elements(p, i));
+            p->y[i] = widened(arena, nn_run_value(run, i), nn_graph_value(p->graph, i).dtype, elements(p, i));
     return run;
 }
 
 static void fill_loss(const struct pass *p, struct nn_backward *backward, int loss) {
     struct nn_loss_info info = nn_graph_loss(p->graph, loss);
     enum nn_dtype dtype = nn_graph_dtype(p->graph);
+    const int64_t rows = info.rows ? p->options.rows : 1;
     for (int i = 0; i < info.n_forms; i++)
         if (info.forms[i].ids == p->target_ids[loss])
             test_narrow(p->target[loss], p->target_ids[loss] ? NN_I64 : dtype,
-                        nn_backward_target(backward, loss),
-                        p->options.rows * nn_shape_elements(&info.forms[i].shape));
+                        nn_backward_target(backward, loss), rows * nn_shape_elements(&info.forms[i].shape));
     if (p->weight[loss])
         test_narrow(p->weight[loss], dtype, nn_backward_sample_weight(backward, loss),
-                    p->options.rows * (p->weight_full[loss] ? nn_shape_elements(&info.shape) : 1));
+                    rows * (p->weight_full[loss] ? nn_shape_elements(&info.shape) : 1));
 }
 
 static int backward(struct pass *p, const struct nn_run *run, struct nn_grads *grads, struct nn_arena *arena,
                     struct nn_error *err) {
     bool upstream[PASS_MAX], nodes[PASS_MAX];
     struct nn_loss_options losses[PASS_MAX];
-    int n_nodes = nn_graph_node_count(p->graph), n_losses = nn_graph_loss_count(p->graph);
+    int n_values = nn_graph_value_count(p->graph), n_losses = nn_graph_loss_count(p->graph);
     enum nn_dtype dtype = nn_graph_dtype(p->graph);
-    for (int i = 0; i < n_nodes; i++) {
+    for (int i = 0; i < n_values; i++) {
         upstream[i] = p->upstream[i] != NULL;
-        nodes[i] = nn_graph_node(p->graph, i).dtype != NN_I64 && !p->unwanted[i];
+        nodes[i] = nn_graph_value(p->graph, i).dtype != NN_I64 && !p->unwanted[i];
     }
     for (int i = 0; i < n_losses; i++)
         losses[i] = (struct nn_loss_options){.target_ids = p->target_ids[i],
@@ -107,12 +107,12 @@ static int backward(struct pass *p, const struct nn_run *run, struct nn_grads *g
     struct nn_plan *plan = nn_plan_backward(p->graph, &p->options, &options, err);
     struct nn_backward *b = plan ? nn_backward_new_take(run, plan, err) : NULL;
     if (!b) return (int)err->code;
-    for (int i = 0; i < n_nodes; i++)
+    for (int i = 0; i < n_values; i++)
         if (upstream[i]) test_narrow(p->upstream[i], dtype, nn_backward_upstream(b, i), elements(p, i));
     for (int i = 0; i < n_losses && options.losses; i++) fill_loss(p, b, i);
     if (nn_backward_check(b, err)) goto out;
     nn_backward_run(b, p->no_parameters ? NULL : grads, p->par);
-    for (int i = 0; i < n_nodes; i++)
+    for (int i = 0; i < n_values; i++)
         if (nodes[i]) p->d_x[i] = widened(arena, nn_backward_gradient(b, i), dtype, elements(p, i));
     for (int i = 0; i < n_losses && options.losses; i++) {
         p->loss[i] = nn_backward_loss(b, i);
@@ -124,7 +124,7 @@ out:
 }
 
 int pass_run(struct pass *p, struct nn_arena *arena, struct nn_error *err) {
-    assert_true(nn_graph_node_count(p->graph) <= PASS_MAX && nn_graph_param_count(p->graph) <= PASS_MAX);
+    assert_true(nn_graph_value_count(p->graph) <= PASS_MAX && nn_graph_param_count(p->graph) <= PASS_MAX);
     struct nn_run *run = forward(p, arena, err);
     struct nn_grads *grads = run ? nn_grads_new(p->graph, err) : NULL;
     if (!run || !grads || p->forward_only) goto out;

@@ -5,30 +5,30 @@
 
 #include "../../core/nn.h"
 
-#define PASS_MAX 16 /* nodes, parameters, losses */
+#define PASS_MAX 16 /* values, parameters, losses */
 
 struct pass {
-    /* Given. Arrays go by input, parameter, node or loss. */
+    /* Given. Arrays go by input, parameter, value or loss. */
     struct nn_graph *graph;
     struct nn_params *params; /* borrowed; NULL: a block of its own, filled from w */
     struct nn_run_options options;
     const double *x[PASS_MAX];
     const double *w[PASS_MAX];        /* NULL: zeros */
-    const double *upstream[PASS_MAX]; /* NULL: none at this node */
+    const double *upstream[PASS_MAX]; /* NULL: none at this value */
     const double *target[PASS_MAX];   /* losses are evaluated if there is one for the first */
     bool target_ids[PASS_MAX];
     const double *weight[PASS_MAX];
     bool weight_full[PASS_MAX];
     double divisor[PASS_MAX]; /* the normalizer; 0: the batch's own */
-    bool unwanted[PASS_MAX];  /* nodes whose gradient is not asked for */
+    bool unwanted[PASS_MAX];  /* values whose gradient is not asked for */
     bool no_parameters;       /* nor those of the parameters */
     bool forward_only;
     int backwards; /* how many passes back, all added to the same gradients; 0: one */
     const struct nn_parallel *par;
 
     /* Answered, in the arena that pass_run was given. */
-    double *y[PASS_MAX];   /* by node */
-    double *d_x[PASS_MAX]; /* by node */
+    double *y[PASS_MAX];   /* by value */
+    double *d_x[PASS_MAX]; /* by value */
     double *d_w[PASS_MAX]; /* by parameter; NULL if frozen */
     double loss[PASS_MAX], normalizer[PASS_MAX];
 };

@@ -57,6 +57,10 @@ static int place_sync_directory(void *self) {
     (void)self;
     return 0;
 }
+static int place_rename(void *self, const char *from, const char *to) {
+    struct place *place = self;
+    return place->real->rename(place->real->self, from, to);
+}
 static int place_remove(void *self, const char *name) {
     struct place *place = self;
     return place->real->remove(place->real->self, name);
@@ -86,6 +90,7 @@ void place_init(struct place *place) {
         .sync = place_sync,
         .forget = place_forget,
         .sync_directory = place_sync_directory,
+        .rename = place_rename,
         .remove = place_remove,
         .list = place_list,
     };

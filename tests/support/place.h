@@ -3,6 +3,8 @@
 #ifndef TEST_PLACE_H
 #define TEST_PLACE_H
 
+#include <stdatomic.h>
+
 #include "../../server/store/io.h"
 
 struct place {
@@ -10,7 +12,7 @@ struct place {
     struct srv_directory *directory;
     struct srv_io io; /* the directory's, or what is put in its place */
     const struct srv_io *real;
-    int fail_reserve, fail_write, fail_sync; /* errno, or 0 */
+    atomic_int fail_reserve, fail_write, fail_sync; /* errno, or 0 */
 };
 
 void place_init(struct place *place);

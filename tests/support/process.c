@@ -184,6 +184,61 @@ size_t process_count_files(const struct test_disk *disk, const char *prefix) {
     return n;
 }
 
+void process_newest_file(const struct test_disk *disk, const char *prefix, int back, char name[128]) {
+    struct process_files files = process_files_of(disk);
+    char below[128] = "~";
+    for (; back >= 0; back--) {
+        *name = '\0';
+        for (size_t i = 0; i < files.n; i++)
+            if (strncmp(files.names[i], prefix, strlen(prefix)) == 0 && strcmp(files.names[i], name) > 0 &&
+                strcmp(files.names[i], below) < 0)
+                snprintf(name, 128, "%s", files.names[i]);
+        snprintf(below, sizeof below, "%s", name);
+    }
+    assert_true(*name);
+}
+
+struct test_disk *process_copy_of(const struct test_disk *disk) {
+    char text[256];
+    return test_disk_image(disk, test_disk_operations(disk), 0, text);
+}
+
+void process_cut(struct test_disk *disk, const char *name, uint64_t size) {
+    const struct srv_io *io = test_disk_io(disk);
+    int file = io->open(io->self, name);
+    assert_true(file >= 0);
+    assert_int_equal(io->truncate(io->self, file, size), 0);
+    io->close(io->self, file);
+}
+
+/* --- damage ------------------------------------------------------------------------------------------------ */
+
+void process_changed_nothing(const struct test_disk *disk, size_t before) {
+    char text[128];
+    for (size_t i = before; i < test_disk_operations(disk); i++) {
+        enum test_disk_kind kind = test_disk_operation(disk, i, text);
+        if (kind != TEST_DISK_SYNC && kind != TEST_DISK_SYNC_DIRECTORY) fail_msg("%s", text);
+    }
+}
+
+void process_refuse(struct test_disk *disk, const char *names) {
+    struct process process;
+    struct nn_error err;
+    size_t before = test_disk_operations(disk);
+    assert_int_equal(process_start_as(&process, disk, &process_usual, false, &err), NN_E_CORRUPT);
+    assert_non_null(strstr(err.text, names));
+    process_stop(&process);
+    process_changed_nothing(disk, before);
+}
+
+void process_accept(struct process *process, struct test_disk *disk) {
+    struct nn_error err;
+    struct srv_store_options options = process_usual;
+    options.accept_loss = true;
+    if (process_start_as(process, disk, &options, false, &err)) fail_msg("%s", err.text);
+    assert_true(srv_store_damaged(process->store));
+}
+
 /* --- a life ------------------------------------------------------------------------------------------------- */
 
 struct test_disk *process_life(struct process_numbers *journalled, struct process_numbers *plain) {

@@ -67,5 +67,18 @@ struct process_files {
 };
 struct process_files process_files_of(const struct test_disk *disk);
 size_t process_count_files(const struct test_disk *disk, const char *prefix);
+/* The one of these with the highest number, or `back` files before that. */
+void process_newest_file(const struct test_disk *disk, const char *prefix, int back, char name[128]);
+struct test_disk *process_copy_of(const struct test_disk *disk);
+void process_cut(struct test_disk *disk, const char *name, uint64_t size); /* to that many bytes */
+
+/* --- damage ------------------------------------------------------------------------------------------------- */
+
+/* Since there were `before` operations: syncs alone. */
+void process_changed_nothing(const struct test_disk *disk, size_t before);
+/* A start is refused, with a line that names this, and changes nothing. */
+void process_refuse(struct test_disk *disk, const char *names);
+/* A start that accepts what is lost, and finds something. */
+void process_accept(struct process *process, struct test_disk *disk);
 
 #endif

@@ -64,7 +64,10 @@ static void *work(void *self) {
 
 /* --- its life -------------------------------------------------------------------------------------- */
 
-static int64_t wall_ms(void *self) { return INT64_C(1700000000000) + now_ms(self); }
+static int64_t wall_ms(void *self) {
+    const struct test_service *service = self;
+    return INT64_C(1700000000000) + now_ms(self) + (int64_t)atomic_load(&service->wall_set_ms);
+}
 
 void test_service_start(struct test_service *service, const struct api_settings *settings, int workers) {
     test_service_start_stored(service, settings, workers, NULL);
@@ -118,6 +121,7 @@ static struct api_head head_of(const struct test_request *request, char path[PAT
                              .if_match = request->if_match,
                              .if_none_match = request->if_none_match,
                              .idempotency_key = request->idempotency_key,
+                             .content_encoding = request->content_encoding,
                              .content_length = (int64_t)request->size};
 }
 
@@ -183,6 +187,7 @@ void test_submit(struct test_service *service, struct test_pending *pending,
     atomic_init(&pending->done, false);
     if (service->watch) service->watch(true);
     struct api_admission admission = api_admit(service->api, &head);
+    if (admission.request && request->left) api_request_peer(admission.request, request->left);
     if (admission.request)
         api_submit_take(admission.request, body, request->size, answered, pending);
     else

@@ -20,8 +20,9 @@ struct test_job {
 struct test_service {
     struct api *api;
     atomic_llong now_ms;
-    atomic_ullong drawn;    /* how many random numbers */
-    void (*watch)(bool on); /* NULL, or called before the service begins a request and after it answered */
+    atomic_llong wall_set_ms; /* by how much the clock on the wall has been set */
+    atomic_ullong drawn;      /* how many random numbers */
+    void (*watch)(bool on);   /* NULL, or called before the service begins a request and after it answered */
 
     pthread_t worker[TEST_MAX_WORKERS];
     int n_workers; /* 0: jobs run on the caller's thread */
@@ -43,9 +44,10 @@ void test_service_stop(struct test_service *service);
 struct test_request {
     const char *method, *path; /* the path with its query */
     const char *authorization, *content_type, *accept;
-    const char *if_match, *if_none_match, *idempotency_key;
+    const char *if_match, *if_none_match, *idempotency_key, *content_encoding;
     const void *body;
     size_t size;
+    bool (*left)(void *pending); /* of test_submit: see api_request_peer */
 };
 
 /* A copy of an answer, independent of the service. */

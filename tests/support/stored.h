@@ -27,6 +27,8 @@ int test_stored_start(struct test_stored *stored, struct test_disk *disk, int li
                       const struct srv_store_options *options, struct nn_error *err);
 /* Makes durable what was appended, and has a checkpoint taken if a request waits for one still. */
 void test_stored_settle(struct test_stored *stored, const struct test_pending *pending);
+/* The same; false: it is not answered yet, for there is no room on the disk. */
+bool test_stored_settles(struct test_stored *stored, const struct test_pending *pending);
 /* A request, answered. */
 struct test_answer test_stored_request(struct test_stored *stored, const struct test_request *request);
 /* A clean stop; what fails then. */

@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cases.h"
-
 /* --- every test on every definition ---------------------------------------------------------------- */
 
 struct job {
@@ -55,18 +53,25 @@ const double *test_golden(struct subject *s, const struct nn_shape *shape, int e
     return golden_get(s->golden, shape, "%d/%s/%s", example, variant, rest);
 }
 
-int64_t test_node_elements(const struct pass *pass, int node) {
-    struct nn_node_info info = nn_graph_node(pass->graph, node);
-    return pass->options.rows * nn_shape_elements(&info.shape);
+int64_t test_value_elements(const struct pass *pass, int value) {
+    struct nn_value_info info = nn_graph_value(pass->graph, value);
+    return (info.rows ? pass->options.rows : 1) * nn_shape_elements(&info.shape);
 }
 
 int64_t test_param_elements(const struct pass *pass, int param) {
     return nn_graph_param(pass->graph, param)->elements;
 }
 
-const char *test_suffix(const struct nn_param *param) { return strrchr(param->name, '.') + 1; }
+const char *test_output(const struct nn_value_info *value) {
+    static char name[64];
+    snprintf(name, sizeof name, "y%s", value->name + strlen("op"));
+    return name;
+}
 
-int test_op_node(const struct pass *pass) { return nn_graph_node_count(pass->graph) - 1; }
+int test_op_value(const struct pass *pass) {
+    int op = nn_graph_find(pass->graph, "op");
+    return op >= 0 ? op : nn_graph_value_count(pass->graph) - 1;
+}
 
 static struct pass begin(struct subject *s, int e, const char *variant, enum nn_dtype dtype,
                          const struct nn_loss *how) {
@@ -77,7 +82,7 @@ static struct pass begin(struct subject *s, int e, const char *variant, enum nn_
     p.graph = test_graph_of(s->def, &s->def->examples[e], dtype, how, &err);
     test_ok(0, &err, "%s, example %d", s->def->name, e);
     for (int i = 0; i < nn_graph_input_count(p.graph); i++) {
-        struct nn_node_info info = nn_graph_node(p.graph, i);
+        struct nn_value_info info = nn_graph_value(p.graph, i);
         struct nn_shape shape = nn_shape_batch(CASE_ROWS, &info.shape);
         p.x[i] = test_golden(s, &shape, e, variant, "x%d", i);
     }
@@ -109,9 +114,11 @@ struct pass test_given_loss(struct subject *s, int e, const char *variant, enum 
 struct pass test_given(struct subject *s, int e, const char *variant, enum nn_dtype dtype) {
     if (test_is_loss(s->def)) return test_given_loss(s, e, variant, dtype, false, "full");
     struct pass p = begin(s, e, variant, dtype, NULL);
-    struct nn_node_info info = nn_graph_node(p.graph, test_op_node(&p));
-    struct nn_shape shape = nn_shape_batch(CASE_ROWS, &info.shape);
-    p.upstream[test_op_node(&p)] = test_golden(s, &shape, e, variant, "d_y");
+    for (int i = test_op_value(&p); i < nn_graph_value_count(p.graph); i++) {
+        struct nn_value_info info = nn_graph_value(p.graph, i);
+        struct nn_shape shape = nn_value_shape(&info, CASE_ROWS);
+        p.upstream[i] = test_golden(s, &shape, e, variant, "d_%s", test_output(&info));
+    }
     return p;
 }
 

@@ -2,6 +2,7 @@
 #ifndef TEST_SUBJECT_H
 #define TEST_SUBJECT_H
 
+#include "cases.h"
 #include "check.h"
 #include "golden.h"
 #include "pass.h"
@@ -26,19 +27,20 @@ struct pass test_given(struct subject *subject, int example, const char *variant
 /* The same of a loss, reduced by a sum or a mean, with sample weights "rows", "full" or none: "". */
 struct pass test_given_loss(struct subject *subject, int example, const char *variant, enum nn_dtype dtype,
                             bool sum, const char *weight);
-/* The node whose gradient is compared for an operator's or loss's input i is i itself; this is the node of
+/* The value whose gradient is compared for an operator's or loss's input i is i itself; this is the first output of
  * the operator. */
-int test_op_node(const struct pass *pass);
+int test_op_value(const struct pass *pass);
+
+/* "y" for the value "op", "y.h_n" for "op.h_n": until the next call. */
+const char *test_output(const struct nn_value_info *value);
 
 /* A golden tensor of the example. */
 const double *test_golden(struct subject *subject, const struct nn_shape *shape, int example,
                           const char *variant, const char *name, ...) __attribute__((format(printf, 5, 6)));
 
-/* The number of elements of a node in the whole batch, or of a parameter. */
-int64_t test_node_elements(const struct pass *pass, int node);
+/* The number of elements of a value in the whole batch, or of a parameter. */
+int64_t test_value_elements(const struct pass *pass, int value);
 int64_t test_param_elements(const struct pass *pass, int param);
-/* "weight" of "op.weight" */
-const char *test_suffix(const struct nn_param *param);
 
 /* The pass, which has to succeed. */
 void test_pass(struct subject *subject, struct pass *pass, const char *what);

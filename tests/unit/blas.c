@@ -79,6 +79,72 @@ static void the_product_is_right(void **state) {
         }
 }
 
+/* --- matrices that are not packed, and batches ------------------------------------------------------- */
+
+enum { COUNT = 5, GAP = 3, ROOM = COUNT * 40 * 80 };
+static double a_many[ROOM], b_many[ROOM], c_many[ROOM], c_before[ROOM];
+static float a_many32[ROOM], b_many32[ROOM], c_many32[ROOM];
+
+/* A product whose rows lie GAP elements apart, and whose matrices lie GAP rows apart. */
+static struct nn_product spread_out(const int64_t size[3], int variant, int64_t period) {
+    struct nn_product p = {.m = size[0], .n = size[1], .k = size[2], .count = COUNT, .add = variant & 4};
+    p.ta = variant & 1 ? NN_TRANSPOSED : NN_PLAIN;
+    p.tb = variant & 2 ? NN_TRANSPOSED : NN_PLAIN;
+    p.lda = (p.ta == NN_TRANSPOSED ? p.m : p.k) + GAP;
+    p.ldb = (p.tb == NN_TRANSPOSED ? p.k : p.n) + GAP;
+    p.ldc = p.n + GAP;
+    p.a_batch.stride = p.lda * ((p.ta == NN_TRANSPOSED ? p.k : p.m) + GAP);
+    p.b_batch = (struct nn_operand_batch){p.ldb * ((p.tb == NN_TRANSPOSED ? p.n : p.k) + GAP), period};
+    p.c_batch.stride = p.ldc * (p.m + GAP);
+    return p;
+}
+
+static double element(const double *x, enum nn_trans trans, int64_t ld, int64_t i, int64_t j) {
+    return trans == NN_TRANSPOSED ? x[j * ld + i] : x[i * ld + j];
+}
+
+/* What stands at a place of all of c: a sum of products, or what stood there before. */
+static double expected(const struct nn_product *p, int64_t at) {
+    const int64_t product = at / p->c_batch.stride, rest = at % p->c_batch.stride;
+    const int64_t i = rest / p->ldc, j = rest % p->ldc;
+    if (product >= COUNT || i >= p->m || j >= p->n) return c_before[at];
+    const double *a = a_many + product * p->a_batch.stride;
+    const double *b =
+        b_many + (p->b_batch.period ? product % p->b_batch.period : product) * p->b_batch.stride;
+    double sum = p->add ? c_before[at] : 0;
+    for (int64_t l = 0; l < p->k; l++)
+        sum += element(a, p->ta, p->lda, i, l) * element(b, p->tb, p->ldb, l, j);
+    return sum;
+}
+
+static void check_spread_out(struct nn_product p, const struct nn_parallel *par) {
+    for (int i = 0; i < ROOM; i++) {
+        a_many[i] = a_many32[i] = (float)(i * 5 % 17) / 8 - 1;
+        b_many[i] = b_many32[i] = (float)(i * 7 % 19) / 8 - 1;
+        c_before[i] = c_many[i] = c_many32[i] = (float)(i * 11 % 23) / 8;
+    }
+    p.a = a_many, p.b = b_many, p.c = c_many;
+    nn_multiply_f64(par, &p);
+    p.a = a_many32, p.b = b_many32, p.c = c_many32;
+    nn_multiply_f32(par, &p);
+    for (int64_t i = 0; i < ROOM; i++) { /* sums of few eighths are exact */
+        assert_true(c_many[i] == expected(&p, i));
+        assert_true((double)c_many32[i] == c_many[i]);
+    }
+}
+
+static void strides_and_batches(void **state) {
+    (void)state;
+    static const int64_t shapes[][3] = {{1, 1, 1}, {2, 3, 5}, {1, 33, 20}, {17, 33, 40}, {32, 8, 16}};
+    const struct nn_parallel threads = test_parallel(3);
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
+        for (int variant = 0; variant < 8; variant++)
+            for (int64_t period = 0; period < 3; period++) {
+                check_spread_out(spread_out(shapes[s], variant, period), NULL);
+                check_spread_out(spread_out(shapes[s], variant, period), &threads);
+            }
+}
+
 static void a_product_that_is_written_is_not_read(void **state) {
     (void)state;
     fill(a64, a32, 1);
@@ -152,7 +218,7 @@ static void threads_do_not_show(void **state) {
     float *x = calloc(ROWS * DEEP, sizeof *x), *w = calloc(n_w, sizeof *w);
     float *one = calloc(all, sizeof *one), *many = calloc(all, sizeof *many);
     assert_true(x && w && one && many);
-    const struct nn_init normal = {NN_INIT_NORMAL, 1};
+    const struct nn_init normal = {.kind = NN_INIT_NORMAL, .scale = 1};
     nn_kernels_of(NN_F32)->init(x, (int64_t)(ROWS * DEEP), &normal, (struct nn_rng_key){1, 0});
     nn_kernels_of(NN_F32)->init(w, (int64_t)n_w, &normal, (struct nn_rng_key){2, 0});
 
@@ -166,7 +232,7 @@ static void threads_do_not_show(void **state) {
     }
 
     size_t tasks = 0;
-    const struct nn_parallel par = {counted, &tasks};
+    const struct nn_parallel par = {.run = counted, .pool = &tasks};
     memset(many, 0, all * sizeof *many);
     all_of_it(&par, x, w, many, many + n_y, many + n_y + n_w);
     assert_memory_equal(one, many, all * sizeof *one);
@@ -258,6 +324,7 @@ static int setup(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_product_is_right),
+        cmocka_unit_test(strides_and_batches),
         cmocka_unit_test(a_product_that_is_written_is_not_read),
         cmocka_unit_test(the_bias_is_added_to_every_row),
         cmocka_unit_test(column_sums_add),

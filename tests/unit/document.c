@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "../../api/api.h"
 #include "../../api/wire/document.h"
 #include "../../api/wire/json_read.h"
 
@@ -28,8 +29,8 @@ static enum nn_code read_bytes(struct reading *r, enum api_body kind, const char
     if (size) memcpy(copy, text, size);
     *r = (struct reading){.arena = nn_arena_new()};
     assert_non_null(r->arena);
-    int code = api_document_read(&r->document, API_JSON, kind, copy, size, &api_default_limits, r->arena,
-                                 &r->pointer, &r->err);
+    int code = api_document_read(&r->document, API_JSON, kind, NULL, copy, size, &api_default_limits,
+                                 r->arena, &r->pointer, &r->err);
     r->text = copy;
     assert_int_equal(code, r->err.code);
     return r->err.code;
@@ -363,6 +364,38 @@ static void mutations_do_no_harm(void **state) {
     assert_true(refused > 1000);
 }
 
+/* In a name and in a value, the error says what is wrong with a string. */
+static void strings_are_told_what_is_wrong(void **state) {
+    (void)state;
+    static const struct {
+        const char *string, *why;
+    } cases[] = {
+        {"\\u0000", "\\u0000"},
+        {"a\\u0000b", "\\u0000"},
+        {"\\q", "begins no escape"},
+        {"\\u12", "begins no escape"},
+        {"\\u00g0", "begins no escape"},
+        {"\\ud83d", "surrogate"},
+        {"\\ud83dx", "surrogate"},
+        {"\\ud83d\\u0041", "surrogate"},
+        {"\\ud83d\\u0000", "surrogate"},
+        {"\\ude00", "surrogate"},
+        {"\x1f", "control character"},
+        {"a\tb", "control character"},
+        {"\xff", "UTF-8"},
+        {"\xc3", "UTF-8"},
+        {"\xed\xa0\x80", "UTF-8"},
+    };
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof cases[0]; i++) {
+        char text[80];
+        struct reading r;
+        snprintf(text, sizeof text, i % 2 ? "{\"%s\": 1}" : "{\"mode\": \"%s\"}", cases[i / 2].string);
+        assert_int_equal(read_text(&r, text), NN_E_MALFORMED);
+        if (!strstr(r.err.text, cases[i / 2].why)) fail_msg("%s: %s", text, r.err.text);
+        done(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(arrays_are_lifted),
@@ -371,6 +404,7 @@ int main(void) {
         cmocka_unit_test(specifications_are_left_alone),
         cmocka_unit_test(many_tensors),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(strings_are_told_what_is_wrong),
         cmocka_unit_test(depth_is_bounded),
         cmocka_unit_test(values_are_exact),
         cmocka_unit_test(every_truncation_is_malformed),

@@ -18,9 +18,9 @@ static void sequential(void **state) {
     static const char *const nodes[] = {"x", "0", "1", "2"};
     static const int64_t widths[] = {4, 3, 3, 2};
     assert_int_equal(nn_graph_input_count(graph), 1);
-    assert_int_equal(nn_graph_node_count(graph), 4);
+    assert_int_equal(nn_graph_value_count(graph), 4);
     for (int i = 0; i < 4; i++) {
-        struct nn_node_info info = nn_graph_node(graph, i);
+        struct nn_value_info info = nn_graph_value(graph, i);
         assert_string_equal(info.name, nodes[i]);
         assert_int_equal(nn_graph_find(graph, nodes[i]), i);
         assert_true(nn_shape_equal(&info.shape, &VECTOR(widths[i])));
@@ -77,7 +77,7 @@ static void forward_references(void **state) {
         {.op = "linear", .name = "a", .inputs = {"x"}, .attrs = "\"out_features\": 3"},
         {0}};
     struct nn_graph *graph = test_model(NN_F32, VECTOR(2), rows);
-    struct nn_node_info sum = nn_graph_node(graph, nn_graph_find(graph, "sum"));
+    struct nn_value_info sum = nn_graph_value(graph, nn_graph_find(graph, "sum"));
     assert_true(nn_shape_equal(&sum.shape, &VECTOR(3)));
     assert_int_equal(nn_graph_output(graph, 0), nn_graph_find(graph, "a")); /* the last layer as written */
     nn_graph_unref(graph);
@@ -322,6 +322,30 @@ static void shared_targets(void **state) {
     nn_graph_unref(graph);
 }
 
+/* Whatever their order, and though one begins as another does; read before they are there, too. */
+static void names_in_any_order(void **state) {
+    (void)state;
+    static const char *const names[] = {"x", "b", "a", "ab", "a0", "B", "10", "9", "z.weight", "z", "_"};
+    static const char *const missing[] = {"", "aa", "1", "z.", "zz", "A", "~"};
+    const struct row rows[] = {{.op = "relu", .name = "b", .inputs = {"_"}},
+                               {.op = "relu", .name = "a"},
+                               {.op = "relu", .name = "ab", .inputs = {"x"}},
+                               {.op = "relu", .name = "a0"},
+                               {.op = "relu", .name = "B"},
+                               {.op = "relu", .name = "10"},
+                               {.op = "relu", .name = "9"},
+                               {.op = "relu", .name = "z.weight"},
+                               {.op = "relu", .name = "z"},
+                               {.op = "relu", .name = "_", .inputs = {"z"}},
+                               {0}};
+    struct nn_graph *graph = test_model(NN_F32, VECTOR(2), rows);
+    for (int i = 0; i < (int)(sizeof names / sizeof names[0]); i++)
+        assert_int_equal(nn_graph_find(graph, names[i]), i);
+    for (size_t i = 0; i < sizeof missing / sizeof missing[0]; i++)
+        assert_int_equal(nn_graph_find(graph, missing[i]), -1);
+    nn_graph_unref(graph);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sequential),
@@ -340,6 +364,7 @@ int main(void) {
         cmocka_unit_test(losses_have_defaults),
         cmocka_unit_test(refused_losses),
         cmocka_unit_test(shared_targets),
+        cmocka_unit_test(names_in_any_order),
     };
     return cmocka_run_group_tests_name("graphs", tests, NULL, NULL);
 }

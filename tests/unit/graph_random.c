@@ -33,8 +33,9 @@ static const double *numbers(struct chance *chance, struct nn_arena *arena, int6
 
 /* --- a graph and its pass ----------------------------------------------------------------------------------- */
 
-/* Layers that keep the shape, of inputs anywhere before them; some are written in reverse order. */
-static struct nn_graph *draw_graph(struct chance *chance, enum nn_dtype dtype) {
+/* Layers that keep the shape, of inputs anywhere before them; some are written in reverse order. All are outputs, or only
+ * the last. */
+static struct nn_graph *draw_graph(struct chance *chance, enum nn_dtype dtype, bool all) {
     static const struct {
         const char *op, *attrs;
         int n_inputs;
@@ -49,6 +50,7 @@ static struct nn_graph *draw_graph(struct chance *chance, enum nn_dtype dtype) {
         {"linear", "\"out_features\": 3", 1},
         {"reshape", "\"shape\": [3]", 1},
         {"dropout", NULL, 1},
+        {"parameter", "\"shape\": [3]", 0},
     };
     static char names[MOST_LAYERS + 2][16];
     struct row rows[MOST_LAYERS + 1] = {{0}}, written[MOST_LAYERS + 1] = {{0}};
@@ -72,16 +74,20 @@ static struct nn_graph *draw_graph(struct chance *chance, enum nn_dtype dtype) {
         test_ok(test_add_loss(graph, "mse", names[below(chance, (uint32_t)n + 2)], &err), &err, "mse");
     if (below(chance, 2))
         test_ok(test_add_loss(graph, "mse", names[below(chance, (uint32_t)n + 2)], &err), &err, "mse");
-    for (int i = 0; i < n; i++) /* an output each: their values are looked at */
+    for (int i = all ? 0 : n - 1; i < n; i++)
         test_ok(nn_graph_add_output(graph, names[i + 2], &err), &err, "output");
     test_ok(nn_graph_seal(graph, &err), &err, "sealing");
     return graph;
 }
 
+static int64_t cells(const struct nn_graph *graph, int value) {
+    return nn_graph_value(graph, value).rows ? CELLS : WIDTH;
+}
+
 static struct pass draw_pass(struct chance *chance, struct nn_arena *arena, enum nn_dtype dtype) {
-    struct pass p = {.graph = draw_graph(chance, dtype),
+    struct pass p = {.graph = draw_graph(chance, dtype, true),
                      .options = {.rows = ROWS, .mode = NN_TRAIN, .seed = below(chance, 1000)}};
-    int n = nn_graph_node_count(p.graph);
+    int n = nn_graph_value_count(p.graph);
     for (int i = 0; i < 2; i++) p.x[i] = numbers(chance, arena, CELLS);
     for (int i = 0; i < nn_graph_param_count(p.graph); i++)
         p.w[i] = numbers(chance, arena, nn_graph_param(p.graph, i)->elements);
@@ -106,9 +112,9 @@ static double objective(const struct pass *p, struct nn_arena *arena, int graph)
     memset(probe.unwanted, true, sizeof probe.unwanted);
     run(&probe, arena, graph, "probe");
     for (int i = 0; i < nn_graph_loss_count(p->graph); i++) sum += probe.loss[i];
-    for (int i = 0; i < nn_graph_node_count(p->graph); i++) {
+    for (int i = 0; i < nn_graph_value_count(p->graph); i++) {
         const double *y = i < 2 ? p->x[i] : probe.y[i];
-        for (int k = 0; k < CELLS && p->upstream[i]; k++) sum += p->upstream[i][k] * y[k];
+        for (int k = 0; k < cells(p->graph, i) && p->upstream[i]; k++) sum += p->upstream[i][k] * y[k];
     }
     return sum;
 }
@@ -161,8 +167,9 @@ static void asking_for_less(void **state) {
             part.no_parameters = below(&chance, 2);
             for (int i = 0; i < PASS_MAX; i++) part.unwanted[i] = below(&chance, 2);
             run(&part, arena, g, "part");
-            for (int i = 0; i < nn_graph_node_count(given.graph); i++)
-                if (part.d_x[i]) test_same(part.d_x[i], whole.d_x[i], CELLS, "graph %d, node %d", g, i);
+            for (int i = 0; i < nn_graph_value_count(given.graph); i++)
+                if (part.d_x[i])
+                    test_same(part.d_x[i], whole.d_x[i], cells(given.graph, i), "graph %d, node %d", g, i);
             for (int i = 0; i < nn_graph_param_count(given.graph); i++)
                 if (part.d_w[i] && !part.no_parameters)
                     test_same(part.d_w[i], whole.d_w[i], nn_graph_param(given.graph, i)->elements,
@@ -187,12 +194,12 @@ static void check_without_tape(const struct pass *p, const bool *wanted, int gra
     for (int i = 0; i < 2; i++)
         if (nn_run_reads(r, i)) test_narrow(p->x[i], NN_F32, nn_run_input(r, i), CELLS);
     nn_run_forward(r, NULL);
-    for (int i = 0; i < nn_graph_node_count(p->graph); i++) {
+    for (int i = 0; i < nn_graph_value_count(p->graph); i++) {
         double y[CELLS];
         assert_true(!!nn_run_value(r, i) == wanted[i]);
         if (!wanted[i]) continue;
-        test_widen(nn_run_value(r, i), NN_F32, y, CELLS);
-        if (i >= 2) test_same(y, p->y[i], CELLS, "graph %d, node %d", graph, i);
+        test_widen(nn_run_value(r, i), NN_F32, y, cells(p->graph, i));
+        if (i >= 2) test_same(y, p->y[i], cells(p->graph, i), "graph %d, node %d", graph, i);
     }
     nn_run_free(r);
     nn_params_unref(params);
@@ -215,11 +222,35 @@ static void without_a_tape(void **state) {
     }
 }
 
+/* A value that is no output, and that backward does not read, may be overwritten. */
+static void with_fewer_outputs(void **state) {
+    (void)state;
+    for (int g = 0; g < GRAPHS; g++) {
+        struct chance chance = {{4, (uint32_t)g}, 0}, same = chance;
+        struct nn_arena *arena = nn_arena_new();
+        struct pass p = draw_pass(&chance, arena, NN_F32), fewer = p;
+        fewer.graph = draw_graph(&same, NN_F32, false);
+        run(&p, arena, g, "all outputs");
+        run(&fewer, arena, g, "one output");
+        for (int i = 0; i < nn_graph_value_count(p.graph); i++)
+            if (p.d_x[i]) test_same(fewer.d_x[i], p.d_x[i], cells(p.graph, i), "graph %d, value %d", g, i);
+        for (int i = 0; i < nn_graph_param_count(p.graph); i++)
+            if (p.d_w[i])
+                test_same(fewer.d_w[i], p.d_w[i], nn_graph_param(p.graph, i)->elements,
+                          "graph %d, parameter %d", g, i);
+        for (int i = 0; i < nn_graph_loss_count(p.graph); i++) assert_true(fewer.loss[i] == p.loss[i]);
+        nn_graph_unref(fewer.graph);
+        nn_graph_unref(p.graph);
+        nn_arena_free(arena);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_derivatives),
         cmocka_unit_test(asking_for_less),
         cmocka_unit_test(without_a_tape),
+        cmocka_unit_test(with_fewer_outputs),
     };
     nn_blas_init();
     return cmocka_run_group_tests_name("random graphs", tests, NULL, NULL);

@@ -176,7 +176,10 @@ static void check_finite(enum nn_dtype dtype, int64_t begin, int64_t end, void *
     for (int64_t i = 0; i < ROOM; i++) {
         struct arrays a = good;
         test_narrow(bad, dtype, (char *)a.of[0] + (size_t)i * nn_dtype_size(dtype), 1);
-        assert_int_equal(here->finite(a.of[0], begin, end), i < begin || i >= end);
+        const bool well = i < begin || i >= end;
+        assert_int_equal(here->finite(a.of[0], begin, end), well);
+        assert_int_equal(here->within(a.of[0], 0.5, (double)INFINITY, begin, end), well);
+        assert_int_equal(here->sum_within(a.of[1], a.of[0], 0.5, (double)INFINITY, begin, end), well);
     }
 }
 

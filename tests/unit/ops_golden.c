@@ -27,15 +27,15 @@ static void compare_operator(struct subject *s, int e, const char *variant, cons
     struct pass p = test_given(s, e, variant, how->dtype);
     test_pass(s, &p, variant);
     char name[160];
-    int op = test_op_node(&p);
-    for (int node = 0; node <= op; node++) {
-        struct nn_node_info info = nn_graph_node(p.graph, node);
-        struct nn_shape shape = nn_shape_batch(p.options.rows, &info.shape);
-        snprintf(name, sizeof name, "d_x%d", node);
-        if (node == op)
-            compare(s, p.y[op], &shape, e, variant, how, "y");
+    int op = test_op_value(&p);
+    for (int i = 0; i < nn_graph_value_count(p.graph); i++) {
+        struct nn_value_info info = nn_graph_value(p.graph, i);
+        struct nn_shape shape = nn_value_shape(&info, p.options.rows);
+        snprintf(name, sizeof name, "d_x%d", i);
+        if (i >= op)
+            compare(s, p.y[i], &shape, e, variant, how, test_output(&info));
         else if (info.dtype != NN_I64)
-            compare(s, p.d_x[node], &shape, e, variant, how, name);
+            compare(s, p.d_x[i], &shape, e, variant, how, name);
     }
     for (int i = 0; i < nn_graph_param_count(p.graph); i++) {
         const struct nn_param *param = nn_graph_param(p.graph, i);

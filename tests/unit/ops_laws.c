@@ -16,9 +16,9 @@ static double objective(struct subject *s, struct pass *p) {
     probe.forward_only = !test_is_loss(s->def);
     test_pass(s, &probe, "finite difference");
     if (test_is_loss(s->def)) return probe.loss[0];
-    int op = test_op_node(p);
     double sum = 0;
-    for (int64_t i = 0; i < test_node_elements(p, op); i++) sum += p->upstream[op][i] * probe.y[op][i];
+    for (int op = test_op_value(p); op < nn_graph_value_count(p->graph); op++)
+        for (int64_t i = 0; i < test_value_elements(p, op); i++) sum += p->upstream[op][i] * probe.y[op][i];
     return sum;
 }
 
@@ -47,7 +47,7 @@ static void finite_differences(struct subject *s) {
         struct pass p = test_given(s, e, "ordinary", NN_F64);
         test_pass(s, &p, "gradients");
         for (int i = 0; i < nn_graph_input_count(p.graph); i++)
-            if (p.d_x[i]) check_derivative(s, &p, &p.x[i], test_node_elements(&p, i), p.d_x[i], "input", i);
+            if (p.d_x[i]) check_derivative(s, &p, &p.x[i], test_value_elements(&p, i), p.d_x[i], "input", i);
         for (int i = 0; i < nn_graph_param_count(p.graph); i++)
             check_derivative(s, &p, &p.w[i], test_param_elements(&p, i), p.d_w[i], "parameter", i);
         nn_graph_unref(p.graph);
@@ -76,12 +76,12 @@ static void adds_to_inputs(struct subject *s) {
     for (int e = 0; e < s->def->n_examples; e++) {
         struct pass plain = test_given(s, e, "ordinary", NN_F64), added = plain;
         for (int i = 0; i < nn_graph_input_count(plain.graph); i++)
-            if (nn_graph_node(plain.graph, i).dtype != NN_I64) added.upstream[i] = plain.x[i];
+            if (nn_graph_value(plain.graph, i).dtype != NN_I64) added.upstream[i] = plain.x[i];
         test_pass(s, &plain, "plain");
         test_pass(s, &added, "added");
         for (int i = 0; i < nn_graph_input_count(plain.graph); i++) {
             if (!plain.d_x[i]) continue;
-            int64_t n = test_node_elements(&plain, i);
+            int64_t n = test_value_elements(&plain, i);
             for (int64_t k = 0; k < n; k++) plain.d_x[i][k] += plain.x[i][k];
             test_close(added.d_x[i], plain.d_x[i], n, 1e-14, 0, "%s: input %d", s->def->name, i);
         }
@@ -92,9 +92,9 @@ static void adds_to_inputs(struct subject *s) {
 /* `part`, of which some gradients were not wanted, has the others as they are in `whole`. */
 static void check_part(struct subject *s, const struct pass *whole, struct pass *part, const char *what) {
     test_pass(s, part, what);
-    for (int i = 0; i < nn_graph_node_count(whole->graph); i++)
+    for (int i = 0; i < nn_graph_value_count(whole->graph); i++)
         if (part->d_x[i] && !part->unwanted[i])
-            test_same(part->d_x[i], whole->d_x[i], test_node_elements(whole, i), "%s: %s: node %d",
+            test_same(part->d_x[i], whole->d_x[i], test_value_elements(whole, i), "%s: %s: node %d",
                       s->def->name, what, i);
     for (int i = 0; i < nn_graph_param_count(whole->graph) && !part->no_parameters; i++)
         test_same(part->d_w[i], whole->d_w[i], test_param_elements(whole, i), "%s: %s: parameter %d",
@@ -105,7 +105,7 @@ static void check_part(struct subject *s, const struct pass *whole, struct pass 
 static void unwanted_gradients(struct subject *s) {
     for (int e = 0; e < s->def->n_examples; e++) {
         struct pass given = test_given(s, e, "ordinary", NN_F32), whole = given;
-        int n = nn_graph_node_count(given.graph);
+        int n = nn_graph_value_count(given.graph);
         test_pass(s, &whole, "all wanted");
         for (int only = -2; only < n; only++) { /* -2: parameters and the inputs, -1: parameters alone */
             struct pass part = given;
@@ -126,11 +126,12 @@ static void unwanted_gradients(struct subject *s) {
 /* Rows [first, first + rows) of the pass's batch. */
 static struct pass shard(const struct pass *whole, int64_t first, int64_t rows) {
     struct pass part = *whole;
-    for (int i = 0; i < nn_graph_node_count(whole->graph); i++) {
-        struct nn_node_info info = nn_graph_node(whole->graph, i);
+    for (int i = 0; i < nn_graph_value_count(whole->graph); i++) {
+        struct nn_value_info info = nn_graph_value(whole->graph, i);
         int64_t skip = first * nn_shape_elements(&info.shape);
         if (part.x[i]) part.x[i] += skip;
-        if (part.upstream[i]) part.upstream[i] += skip;
+        if (part.upstream[i] && info.rows) part.upstream[i] += skip;
+        if (part.upstream[i] && !info.rows && first > 0) part.upstream[i] = NULL; /* the first shard has it */
     }
     if (nn_graph_loss_count(whole->graph)) {
         struct nn_loss_info loss = nn_graph_loss(whole->graph, 0);
@@ -154,9 +155,9 @@ static void check_halves(struct subject *s, struct pass *whole) {
     for (int h = 0; h < 2; h++) {
         test_pass(s, &half[h], "half");
         loss += half[h].loss[0];
-        for (int i = 0; i < nn_graph_node_count(whole->graph); i++) {
-            int64_t n = test_node_elements(&half[h], i), skip = h ? test_node_elements(whole, i) - n : 0;
-            if (whole->d_x[i])
+        for (int i = 0; i < nn_graph_value_count(whole->graph); i++) {
+            int64_t n = test_value_elements(&half[h], i), skip = h ? test_value_elements(whole, i) - n : 0;
+            if (whole->d_x[i] && (!h || nn_graph_value(whole->graph, i).rows))
                 test_close(half[h].d_x[i], whole->d_x[i] + skip, n, 1e-13, 1e-3, "%s: gradient of node %d",
                            s->def->name, i);
             if (!whole->y[i] || !half[h].y[i]) continue;
@@ -187,7 +188,7 @@ static void halves_add_up(struct subject *s) {
 
 /* Row 0 of an input is not a number: neither is its output or loss, and no other row notices. */
 static void check_nan(struct subject *s, struct pass given, int input) {
-    int64_t row = test_node_elements(&given, input) / given.options.rows;
+    int64_t row = test_value_elements(&given, input) / given.options.rows;
     double *broken = nn_arena_alloc(s->arena, (size_t)(row * given.options.rows), sizeof *broken);
     assert_non_null(broken);
     memcpy(broken, given.x[input], (size_t)(row * given.options.rows) * sizeof *broken);
@@ -200,8 +201,8 @@ static void check_nan(struct subject *s, struct pass given, int input) {
         if (isfinite(p.loss[0])) fail_msg("%s hides a NaN", s->def->name);
         return;
     }
-    int op = test_op_node(&p);
-    int64_t out = test_node_elements(&p, op) / p.options.rows, bad = 0;
+    int op = test_op_value(&p);
+    int64_t out = test_value_elements(&p, op) / p.options.rows, bad = 0;
     for (int64_t i = 0; i < out; i++) bad += !isfinite(p.y[op][i]);
     if (!bad) fail_msg("%s hides a NaN", s->def->name);
     if (!(s->def->flags & NN_COUPLES_ROWS))
@@ -213,7 +214,7 @@ static void nan_is_not_hidden(struct subject *s) {
     for (int e = 0; e < s->def->n_examples; e++) {
         struct pass p = test_given(s, e, "ordinary", NN_F32);
         for (int i = 0; i < s->def->examples[e].n_inputs; i++)
-            if (nn_graph_node(p.graph, i).dtype != NN_I64) check_nan(s, p, i);
+            if (nn_graph_value(p.graph, i).dtype != NN_I64) check_nan(s, p, i);
         nn_graph_unref(p.graph);
     }
 }
@@ -234,12 +235,13 @@ static const double *repeated(struct subject *s, const double *from, int64_t n, 
 static struct pass many_rows(struct subject *s, int e, enum nn_dtype dtype) {
     struct pass p = test_given(s, e, "ordinary", dtype);
     int64_t few = p.options.rows, widest = 1;
-    int n_nodes = nn_graph_node_count(p.graph);
+    int n_nodes = nn_graph_value_count(p.graph);
     for (int i = 0; i < n_nodes; i++)
-        if (test_node_elements(&p, i) / few > widest) widest = test_node_elements(&p, i) / few;
+        if (test_value_elements(&p, i) / few > widest) widest = test_value_elements(&p, i) / few;
     int64_t rows = p.options.rows = MANY / widest + 1;
     for (int i = 0; i < n_nodes; i++) {
-        int64_t to = test_node_elements(&p, i), n = to / rows * few;
+        int64_t to = test_value_elements(&p, i), n = to / rows * few;
+        if (!nn_graph_value(p.graph, i).rows) continue;
         if (p.x[i]) p.x[i] = repeated(s, p.x[i], n, to);
         if (p.upstream[i]) p.upstream[i] = repeated(s, p.upstream[i], n, to);
     }
@@ -263,9 +265,9 @@ static void check_threads(struct subject *s, int e, enum nn_dtype dtype) {
         const struct nn_parallel par = test_parallel(counts[t]);
         p.par = &par;
         check_part(s, &alone, &p, "in threads");
-        for (int i = 0; i < nn_graph_node_count(p.graph); i++)
+        for (int i = 0; i < nn_graph_value_count(p.graph); i++)
             if (alone.y[i])
-                test_same(p.y[i], alone.y[i], test_node_elements(&p, i), "%s: %d threads: node %d",
+                test_same(p.y[i], alone.y[i], test_value_elements(&p, i), "%s: %d threads: node %d",
                           s->def->name, counts[t], i);
     }
     nn_graph_unref(alone.graph);
@@ -292,9 +294,9 @@ static void check_isas(struct subject *s, int e, enum nn_dtype dtype) {
     for (int i = 0; i < base.graph->n_nodes; i++) use(NN_ISA_BASE, &base.graph->nodes[i], dtype);
     for (int i = 0; i < base.graph->n_losses; i++) use(NN_ISA_BASE, &base.graph->losses[i].node, dtype);
     check_part(s, &best, &base, "as any CPU can");
-    for (int i = 0; i < nn_graph_node_count(base.graph); i++)
+    for (int i = 0; i < nn_graph_value_count(base.graph); i++)
         if (best.y[i])
-            test_same(base.y[i], best.y[i], test_node_elements(&base, i), "%s: node %d", s->def->name, i);
+            test_same(base.y[i], best.y[i], test_value_elements(&base, i), "%s: node %d", s->def->name, i);
     nn_graph_unref(base.graph);
 }
 
@@ -304,6 +306,73 @@ static void instructions_make_no_difference(struct subject *s) {
         check_isas(s, e, NN_F64);
         nn_arena_free(s->arena);
         s->arena = nn_arena_new();
+    }
+}
+
+/* --- what it takes is told beforehand ----------------------------------------------------------------- */
+
+/* The node of the example alone, as its operator was asked. */
+static struct nn_node *node_of(struct nn_graph *graph) {
+    return graph->n_losses ? &graph->losses[0].node : &graph->nodes[graph->n_nodes - 1];
+}
+
+/* In front of the others, as of so many samples in one. */
+static struct nn_shape many_of(int64_t n, const struct nn_shape *sample) {
+    struct nn_shape shape = nn_shape_batch(n, sample);
+    assert_true(shape.rank <= NN_MAX_RANK);
+    return shape;
+}
+
+static void work_grows_with_the_numbers(struct subject *s) {
+    for (int e = 0; e < s->def->n_examples; e++)
+        for (int dtype = NN_F32; dtype <= NN_F64; dtype++) {
+            struct pass p = test_given(s, e, "ordinary", (enum nn_dtype)dtype);
+            const struct nn_node *node = node_of(p.graph);
+            struct nn_infer once = node->inferred, often = once;
+            struct nn_shape in[8];
+            assert_true(once.n_inputs <= 8);
+            for (int i = 0; i < once.n_inputs; i++) in[i] = many_of(1000, &once.in[i]);
+            often.in = in;
+            often.out = many_of(1000, &once.out);
+            double work = node->op->work(&once);
+            assert_true(isfinite(work) && work >= 0);
+            assert_true(node->op->work(&often) == 1000 * work);
+            nn_graph_unref(p.graph);
+        }
+}
+
+static bool is_among(double y, const double *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (memcmp(&y, &x[i], sizeof y) == 0) return true;
+    return false;
+}
+
+/* Whether every number of the output is one of an input, or of a parameter. */
+static bool only_moves(const struct pass *p) {
+    int op = test_op_value(p);
+    for (int64_t k = 0; k < test_value_elements(p, op); k++) {
+        bool moved = false;
+        for (int i = 0; i < nn_graph_input_count(p->graph); i++)
+            moved |= is_among(p->y[op][k], p->x[i], test_value_elements(p, i));
+        for (int i = 0; i < nn_graph_param_count(p->graph); i++)
+            moved |= is_among(p->y[op][k], p->w[i], test_param_elements(p, i));
+        if (!moved) return false;
+    }
+    return true;
+}
+
+/* Numbers may be moved, or be made; to make one takes an operation at least. */
+static void what_is_made_takes_work(struct subject *s) {
+    bool made = test_is_loss(s->def);
+    for (int e = 0; e < s->def->n_examples; e++) {
+        struct pass p = test_given(s, e, "ordinary", NN_F64);
+        const struct nn_node *node = node_of(p.graph);
+        double work = node->op->work(&node->inferred);
+        test_pass(s, &p, "its numbers");
+        made |= !test_is_loss(s->def) && !only_moves(&p);
+        if (made && work < (double)nn_shape_elements(&node->inferred.out))
+            fail_msg("%s says that it makes no number", s->def->name);
+        nn_graph_unref(p.graph);
     }
 }
 
@@ -317,6 +386,8 @@ int main(void) {
         {"a NaN is not hidden", nan_is_not_hidden},
         {"threads make no difference", threads_make_no_difference},
         {"instructions make no difference", instructions_make_no_difference},
+        {"its work grows with its numbers", work_grows_with_the_numbers},
+        {"what is made takes work", what_is_made_takes_work},
     };
     nn_blas_init();
     return test_subjects("what holds for every operator and loss", tests, sizeof tests / sizeof tests[0]);

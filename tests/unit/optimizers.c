@@ -63,11 +63,17 @@ static void training_free(struct training *t) {
     nn_graph_unref(t->graph);
 }
 
-static void step(struct training *t, double scale, double lr, const struct nn_parallel *par) {
-    nn_optimizer_step(t->optimizer, t->now, t->grads, scale, lr, t->next, par);
+/* `only`: by parameter; NULL: all. */
+static void step_some(struct training *t, const bool *only, double scale, double lr,
+                      const struct nn_parallel *par) {
+    nn_optimizer_step_some(t->optimizer, only, t->now, t->grads, scale, lr, t->next, par);
     struct nn_params *made = t->next;
     t->next = t->now;
     t->now = made;
+}
+
+static void step(struct training *t, double scale, double lr, const struct nn_parallel *par) {
+    step_some(t, NULL, scale, lr, par);
 }
 
 static int param(const struct training *t, const char *name) {
@@ -148,9 +154,23 @@ static size_t compare_state(const struct training *t, struct golden *g, int e, c
     return 2 * (size_t)n_slots;
 }
 
+/* Which parameters have a gradient at a step, as `partial` files tell; for the others it is zero. */
+static void read_named(struct training *t, struct golden *g, int e, int at, bool *only) {
+    const struct nn_shape steps = {1, {CASE_STEPS}};
+    for (int k = 0; k < 2; k++) {
+        char *name = test_format("a.%s", suffixes[k]);
+        int p = param(t, name);
+        only[p] = golden_get(g, &steps, "%d/named/%s", e, suffixes[k])[at] != 0;
+        for (int64_t i = 0; i < nn_graph_param(t->graph, p)->elements && !only[p]; i++)
+            set_gradient(t, p, i, 0);
+        free(name);
+    }
+}
+
 static size_t compare_training(const struct nn_def *def, struct golden *g, int e, enum nn_dtype dtype,
-                               const char *reference, double tolerance) {
+                               const char *reference, bool partial, double tolerance) {
     struct training t = training_new(def, def->examples[e].attrs, dtype, 4);
+    uint64_t most = 0, taken[4] = {0};
     int frozen = param(&t, "b.weight");
     double before[20], after[20];
     test_widen(nn_params_view(t.now, frozen), dtype, before, 20);
@@ -166,10 +186,18 @@ static size_t compare_training(const struct nn_def *def, struct golden *g, int e
                             nn_params_data(t.now, param(&t, name)), n);
             free(name);
         }
-        step(&t, 1, (double)NAN, NULL);
+        bool only[4] = {true, true, true, true};
+        if (partial) read_named(&t, g, e, at, only);
+        step_some(&t, partial ? only : NULL, 1, (double)NAN, NULL);
         compare_step(&t, g, e, at, reference, tolerance);
+        for (int p = 0; p < nn_graph_param_count(t.graph); p++)
+            taken[p] += nn_graph_param(t.graph, p)->trainable && only[p];
     }
-    assert_int_equal(nn_optimizer_steps(t.optimizer), CASE_STEPS);
+    for (int p = 0; p < nn_graph_param_count(t.graph); p++) {
+        assert_int_equal(nn_optimizer_steps(t.optimizer, p), taken[p]);
+        if (taken[p] > most) most = taken[p];
+    }
+    assert_int_equal(nn_optimizer_most_steps(t.optimizer), most);
     test_widen(nn_params_view(t.now, frozen), dtype, after, 20);
     test_same(after, before, 20, "%s: frozen", def->name);
     size_t compared = compare_state(&t, g, e, reference, tolerance);
@@ -178,22 +206,26 @@ static size_t compare_training(const struct nn_def *def, struct golden *g, int e
 }
 
 /* State that PyTorch keeps and the optimizer lacks would be left over. */
-static void against_pytorch(void **state) {
-    (void)state;
+static void compare_with_pytorch(bool partial) {
     const struct nn_def *def;
     for (int i = 0; (def = nn_optimizer_def(i)); i++) {
-        struct golden *g = golden_open(def->name, test_case_of_optimizer(def));
+        char *name = test_format("%s%s", partial ? "partial_" : "", def->name);
+        struct golden *g = golden_open(name, test_case_of_optimizer(def));
         size_t compared = 0;
         for (int e = 0; e < def->n_examples; e++) {
-            compare_training(def, g, e, NN_F32, "f64", 1e-5);
-            compared += 4; /* the start and the gradients */
-            compared += 2 + compare_training(def, g, e, NN_F64, "f64", 1e-10);
-            compared += 2 + compare_training(def, g, e, NN_F32, "f32", 1e-5);
+            compare_training(def, g, e, NN_F32, "f64", partial, 1e-5);
+            compared += partial ? 6 : 4; /* the start, the gradients, and who has one */
+            compared += 2 + compare_training(def, g, e, NN_F64, "f64", partial, 1e-10);
+            compared += 2 + compare_training(def, g, e, NN_F32, "f32", partial, 1e-5);
         }
         assert_int_equal(compared, golden_count(g));
         golden_close(g);
+        free(name);
     }
 }
+static void against_pytorch(void **state) { (void)state, compare_with_pytorch(false); }
+/* What is counted is counted by parameter. */
+static void against_pytorch_in_part(void **state) { (void)state, compare_with_pytorch(true); }
 
 /* --- what holds for all ------------------------------------------------------------------------------------ */
 
@@ -286,12 +318,16 @@ static void check_state(const struct nn_def *def, const char *attrs) {
             b.optimizer = fresh_optimizer(&b, def->name, attrs);
             for (int p = 0; p < nn_graph_param_count(a.graph); p++) {
                 size_t bytes = (size_t)nn_graph_param(a.graph, p)->elements * sizeof(float);
+                if (nn_graph_param(a.graph, p)->trainable)
+                    nn_optimizer_set_steps(b.optimizer, p, nn_optimizer_steps(a.optimizer, p));
                 memcpy(nn_params_data(b.now, p), nn_params_view(a.now, p), bytes);
                 for (int s = 0;
-                     nn_graph_param(a.graph, p)->trainable && s < nn_optimizer_slot_count(a.optimizer); s++)
+                     nn_graph_param(a.graph, p)->trainable && s < nn_optimizer_slot_count(a.optimizer); s++) {
                     memcpy(nn_optimizer_slot(b.optimizer, s, p), nn_optimizer_slot(a.optimizer, s, p), bytes);
+                    nn_optimizer_set_slot_fresh(b.optimizer, s, p,
+                                                nn_optimizer_slot_fresh(a.optimizer, s, p));
+                }
             }
-            nn_optimizer_set_steps(b.optimizer, nn_optimizer_steps(a.optimizer));
         }
         make_gradient(&a, at, 1);
         make_gradient(&b, at, 1);
@@ -300,7 +336,7 @@ static void check_state(const struct nn_def *def, const char *attrs) {
         step(&b, 1, (double)NAN, NULL);
         same_params(&a, &b, "state carried over");
     }
-    assert_int_equal(nn_optimizer_steps(b.optimizer), 8);
+    assert_int_equal(nn_optimizer_most_steps(b.optimizer), 8);
     /* What lies between parameters too. */
     assert_memory_equal(nn_params_block(a.now), nn_params_block(b.now), nn_graph_param_bytes(a.graph));
     training_free(&a);
@@ -364,6 +400,52 @@ static void check_bytes(const struct nn_def *def, const char *attrs) {
 }
 static void bytes_are_told(void **state) { (void)state, every_example(check_bytes); }
 
+/* Many parameters, some of which are ahead of others: each comes to the same as alone, whoever lies beside it. */
+static void equal_steps_go_together(void **state) {
+    (void)state;
+    const struct nn_def *adam = nn_optimizer_find("adam");
+    struct nn_error err = {0};
+    struct nn_shape sample = {1, {7}};
+    struct training t = {.graph = nn_graph_new(NN_F32, &err)}, one;
+    test_ok(nn_graph_add_input(t.graph, "x", NN_F32, &sample, &err), &err, "x");
+    for (int i = 0; i < 6; i++) {
+        char name[2] = {(char)('c' + i), '\0'};
+        add_linear(t.graph, name, "\"out_features\": 3", i == 4);
+    }
+    test_ok(nn_graph_seal(t.graph, &err), &err, "graph");
+    one = (struct training){.graph = nn_graph_ref(t.graph)};
+    struct nn_arena *arena = nn_arena_new();
+    const struct nn_attrs *attrs = test_attrs(adam, "\"lr\": 0.1", arena, &err);
+    struct training *both[] = {&t, &one};
+    for (int i = 0; i < 2; i++) {
+        both[i]->now = nn_params_new(t.graph, &err);
+        both[i]->next = nn_params_new(t.graph, &err);
+        both[i]->grads = nn_grads_new(t.graph, &err);
+        both[i]->optimizer = nn_optimizer_new(t.graph, adam, attrs, &err);
+        test_ok(0, &err, "adam");
+        nn_params_init(both[i]->now, 7);
+    }
+    nn_arena_free(arena);
+    int n = nn_graph_param_count(t.graph);
+    for (int at = 0; at < 40; at++) {
+        bool only[12];
+        for (int p = 0; p < n; p++) only[p] = at % 4 == 0 || (at * 7 + p * p) % 3 != 0;
+        make_gradient(&t, at, 1);
+        make_gradient(&one, at, 1);
+        step_some(&t, only, 1, (double)NAN, NULL);
+        for (int p = 0; p < n; p++) {
+            bool alone[12] = {0};
+            alone[p] = only[p];
+            if (only[p]) step_some(&one, alone, 1, (double)NAN, NULL);
+        }
+        same_params(&t, &one, "side by side");
+    }
+    /* What lies between parameters too. */
+    assert_memory_equal(nn_params_block(t.now), nn_params_block(one.now), nn_graph_param_bytes(t.graph));
+    training_free(&t);
+    training_free(&one);
+}
+
 /* --- single ones ------------------------------------------------------------------------------------------- */
 
 /* What is refused leaves an optimizer as it was. */
@@ -420,6 +502,58 @@ static void momentum_begins_late(void **state) {
     training_free(&t);
 }
 
+/* A gradient of 1e4 and then one of 1e-4: both averages in float are those in double, whatever the shares are. */
+static void averages_keep_what_is_new(void **state) {
+    (void)state;
+    static const struct {
+        const char *op, *attrs;
+    } cases[] = {{"adam", "\"betas\": [0, 0]"},
+                 {"adam", "\"betas\": [0.1, 0.4], \"amsgrad\": true"},
+                 {"adam", "\"betas\": [0.5, 0.5]"},
+                 {"adamw", "\"betas\": [0.3, 0.999]"},
+                 {"adamw", "\"betas\": [0.9, 0]"},
+                 {"rmsprop", "\"alpha\": 0, \"centered\": true"},
+                 {"rmsprop", "\"alpha\": 0.4, \"centered\": true"},
+                 {"rmsprop", "\"alpha\": 1, \"centered\": true"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct nn_def *def = nn_optimizer_find(cases[i].op);
+        struct training t[] = {training_new(def, cases[i].attrs, NN_F32, 4),
+                               training_new(def, cases[i].attrs, NN_F64, 4)};
+        int bias = param(&t[0], "a.bias");
+        for (int at = 0; at < 2; at++)
+            for (int k = 0; k < 2; k++) {
+                for (int64_t j = 0; j < 3; j++) set_gradient(&t[k], bias, j, at ? 1e-4 : 1e4);
+                step(&t[k], 1, (double)NAN, NULL);
+            }
+        for (int slot = 0; slot < nn_optimizer_slot_count(t[0].optimizer); slot++) {
+            double got[3], want[3];
+            test_widen(nn_optimizer_slot(t[0].optimizer, slot, bias), NN_F32, got, 3);
+            test_widen(nn_optimizer_slot(t[1].optimizer, slot, bias), NN_F64, want, 3);
+            test_close(got, want, 3, 1e-6, 0, "%s, %s: %s", def->name, cases[i].attrs,
+                       nn_optimizer_slot_name(t[0].optimizer, slot));
+        }
+        training_free(&t[0]);
+        training_free(&t[1]);
+    }
+}
+
+/* Without averages, Adam steps by lr against the gradient's sign, however small it has become. */
+static void adam_without_averages(void **state) {
+    (void)state;
+    struct training t = training_new(nn_optimizer_find("adam"), "\"lr\": 0.1, \"betas\": [0, 0]", NN_F32, 4);
+    int bias = param(&t, "a.bias");
+    const double one[] = {1, 1, 1}, want = 0.80001;
+    double got;
+    test_narrow(one, NN_F32, nn_params_data(t.now, bias), 3);
+    for (int at = 0; at < 2; at++) {
+        for (int64_t j = 0; j < 3; j++) set_gradient(&t, bias, j, at ? 1e-4 : 1e4);
+        step(&t, 1, (double)NAN, NULL);
+    }
+    test_widen(nn_params_view(t.now, bias), NN_F32, &got, 1);
+    test_close(&got, &want, 1, 1e-6, 0, "adam");
+    training_free(&t);
+}
+
 /* A model with nothing to train can be stepped all the same. */
 static void nothing_to_train(void **state) {
     (void)state;
@@ -438,7 +572,7 @@ static void nothing_to_train(void **state) {
         nn_optimizer_new(graph, adam, test_attrs(adam, "\"clip_grad_norm\": 1", arena, &err), &err);
     test_ok(0, &err, "adam");
     nn_optimizer_step(optimizer, from, grads, 1, (double)NAN, to, NULL);
-    assert_int_equal(nn_optimizer_steps(optimizer), 1);
+    assert_int_equal(nn_optimizer_most_steps(optimizer), 0); /* by no parameter */
     assert_int_equal(nn_grads_first_nonfinite(grads, NULL), -1);
     nn_optimizer_free(optimizer);
     nn_arena_free(arena);
@@ -450,12 +584,14 @@ static void nothing_to_train(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(against_pytorch),       cmocka_unit_test(lr_of_a_step),
-        cmocka_unit_test(scale_of_a_gradient),   cmocka_unit_test(state_carried_over),
-        cmocka_unit_test(configure_keeps_state), cmocka_unit_test(threads_make_no_difference),
-        cmocka_unit_test(bytes_are_told),        cmocka_unit_test(refused_configuration),
-        cmocka_unit_test(momentum_begins_late),  cmocka_unit_test(eps_of_zero),
-        cmocka_unit_test(nothing_to_train),
+        cmocka_unit_test(against_pytorch),         cmocka_unit_test(lr_of_a_step),
+        cmocka_unit_test(scale_of_a_gradient),     cmocka_unit_test(state_carried_over),
+        cmocka_unit_test(configure_keeps_state),   cmocka_unit_test(threads_make_no_difference),
+        cmocka_unit_test(bytes_are_told),          cmocka_unit_test(refused_configuration),
+        cmocka_unit_test(momentum_begins_late),    cmocka_unit_test(eps_of_zero),
+        cmocka_unit_test(nothing_to_train),        cmocka_unit_test(averages_keep_what_is_new),
+        cmocka_unit_test(adam_without_averages),   cmocka_unit_test(against_pytorch_in_part),
+        cmocka_unit_test(equal_steps_go_together),
     };
     return cmocka_run_group_tests_name("optimizers", tests, NULL, NULL);
 }

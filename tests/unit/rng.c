@@ -74,13 +74,13 @@ static void initial_values_have_their_distribution(void **state) {
     const struct nn_rng_key key = {42, NN_RNG_PARAMS | 3};
     double mean, variance;
 
-    kernels->init(w, DRAWS, &(struct nn_init){NN_INIT_UNIFORM, 0.5}, key);
+    kernels->init(w, DRAWS, &(struct nn_init){.kind = NN_INIT_UNIFORM, .scale = 0.5}, key);
     for (int i = 0; i < DRAWS; i++) assert_true(w[i] >= -0.5 && w[i] < 0.5);
     moments(w, &mean, &variance);
     assert_true(mean > -0.01 && mean < 0.01);
     assert_true(variance > 0.95 / 12 && variance < 1.05 / 12);
 
-    kernels->init(w, DRAWS, &(struct nn_init){NN_INIT_NORMAL, 2}, key);
+    kernels->init(w, DRAWS, &(struct nn_init){.kind = NN_INIT_NORMAL, .scale = 2}, key);
     moments(w, &mean, &variance);
     assert_true(mean > -0.06 && mean < 0.06);
     assert_true(variance > 3.8 && variance < 4.2);
@@ -88,7 +88,7 @@ static void initial_values_have_their_distribution(void **state) {
     for (int i = 0; i < DRAWS; i++) within += w[i] > -2 && w[i] < 2;
     assert_true(within > 0.67 * DRAWS && within < 0.70 * DRAWS); /* one standard deviation: 68.3% */
 
-    kernels->init(w, DRAWS, &(struct nn_init){NN_INIT_ZERO, 0}, key);
+    kernels->init(w, DRAWS, &(struct nn_init){.kind = NN_INIT_CONSTANT}, key);
     for (int i = 0; i < DRAWS; i++) assert_true(w[i] == 0);
 }
 
@@ -96,7 +96,8 @@ static void initial_values_have_their_distribution(void **state) {
 static void initial_values_are_those_of_their_columns(void **state) {
     (void)state;
     const struct nn_rng_key key = {7, NN_RNG_PARAMS};
-    const struct nn_init uniform = {NN_INIT_UNIFORM, 0.25}, normal = {NN_INIT_NORMAL, 1};
+    const struct nn_init uniform = {.kind = NN_INIT_UNIFORM, .scale = 0.25},
+                         normal = {.kind = NN_INIT_NORMAL, .scale = 1};
     double w[11];
     float f[11];
     nn_kernels_of(NN_F64)->init(w, 11, &uniform, key);

@@ -1,6 +1,7 @@
 /** The calls of gradd. Members of requests and answers are those of docs/api.md, tensors as in tensor.js. */
 import { AnswerCache } from './cache.js';
-import { decodeDocument, decodeMetadata, encodeDocument } from './document.js';
+import { checkNames, checkObject, checkString, named } from './check.js';
+import { decodeDocument, decodeMetadata, encodeDocument, hasTensors, namedTensors } from './document.js';
 import { GraddError } from './error.js';
 import { newKey } from './key.js';
 import { readSafetensors, writeSafetensors } from './safetensors.js';
@@ -8,6 +9,9 @@ import { send } from './transport.js';
 
 const JSON_TYPE = 'application/json';
 const SAFETENSORS_TYPE = 'application/safetensors';
+
+/** Methods that change nothing. */
+const READS = new Set(['GET', 'HEAD']);
 
 /** What a backward may have answered that is of no use to who pushes its gradients. */
 const NOT_PUSHED = ['outputs', 'input_gradients', 'node_gradients'];
@@ -18,11 +22,19 @@ function tagOf(condition) {
 }
 
 function pathOf(model, part = '') {
-  return `/models/${encodeURIComponent(model)}${part}`;
+  return `/models/${encodeURIComponent(checkString('model', model))}${part}`;
 }
 
-function readJson({ bytes }) {
-  return JSON.parse(new TextDecoder().decode(bytes));
+function contextPath(id) {
+  return `/contexts/${encodeURIComponent(checkString('id', id))}`;
+}
+
+function readText({ bytes }) {
+  return new TextDecoder().decode(bytes);
+}
+
+function readJson(answer) {
+  return JSON.parse(readText(answer));
 }
 
 export class Client {
@@ -32,8 +44,14 @@ export class Client {
   #fetch;
   #pulled;
 
-  constructor({ url, token, timeoutMs = 120_000, retries = 6, cacheBytes = 256 * 2 ** 20, fetch }) {
-    this.#url = new URL(url).href.replace(/\/+$/, '');
+  constructor(options) {
+    checkObject('the argument of Client', options, "{ url: 'http://127.0.0.1:8080' }");
+    const { url, token, timeoutMs = 120_000, retries = 6, cacheBytes = 256 * 2 ** 20, fetch } = options;
+    checkString('url', url instanceof URL ? url.href : url);
+    if (token !== undefined && !/^[!-~]+$/.test(token)) {
+      throw new TypeError('token: it is empty, or holds a blank, the end of a line, or what else no token has');
+    }
+    this.#url = named('url', () => new URL(url)).href.replace(/\/+$/, '');
     this.#token = token;
     this.#defaults = { timeoutMs, retries };
     this.#fetch = fetch ?? ((...given) => globalThis.fetch(...given));
@@ -45,6 +63,7 @@ export class Client {
    * the call changes something, so that its attempts must count once.
    */
   async #call(method, path, { query = {}, json, file, answer = JSON_TYPE, changes, etag }, options = {}) {
+    checkObject('options', options, '{ retries: 0 }');
     const headers = new Headers({ accept: answer });
     if (this.#token !== undefined) headers.set('authorization', `Bearer ${this.#token}`);
     if (json || file) headers.set('content-type', json ? JSON_TYPE : SAFETENSORS_TYPE);
@@ -70,7 +89,8 @@ export class Client {
   // --- models
 
   create(specification, options) {
-    return this.#json('POST', '/models', { json: specification, changes: true }, options);
+    const json = checkObject('specification', specification, "{ name: 'm', inputs: …, layers: … }");
+    return this.#json('POST', '/models', { json, changes: true }, options);
   }
 
   async models(options) {
@@ -82,7 +102,14 @@ export class Client {
   }
 
   patch(model, change, options) {
-    return this.#json('PATCH', pathOf(model), { json: change, changes: true }, options);
+    const json = checkObject('change', change, '{ optimizer: { lr: 0.1 } }');
+    return this.#json('PATCH', pathOf(model), { json, changes: true }, options);
+  }
+
+  /** Back to a snapshot: the newest, or that of `version`. */
+  restore(model, request = {}, options = undefined) {
+    const json = checkObject('request', request, '{ version: 1200 }');
+    return this.#json('POST', pathOf(model, '/restore'), { json, changes: true }, options);
   }
 
   delete(model, options) {
@@ -96,19 +123,21 @@ export class Client {
   }
 
   backward(request, options) {
+    const file = encodeDocument(request);
     const changes = Boolean(request.apply || request.accumulate);
-    return this.#document('POST', '/backward', { file: encodeDocument(request), changes }, options);
+    return this.#document('POST', '/backward', { file, changes }, options);
   }
 
   step(request, options) {
-    return this.#json('POST', '/step', { json: request, changes: true }, options);
+    const json = checkObject('request', request, "{ model: 'm' }");
+    return this.#json('POST', '/step', { json, changes: true }, options);
   }
 
   // --- parameters
 
   /** What was pulled before comes again as a copy while it stands: nobody's changes show in another's. */
   async parameters(model, { names, dtype, ...options } = {}) {
-    const query = { names: names?.join(','), dtype };
+    const query = { names: checkNames('names', names)?.join(','), dtype };
     const key = JSON.stringify([model, query]);
     const kept = this.#pulled.get(key);
     const call = { query, answer: SAFETENSORS_TYPE, etag: kept?.etag };
@@ -120,19 +149,22 @@ export class Client {
     return { ...decodeMetadata(metadata), parameters: tensors };
   }
 
-  setParameters(model, parameters, { partial, ...options } = {}) {
-    const call = { query: { partial: partial || undefined }, file: writeSafetensors(parameters), changes: true };
+  setParameters(model, parameters, { partial, wait, ...options } = {}) {
+    const file = writeSafetensors(Object.fromEntries(namedTensors('parameters', parameters)));
+    const call = { query: { partial: partial || undefined, wait }, file, changes: true };
     return this.#json('PUT', pathOf(model, '/parameters'), call, options);
   }
 
   blend(model, request, options) {
-    return this.#json('POST', pathOf(model, '/parameters'), { json: request, changes: true }, options);
+    const json = checkObject('request', request, "{ from: 'other', tau: 0.01 }");
+    return this.#json('POST', pathOf(model, '/parameters'), { json, changes: true }, options);
   }
 
   // --- gradients
 
   push(model, contribution, options) {
-    const sent = Object.entries(contribution).filter(([member]) => !NOT_PUSHED.includes(member));
+    const given = checkObject('contribution', contribution, '{ incarnation: …, version: 1, gradients: … }');
+    const sent = Object.entries(given).filter(([member]) => !NOT_PUSHED.includes(member));
     const call = { file: encodeDocument(Object.fromEntries(sent)), changes: true };
     return this.#json('POST', pathOf(model, '/gradients'), call, options);
   }
@@ -154,7 +186,7 @@ export class Client {
   }
 
   setOptimizer(model, state, options) {
-    const call = { file: encodeDocument(state), changes: true };
+    const call = { file: encodeDocument(state, 'state'), changes: true };
     return this.#json('PUT', pathOf(model, '/optimizer'), call, options);
   }
 
@@ -165,11 +197,11 @@ export class Client {
   }
 
   context(id, options) {
-    return this.#json('GET', `/contexts/${encodeURIComponent(id)}`, {}, options);
+    return this.#json('GET', contextPath(id), {}, options);
   }
 
   deleteContext(id, options) {
-    return this.#json('DELETE', `/contexts/${encodeURIComponent(id)}`, { changes: true }, options);
+    return this.#json('DELETE', contextPath(id), { changes: true }, options);
   }
 
   // --- the service
@@ -191,5 +223,30 @@ export class Client {
       if (error instanceof GraddError && error.status === 503) return false;
       throw error;
     }
+  }
+
+  /** What the service counts, as Prometheus reads it. */
+  async metrics(options) {
+    return readText(await this.#call('GET', '/metrics', { answer: '*/*' }, options));
+  }
+
+  /** These calls as an OpenAPI document. */
+  openapi(options) {
+    return this.#json('GET', '/openapi.json', {}, options);
+  }
+
+  /**
+   * Any request, such as one that has no method here. `document` is sent as JSON, or as safetensors if it has
+   * maps of tensors; the answer is a document, or a text where it is none.
+   */
+  async request(method, path, document = undefined, { query, ...options } = {}) {
+    if (READS.has(method) && document !== undefined) throw new TypeError(`a ${method} has no document`);
+    const call = { query, answer: `${JSON_TYPE}, ${SAFETENSORS_TYPE};q=0.9, */*;q=0.1` };
+    if (hasTensors(document)) Object.assign(call, { file: encodeDocument(document), answer: SAFETENSORS_TYPE });
+    else call.json = document;
+    const answered = await this.#call(method, path, { ...call, changes: !READS.has(method) }, options);
+    const type = answered.headers.get('content-type') ?? '';
+    if (type.startsWith(SAFETENSORS_TYPE)) return decodeDocument(answered.bytes);
+    return type.startsWith(JSON_TYPE) ? readJson(answered) : readText(answered);
   }
 }

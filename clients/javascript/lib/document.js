@@ -2,21 +2,39 @@
  * The documents of the API as safetensors. A tensor in a map of the document is named by its path
  * ("inputs/x"); every other member is a text in the metadata, a string as it is, the rest as JSON.
  */
+import { checkNames, checkObject, checkTensors, named } from './check.js';
 import { readSafetensors, writeSafetensors } from './safetensors.js';
+import { tensor } from './tensor.js';
 
 /** The members of requests that are maps of tensors. */
 const MAPS = new Set(['inputs', 'targets', 'upstream', 'parameters', 'gradients', 'state']);
 
-/** The members of answers that are strings, and so need no JSON to be read. */
-const STRINGS = new Set(['model', 'incarnation', 'context', 'op']);
+/** The members of requests that are lists of names. */
+const NAMES = new Set(['outputs', 'return']);
 
-export function encodeDocument(document) {
+/** The members of answers that are strings, and so need no JSON to be read. */
+const STRINGS = new Set(['model', 'incarnation', 'context', 'op', 'worker']);
+
+export function hasTensors(document) {
+  return Object.keys(document ?? {}).some((member) => MAPS.has(member));
+}
+
+/** Tensors by their names, each as a tensor. */
+export function namedTensors(argument, given) {
+  return Object.entries(checkTensors(argument, given)).map(([name, values]) => [
+    name,
+    named(`${argument}[${JSON.stringify(name)}]`, () => tensor(values)),
+  ]);
+}
+
+export function encodeDocument(document, argument = 'the request') {
   const tensors = [];
   const metadata = [];
-  for (const [member, value] of Object.entries(document)) {
+  for (const [member, value] of Object.entries(checkObject(argument, document, "{ model: 'name' }"))) {
     if (value === undefined) continue;
+    if (NAMES.has(member)) checkNames(member, value);
     if (MAPS.has(member)) {
-      for (const [name, given] of Object.entries(value)) tensors.push([`${member}/${name}`, given]);
+      for (const [name, of] of namedTensors(member, value)) tensors.push([`${member}/${name}`, of]);
     } else {
       metadata.push([member, typeof value === 'string' ? value : JSON.stringify(value)]);
     }

@@ -7,7 +7,8 @@ const TYPE = 'urn:gradd:problem:';
  */
 export class GraddError extends Error {
   constructor({ status, slug, title, detail, pointer, expected, actual, requestId, retryAfterMs }, options) {
-    super(`${slug}: ${detail || title}${pointer ? ` (at ${pointer})` : ''}`, options);
+    const shapes = expected ? ` (expected ${JSON.stringify(expected)}, actual ${JSON.stringify(actual)})` : '';
+    super(`${slug}: ${detail || title}${pointer ? ` (at ${pointer})` : ''}${shapes}`, options);
     this.name = 'GraddError';
     this.status = status;
     this.slug = slug;

@@ -51,10 +51,24 @@ function deadline(outer, ms) {
   };
 }
 
-function noAnswer(error, timedOut, ms) {
+/** Of several addresses of one host, Node tells each failure apart. */
+function reasonOf(error) {
+  const { cause } = error;
+  return cause?.message || cause?.errors?.[0]?.message || cause?.code || error.message;
+}
+
+/** A browser keeps from a page why another origin was not to be had. */
+function hintOf(url) {
+  const page = globalThis.location?.origin;
+  if (!page || page === new URL(url).origin) return '';
+  return `; pages of ${page} need a service that was started with --allowed-origins ${page}`;
+}
+
+function noAnswer(error, url, timedOut, ms) {
+  const { origin } = new URL(url);
   const problem = timedOut
-    ? { slug: 'timeout', detail: `no answer came in ${ms} ms` }
-    : { slug: 'unreachable', detail: error.cause?.message || error.message };
+    ? { slug: 'timeout', detail: `no answer came from ${origin} in ${ms} ms` }
+    : { slug: 'unreachable', detail: `no answer came from ${origin}: ${reasonOf(error)}${hintOf(url)}` };
   return new GraddError({ status: 0, ...problem }, { cause: error });
 }
 
@@ -69,7 +83,7 @@ async function attemptOnce(fetch, url, request, { signal: outer, timeoutMs }) {
   } catch (error) {
     if (error instanceof GraddError) throw error;
     outer?.throwIfAborted();
-    throw noAnswer(error, signal.aborted, timeoutMs);
+    throw noAnswer(error, url, signal.aborted, timeoutMs);
   } finally {
     release();
   }

@@ -144,6 +144,20 @@ test('pulls and sets the state of the optimizer', async () => {
   assert.deepEqual((await gradd.optimizer('line')).state, kept.state);
 });
 
+test('pulls and sets the state of an optimizer that only a part has stepped', async () => {
+  await newLine(gradd, { optimizer: { op: 'sgd', lr: 0.5, momentum: 0.5 } });
+  const { incarnation, version } = await gradd.parameters('line');
+  await gradd.push('line', { incarnation, version, gradients: { '0.bias': [1] } });
+  const kept = await gradd.optimizer('line');
+  assert.deepEqual([kept.steps, kept.fresh], [{ '0.weight': 0, '0.bias': 1 }, ['momentum_buffer.0.weight']]);
+  await gradd.setOptimizer('line', { steps: 3, state: kept.state });
+  const other = await gradd.optimizer('line');
+  assert.deepEqual([other.steps, other.fresh], [3, undefined]);
+  await gradd.setOptimizer('line', kept);
+  const again = await gradd.optimizer('line');
+  assert.deepEqual([again.steps, again.fresh, again.state], [kept.steps, kept.fresh, kept.state]);
+});
+
 test('pulls and sets the state of an optimizer that has none but its count', async () => {
   await newLine(gradd);
   const kept = await gradd.optimizer('line');
@@ -172,7 +186,7 @@ test('throws problems as they are', async () => {
     assert.deepEqual(error.expected, [null, 2]);
     assert.deepEqual(error.actual, [1, 3]);
     assert.match(error.requestId, /^[0-9a-f]+$/);
-    assert.equal(error.message, 'shape-mismatch: "x" has the wrong shape (at /inputs/x)');
+    assert.equal(error.message, 'shape-mismatch: "x" has the wrong shape (at /inputs/x) (expected [null,2], actual [1,3])');
     return true;
   });
   await assert.rejects(gradd.create(LINE), { status: 409, slug: 'name-taken' });

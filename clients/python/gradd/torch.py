@@ -17,33 +17,17 @@ from typing import Any
 
 import torch
 
-from . import Answer, Client, GraddError, Tensor, _numpy
+from . import Answer, Client, GraddError
+from ._tensor import Tensor, numpy, tensor_of_torch
 
-if _numpy is None:
+if numpy is None:
     raise ImportError("gradd.torch needs numpy")
 
 __all__ = ["RemoteModule"]
 
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
-
-def _wire(tensor: torch.Tensor) -> Any:
-    tensor = tensor.detach().cpu().contiguous()
-    if tensor.dtype not in _DTYPES:
-        raise TypeError(f"a tensor of {tensor.dtype} cannot be sent")
-    if tensor.dtype != torch.bfloat16:
-        return tensor.numpy()
-    halves = tensor.view(torch.int16).numpy()
-    return Tensor("BF16", tuple(tensor.shape), halves.astype("<i2", copy=False).tobytes())
+def _wire(tensor: torch.Tensor) -> Tensor:
+    return tensor_of_torch(tensor.detach(), torch)
 
 
 def _unwire(values: Any, like: torch.Tensor) -> torch.Tensor:
@@ -115,6 +99,10 @@ class RemoteModule(torch.nn.Module):
 
     Every backward pass of a graph needs its tape. It is let go after the first; with `retain_graph=True`
     only when the graph is dropped, for `loss.backward(retain_graph=True)` and a second one.
+
+    A copy, and a module that was saved and loaded, is the same remote model: its weights stay at the service,
+    and its `state_dict` says where (`_extra_state`: service, model, incarnation and version as last seen). A
+    `state_dict` of another model is refused, as its weights cannot be loaded from here.
     """
 
     def __init__(
@@ -139,8 +127,33 @@ class RemoteModule(torch.nn.Module):
         self.output_names = list(described["outputs"])
         self.last_forward: Answer = {}
         self.last_backward: Answer = {}
+        self._seen = (described["incarnation"], described["version"])
         self._dropped: collections.deque[str] = collections.deque()
         self._anchor = torch.zeros(0, requires_grad=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The tapes that wait to be let go are the original's.
+        return {**self.__dict__, "_dropped": collections.deque()}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        incarnation, version = self._seen
+        return {
+            "service": self.client.url,
+            "model": self.model,
+            "incarnation": incarnation,
+            "version": version,
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        if state["model"] != self.model:
+            raise RuntimeError(
+                f"the state is of the remote model {state['model']!r} at {state['service']}, and this module of "
+                f"{self.model!r} at {self.client.url}: remote weights are set through the client"
+            )
+
+    def _see(self, answer: Answer) -> Answer:
+        self._seen = (answer["incarnation"], answer.get("applied_version", answer["version"]))
+        return _scalars(answer)
 
     def extra_repr(self) -> str:
         return f"{self.model!r}, {', '.join(self.input_names)} -> {', '.join(self.output_names)}"
@@ -173,7 +186,7 @@ class RemoteModule(torch.nn.Module):
         if self.training:
             mode, seed = "train", int(torch.randint(2**53, ()))
         answer = self.client.forward(self.model, sent, mode=mode, seed=seed, retain=retain)
-        self.last_forward = _scalars(answer)
+        self.last_forward = self._see(answer)
         return answer
 
     def _outputs_of(self, answer: Answer, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -196,7 +209,7 @@ class RemoteModule(torch.nn.Module):
             retain=True,
             **self.options,
         )
-        self.last_backward = _scalars(answer)
+        self.last_backward = self._see(answer)
         if answer.get("replayed") and wanted:
             answer = self.client.backward(context=context, upstream=upstream, returns=returns, retain=True)
         d_inputs: dict[str, Any] = answer.get("input_gradients", {})

@@ -1,6 +1,6 @@
 /**
- * A network in two halves: the first layers here, the rest a model of the service. Of a batch the service
- * sees what comes out of the first half, and the labels; of the first half's weights it sees nothing.
+ * A network in two halves: the first layers here, the rest a model of the service. The service sees the output of
+ * the first half, and the labels. It sees neither the inputs nor the first half's weights.
  */
 import { toFloat32 } from '../../../clients/javascript/node.js';
 

@@ -1,7 +1,7 @@
 /**
  * node train.js [--url URL] [--quick]: learns to read handwritten digits with a network whose first layers
- * are here and whose others are in the service. Ends with status 1 if it reads less than 95% of the images
- * that it was not trained with; --quick trains for 4 epochs and asks for 85%.
+ * are here and whose others are in the service. Ends with status 1 if it reads fewer than 95% of the test images
+ * right. --quick trains for 4 epochs and requires 85%.
  */
 import { readFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';

@@ -48,10 +48,11 @@ int main(void) {
     for (int i = 0; nn_op_def(i); i++) print_definition(nn_op_def(i));
     for (int i = 0; nn_optimizer_def(i); i++) print_definition(nn_optimizer_def(i));
     for (enum api_dtype dtype = API_F32; dtype < API_DTYPES; dtype++) print_word(api_dtype_name(dtype));
-#define API_MEMBER(name, type) print_member(name);
+#define API_MEMBER(name, ...) print_member(#name);
 #include "../../../api/wire/members.def"
 #undef API_MEMBER
-#define API_ROUTE(method, path, handler, body, effect, open, members, summary)                               \
+#define API_ROUTE(method, path, handler, body, effect, scope, recorded, cost, query, requires, members,      \
+                  summary)                                                                                   \
     print_entry(method " ", path, "");                                                                       \
     print_members(members);
 #include "../../../api/request/routes.def"

@@ -163,7 +163,7 @@ int fuzz_store_recover(const struct fuzz_store *store, struct api *api, bool sna
         if (find(store, saved->model) == saved) code = api_recover_model(api, &source, saved->seq, err);
     }
     for (size_t i = 0; i < store->n && !code; i++)
-        code = api_recover_record(api, i + 1, store->records[i].bytes, store->records[i].size, false, err);
+        code = api_recover_record(api, i + 1, store->records[i].bytes, store->records[i].size, 0, err);
     if (snapshots && !code && store->keys_size)
         code = api_recover_keys(api, store->keys, store->keys_size, store->n, err);
     return code ? code : api_recover_end(api, true, err);

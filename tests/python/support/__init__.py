@@ -3,7 +3,9 @@
 import ctypes
 import os
 import pathlib
+import random
 import signal
+import socket
 import subprocess
 import sys
 import unittest
@@ -23,6 +25,19 @@ LINE = {
 
 def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no daemon outlives a test that is killed
+
+
+def free_port() -> int:
+    """A port for who cannot choose one while binding. The kernel gives no port of this range to anyone who does."""
+    given = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    while True:
+        port = random.randrange(10000, int(given[0]))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 class Daemon:

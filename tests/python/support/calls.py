@@ -225,7 +225,7 @@ class Calls(ClientCase):
             self.assertEqual(client.forward("line", {"x": [[1, 2]]})["version"], 0)
 
     def test_addresses(self):
-        for wrong in ("", "localhost:8080", "https://127.0.0.1", "http://", "unix:", "http://h:1/?q"):
+        for wrong in ("", "localhost:8080", "http://", "unix:", "http://h:1/?q"):
             with self.subTest(url=wrong), self.assertRaises(ValueError):
                 gradd.Client(wrong)
 

@@ -1,6 +1,7 @@
 """A proxy between a client and its daemon that does to each request what it is told."""
 
 import collections
+import contextlib
 import http.client
 import http.server
 import json
@@ -74,8 +75,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.send_header(name, value)
         if status != 304:
             self.send_header("Content-Length", str(size))
-        self.end_headers()
-        self.wfile.write(data)
+        with contextlib.suppress(ConnectionError):  # a client that no longer waits has closed its end
+            self.end_headers()
+            self.wfile.write(data)
 
     def log_message(self, *args: object) -> None:
         pass
