@@ -83,12 +83,11 @@ static int read_only(struct api_replaying *again) {
 }
 
 /* Copies parameter by parameter: the padding between them stays zero, whatever the record has there. */
-static void copy_block(const struct nn_graph *graph, bool trainable, void *to, const void *from) {
+static void copy_block(const struct nn_graph *graph, bool gradient, void *to, const void *from) {
     for (int i = 0; i < nn_graph_param_count(graph); i++) {
         const struct nn_param *param = nn_graph_param(graph, i);
-        size_t size = (size_t)param->elements * nn_dtype_size(nn_graph_dtype(graph));
-        if (param->trainable || !trainable)
-            memcpy((char *)to + param->offset, (const char *)from + param->offset, size);
+        if (param->kind == NN_FROZEN && gradient) continue;
+        memcpy((char *)to + param->offset, (const char *)from + param->offset, param->bytes);
     }
 }
 
@@ -97,10 +96,11 @@ static int again_gradient(struct api_replaying *again) {
     const json_t *head = again->record->head, *lr = json_object_get(head, "lr");
     if (find_model(again) || read_only(again)) return (int)again->err->code;
     struct nn_graph *graph = request->model->graph;
-    if (again->record->size != nn_graph_trainable_bytes(graph))
+    if (again->record->size != nn_graph_gradient_bytes(graph))
         return api_replay_corrupt(again, "it has another size");
     if (!(request->grads = nn_grads_new_unset(graph, again->err))) return (int)again->err->code;
     copy_block(graph, true, nn_grads_block(request->grads), again->record->data);
+    nn_grads_set_averaged(request->grads, api_record_flag(head, "averaged"));
     int64_t seen = api_record_integer(head, "seen");
     request->scale = api_record_real(head, "scale");
     if (lr) request->lr = json_number_value(lr);

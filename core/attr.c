@@ -123,7 +123,8 @@ static int wrong_type(const struct nn_attr_def *row, struct nn_error *err) {
         [NN_INT] = "an integer",  [NN_REAL] = "a number",           [NN_BOOL] = "true or false",
         [NN_CHOICE] = "a string", [NN_INTS] = "a list of integers", [NN_REALS] = "a list of numbers",
     };
-    return nn_fail_member(err, NN_E_VALUE, row->name, "\"%s\" must be %s", row->name, wanted[row->type]);
+    return nn_fail_member(err, NN_E_VALUE, row->name, "\"%s\" must be %s%s", row->name, wanted[row->type],
+                          row->nullable ? " or null" : "");
 }
 
 static int out_of_range(const struct nn_attr_def *row, double x, struct nn_error *err) {
@@ -201,6 +202,10 @@ static bool accepts(enum nn_attr_type type, const struct nn_given *given) {
 
 static int set_value(union nn_attr_value *value, const struct nn_attr_def *row, const struct nn_given *given,
                      struct nn_arena *arena, struct nn_error *err) {
+    if (row->nullable && given->kind == NN_GIVEN_NULL) {
+        value->r = (double)NAN;
+        return NN_OK;
+    }
     if (!accepts(row->type, given)) return wrong_type(row, err);
     if (is_list(row->type)) return set_list(value, row, given->list, given->n, arena, err);
     if (row->type == NN_CHOICE) return set_choice(value, row, given->text, err);

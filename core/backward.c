@@ -218,7 +218,7 @@ static bool add_parameters(struct nn_backward *b, const struct nn_node *node, st
     for (int i = 0; i < node->inferred.n_params; i++) {
         const int index = node->params[i];
         const struct nn_param *param = &graph->params[index];
-        if (!param->trainable) continue;
+        if (param->kind != NN_TRAINED) continue;
         d_w[i] = grads->data + param->offset;
         fresh[i] = b->unwritten[index];
         b->unwritten[index] = false;
@@ -257,6 +257,20 @@ static int run_nodes(struct nn_backward *b, int k, struct nn_grads *grads, const
     return chain.n;
 }
 
+/* Adds the statistics of the run's batch to what the gradient has seen. */
+static void observe(const struct nn_backward *b, struct nn_grads *grads) {
+    const struct nn_graph *graph = b->plan->graph;
+    const struct nn_plan *forward = b->run->plan;
+    for (int i = graph->n_inputs; i < graph->n_nodes; i++) {
+        const struct nn_node *node = &graph->nodes[i];
+        void *statistic[NN_MAX_OP_PARAMS];
+        if (!node->op->observe || !nn_buffers_begin(grads, node, statistic)) continue;
+        struct nn_pass pass = nn_pass_begin(b->run, node, NULL);
+        pass.saved = nn_at(b->run->block, forward->saved[i]);
+        node->op->observe(&pass, statistic);
+    }
+}
+
 bool nn_backward_run(struct nn_backward *b, struct nn_grads *grads, const struct nn_parallel *par) {
     const struct nn_plan *plan = b->plan;
     const struct nn_graph *graph = plan->graph;
@@ -278,6 +292,7 @@ bool nn_backward_run(struct nn_backward *b, struct nn_grads *grads, const struct
         if (nn_is_given_up(par)) return false;
         k -= run_nodes(b, k, grads, par);
     }
+    if (grads && b->run->plan->run.mode == NN_TRAIN) observe(b, grads);
     return true;
 }
 

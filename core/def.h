@@ -18,6 +18,7 @@ struct nn_attr_def {
     const char *name;
     enum nn_attr_type type;
     bool required;
+    bool nullable;              /* null may be given: NaN, of REAL */
     bool min_open, max_open;    /* whether the bound itself is excluded */
     double min, max;            /* of a number, or of each number of a list; both 0: unbounded */
     double by_default;          /* of INT, REAL, BOOL and CHOICE (an index) */
@@ -40,7 +41,7 @@ union nn_attr_value {
 };
 
 enum nn_flags {
-    NN_COUPLES_ROWS = 1, /* a row of the output depends on other rows of the batch */
+    NN_COUPLES_ROWS = 1, /* in some mode, a row of the output depends on other rows of the batch */
     NN_HAS_KINKS = 2,    /* not differentiable everywhere: keep gradient checks away from kinks */
     NN_USES_RNG = 4,     /* draws from the counter-based generator in train mode */
     NN_IS_LOSS = 8,      /* takes a target; its output is the unreduced loss */
@@ -82,7 +83,7 @@ const struct nn_def *nn_optimizer_find(const char *name);
 
 /* An attribute's value as a request writes it, not yet held against the table. */
 struct nn_given {
-    enum { NN_GIVEN_INT, NN_GIVEN_REAL, NN_GIVEN_BOOL, NN_GIVEN_TEXT, NN_GIVEN_LIST } kind;
+    enum { NN_GIVEN_INT, NN_GIVEN_REAL, NN_GIVEN_BOOL, NN_GIVEN_TEXT, NN_GIVEN_LIST, NN_GIVEN_NULL } kind;
     int64_t i;
     double r; /* set for INT too */
     bool b;

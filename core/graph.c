@@ -285,6 +285,11 @@ int nn_graph_seal(struct nn_graph *graph, struct nn_error *err) {
 /* --- reading ----------------------------------------------------------------------------------- */
 
 enum nn_dtype nn_graph_dtype(const struct nn_graph *graph) { return graph->dtype; }
+const char *nn_graph_couples_rows(const struct nn_graph *graph, enum nn_mode mode) {
+    for (int i = graph->n_inputs; i < graph->n_nodes; i++)
+        if (graph->nodes[i].inferred.couples[mode]) return graph->nodes[i].name;
+    return NULL;
+}
 int nn_graph_input_count(const struct nn_graph *graph) { return graph->n_inputs; }
 int nn_graph_value_count(const struct nn_graph *graph) { return graph->n_named; }
 int nn_graph_output_count(const struct nn_graph *graph) { return graph->n_outputs; }

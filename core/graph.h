@@ -64,7 +64,7 @@ struct nn_graph {
     int n_params;
     struct nn_alias *aliases;
     int n_aliases;
-    size_t param_bytes, trainable_bytes;
+    size_t param_bytes, gradient_bytes, trained_bytes;
     int max_inputs; /* of any node */
 };
 
@@ -93,7 +93,7 @@ static inline bool nn_value_has_rows(const struct nn_graph *graph, int value) {
 /* Whether any parameter of a node is trained. */
 static inline bool nn_node_is_trained(const struct nn_graph *graph, const struct nn_node *node) {
     for (int i = 0; i < node->inferred.n_params; i++)
-        if (graph->params[node->params[i]].trainable) return true;
+        if (graph->params[node->params[i]].kind == NN_TRAINED) return true;
     return false;
 }
 

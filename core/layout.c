@@ -28,16 +28,21 @@ static int fail_twice(const char *name, struct nn_error *err) {
 
 static int add_param(struct nn_graph *graph, struct nn_node *node, int k, struct nn_error *err) {
     struct nn_param *param = &graph->params[graph->n_params];
+    const struct nn_infer_param *made = &node->inferred.param[k];
     char name[NAME_BYTES];
     write_name(node, k, name);
     *param = (struct nn_param){.name = nn_arena_strdup(graph->arena, name),
-                               .shape = node->inferred.param[k].shape,
-                               .trainable = !node->frozen};
+                               .shape = made->shape,
+                               .kind = made->buffer   ? NN_BUFFER
+                                       : node->frozen ? NN_FROZEN
+                                                      : NN_TRAINED,
+                               .dtype = made->counts ? NN_I64 : graph->dtype};
     if (!param->name) return nn_graph_no_memory(err);
     if (nn_graph_param_find(graph, name) >= 0) return fail_twice(name, err);
     if (nn_shape_check(&param->shape, err)) return (int)err->code;
     param->elements = nn_shape_elements(&param->shape);
-    graph->inits[graph->n_params] = node->inferred.param[k].init;
+    param->bytes = (size_t)param->elements * nn_dtype_size(param->dtype);
+    graph->inits[graph->n_params] = made->init;
     node->params[k] = graph->n_params++;
     return NN_OK;
 }
@@ -48,7 +53,8 @@ static int check_suffixes(const struct nn_node *node, struct nn_error *err) {
     for (int i = 0; i < node->n_ties; i++) {
         bool found = false;
         for (int k = 0; k < node->inferred.n_params; k++)
-            found |= strcmp(node->ties[i].suffix, node->inferred.param[k].suffix) == 0;
+            found |= !node->inferred.param[k].buffer &&
+                     strcmp(node->ties[i].suffix, node->inferred.param[k].suffix) == 0;
         if (!found)
             return nn_fail_member(err, NN_E_UNKNOWN_MEMBER, "tied", "this layer has no parameter \"%.100s\"",
                                   node->ties[i].suffix);
@@ -59,7 +65,10 @@ static int check_suffixes(const struct nn_node *node, struct nn_error *err) {
 static int find_owner(const struct nn_graph *graph, const struct nn_tie *tie, int *owner,
                       struct nn_error *err) {
     *owner = nn_graph_param_find(graph, tie->owner);
-    if (*owner >= 0) return NN_OK;
+    if (*owner >= 0 && graph->params[*owner].kind != NN_BUFFER) return NN_OK;
+    if (*owner >= 0)
+        return nn_fail_member(err, NN_E_VALUE, "tied", "\"%s\" is a buffer, and only its own layer's",
+                              tie->owner);
     int other = nn_graph_param_find_any(graph, tie->owner);
     if (other >= 0)
         return nn_fail_member(err, NN_E_VALUE, "tied", "\"%s\" is tied itself: name its owner, \"%s\"",
@@ -117,21 +126,22 @@ static int make_lists(struct nn_graph *graph, struct nn_error *err) {
     return graph->params && graph->inits && graph->aliases ? NN_OK : nn_graph_no_memory(err);
 }
 
-/* Places in the block: the trainable ones, then the frozen ones, each at a multiple of a cache line. */
+/* Places in the block: kind by kind, each at a multiple of a cache line. */
 static int place_params(struct nn_graph *graph, struct nn_error *err) {
-    size_t bytes = 0;
-    for (int trainable = 1; trainable >= 0; trainable--) {
+    size_t bytes = 0, end[NN_KINDS];
+    for (int kind = 0; kind < NN_KINDS; kind++) {
         for (int i = 0; i < graph->n_params; i++) {
             struct nn_param *param = &graph->params[i];
-            if (param->trainable != (bool)trainable) continue;
-            size_t size = ((size_t)param->elements * nn_dtype_size(graph->dtype) + 63) & ~(size_t)63;
+            if ((int)param->kind != kind) continue;
             param->offset = bytes;
-            if (__builtin_add_overflow(bytes, size, &bytes))
+            if (__builtin_add_overflow(bytes, (param->bytes + 63) & ~(size_t)63, &bytes))
                 return nn_fail(err, NN_E_SIZE, "the parameters' size overflows");
         }
-        if (trainable) graph->trainable_bytes = bytes;
+        end[kind] = bytes;
     }
-    graph->param_bytes = bytes;
+    graph->trained_bytes = end[NN_TRAINED];
+    graph->gradient_bytes = end[NN_BUFFER];
+    graph->param_bytes = end[NN_FROZEN];
     return NN_OK;
 }
 
@@ -156,7 +166,8 @@ int nn_graph_param_find(const struct nn_graph *graph, const char *name) {
 }
 
 size_t nn_graph_param_bytes(const struct nn_graph *graph) { return graph->param_bytes; }
-size_t nn_graph_trainable_bytes(const struct nn_graph *graph) { return graph->trainable_bytes; }
+size_t nn_graph_trained_bytes(const struct nn_graph *graph) { return graph->trained_bytes; }
+size_t nn_graph_gradient_bytes(const struct nn_graph *graph) { return graph->gradient_bytes; }
 
 int nn_graph_alias_count(const struct nn_graph *graph) { return graph->n_aliases; }
 struct nn_alias nn_graph_alias(const struct nn_graph *graph, int index) {

@@ -31,6 +31,8 @@
 
 #define NN_MAX_NAME 128 /* bytes of a node's name, without the end */
 
+enum nn_mode { NN_EVAL, NN_TRAIN };
+
 /* [A-Za-z0-9_][A-Za-z0-9_.-]{0,127} */
 bool nn_name_valid(const char *name);
 
@@ -124,13 +126,20 @@ static inline double nn_cost_of(struct nn_cost cost, double rows) { return cost.
 #define NN_WORK_BACKWARD 2 /* times a node's forward */
 struct nn_work nn_graph_work(const struct nn_graph *graph);
 
-/* One parameter, of however many layers: a view into the block. Trainable ones come first, so a gradient is a shorter
- * block. */
+/* What a parameter is, in the order of the block: a step changes the trained ones; a step also changes the buffers, by
+ * what was seen in train mode; nothing but its being set changes a frozen one. */
+enum nn_kind { NN_TRAINED, NN_BUFFER, NN_FROZEN };
+#define NN_KINDS 3
+
+/* One parameter, of however many layers: a view into the block. A gradient is the block's first part, of the trained
+ * ones and the buffers: it has the statistics that were seen where the block has the buffers. */
 struct nn_param {
     const char *name; /* "<layer>.<suffix>" of its owner, as in a PyTorch state_dict */
     struct nn_shape shape;
-    bool trainable;
+    enum nn_kind kind;
+    enum nn_dtype dtype; /* the graph's; of a buffer that counts batches, I64 */
     int64_t elements;
+    size_t bytes;  /* of the elements */
     size_t offset; /* bytes from the start of the block; a multiple of 64 */
 };
 int nn_graph_param_count(const struct nn_graph *graph);
@@ -145,8 +154,12 @@ int nn_graph_alias_count(const struct nn_graph *graph);
 struct nn_alias nn_graph_alias(const struct nn_graph *graph, int index);
 /* A parameter by any of its names, or -1. */
 int nn_graph_param_find_any(const struct nn_graph *graph, const char *name);
-size_t nn_graph_param_bytes(const struct nn_graph *graph);     /* of the whole block */
-size_t nn_graph_trainable_bytes(const struct nn_graph *graph); /* of its first part: a gradient's block */
+size_t nn_graph_param_bytes(const struct nn_graph *graph);   /* of the whole block */
+size_t nn_graph_trained_bytes(const struct nn_graph *graph); /* of the trained ones: an optimizer's slot */
+size_t
+nn_graph_gradient_bytes(const struct nn_graph *graph); /* of these and the buffers: a gradient's block */
+/* A layer of which, in this mode, a row depends on other rows of the batch; NULL: there is none. */
+const char *nn_graph_couples_rows(const struct nn_graph *graph, enum nn_mode mode);
 
 /* What a target may be: indices, or numbers of the graph's type. */
 struct nn_target_form {
@@ -217,33 +230,55 @@ int nn_params_first_nonfinite(const struct nn_params *params, const struct nn_pa
 
 /* --- gradients of the parameters --------------------------------------------------------------------- */
 
-struct nn_grads; /* a block with the layout of the trainable parameters */
+struct nn_grads; /* a block with the layout of the trained parameters and the buffers */
 
 struct nn_grads *nn_grads_new(struct nn_graph *graph, struct nn_error *err); /* zeroed */
-/* For a caller that writes the gradient of every trainable parameter: only what lies between them is zeroed. */
+/* For a caller that writes the gradient of every trained parameter: only the rest is zeroed. */
 struct nn_grads *nn_grads_new_unset(struct nn_graph *graph, struct nn_error *err);
 void nn_grads_free(struct nn_grads *grads);
 void nn_grads_clear(struct nn_grads *grads);
 /* All of `from`, which is of the same graph. */
 void nn_grads_copy(struct nn_grads *grads, const struct nn_grads *from);
-/* Elements of one trainable parameter's gradient. */
+/* Elements of one trained parameter's gradient. */
 void *nn_grads_data(struct nn_grads *grads, int param);
-void *nn_grads_block(struct nn_grads *grads); /* all of them, nn_graph_trainable_bytes */
-/* grads += scale * from */
+void *nn_grads_block(struct nn_grads *grads); /* all of them, nn_graph_gradient_bytes */
+/* grads += scale * from; the statistics stay as they are */
 void nn_grads_add(struct nn_grads *grads, const struct nn_grads *from, double scale,
                   const struct nn_parallel *par);
-/* grads *= scale */
+/* grads *= scale; likewise */
 void nn_grads_scale(struct nn_grads *grads, double scale, const struct nn_parallel *par);
-/* The index of the first parameter whose gradient is not finite, or -1. */
+/* The index of the first parameter whose gradient, or buffer whose statistics are not finite, or -1. */
 int nn_grads_first_nonfinite(const struct nn_grads *grads, const struct nn_parallel *par);
 /* The same for a number of scale * grads, or of sum + scale * grads (`sum` NULL: of the former), that is not finite or
- * whose size is beyond `limit`, which may be infinite. */
+ * whose size is beyond `limit`, which may be infinite. Statistics have no scale and no limit. */
 int nn_grads_first_beyond(const struct nn_grads *grads, double scale, const struct nn_grads *sum,
                           double limit, const struct nn_parallel *par);
 
-/* --- forward ----------------------------------------------------------------------------------------- */
+/* --- buffers ----------------------------------------------------------------------------------------- *
+ *
+ * A pass in train mode does not change buffers: it sees statistics of its batch, which ride in the gradient. Of a layer
+ * with the momentum m, a gradient that has seen n batches, one after the other, with the statistics s_1 ... s_n has
+ *     S = Σ_i (1 - m)^(n - i) s_i    and n, where the block has the I64 buffer.
+ * A step makes r = (1 - m)^n r + m S of a buffer r, and adds n to the count k. Without a momentum the average is
+ * cumulative: S = Σ_i s_i, and r = (k r + S) / (k + n). That is what n forward passes of PyTorch's BatchNorm leave. */
 
-enum nn_mode { NN_EVAL, NN_TRAIN };
+/* How many batches the statistics of a buffer are of; 0: it has seen none. */
+int64_t nn_grads_seen(const struct nn_grads *grads, int buffer);
+/* The elements of a buffer's statistic S, or n. */
+void *nn_grads_statistic(struct nn_grads *grads, int buffer);
+/* As if it had seen nothing. */
+void nn_grads_forget(struct nn_grads *grads);
+/* What `from` has seen comes after what `grads` has. */
+void nn_grads_follow(struct nn_grads *grads, const struct nn_grads *from);
+/* The weighted mean of what the buffers of `at` would be after each of `n` gradients, which becomes what `mean` has
+ * instead of statistics; the weights' sum is 1. `mean` may be one of them. */
+void nn_grads_average_buffers(struct nn_grads *mean, const struct nn_grads *const *each,
+                              const double *weights, size_t n, const struct nn_params *at);
+/* Whether it has such means, and not statistics; and sets that. */
+bool nn_grads_is_averaged(const struct nn_grads *grads);
+void nn_grads_set_averaged(struct nn_grads *grads, bool averaged);
+
+/* --- forward ----------------------------------------------------------------------------------------- */
 
 struct nn_run_options {
     int64_t rows;      /* of the batch; at least 1 */
@@ -274,7 +309,7 @@ void nn_run_free(struct nn_run *run);
 bool nn_run_reads(const struct nn_run *run, int input);
 /* Where the caller puts an input: [rows, sample...], of the input's dtype. NULL if it is not read. */
 void *nn_run_input(struct nn_run *run, int input);
-/* Checks what only data can tell (ids in range). NN_E_VALUE with site NN_SITE_INPUT or _LAYER. */
+/* Checks what only data can tell: ids in range, enough rows. NN_E_VALUE with site NN_SITE_INPUT or _LAYER. */
 int nn_run_check(const struct nn_run *run, struct nn_error *err);
 /* The same for some rows alone, counted from the first of them. From any thread that may read these. */
 int nn_run_check_rows(const struct nn_run *run, int64_t first, int64_t rows, struct nn_error *err);
@@ -324,13 +359,13 @@ void *nn_backward_target(struct nn_backward *backward, int loss);
 void *nn_backward_sample_weight(struct nn_backward *backward, int loss);
 /* Checks what only data can tell (labels in range). NN_E_VALUE with site NN_SITE_TARGET. */
 int nn_backward_check(const struct nn_backward *backward, struct nn_error *err);
-/* Losses, then gradients; adds to `grads` (NULL: none wanted). Once for each object. False: it was given up, and
- * neither losses nor gradients are to be read. */
+/* Losses, then gradients; adds to `grads` (NULL: none wanted), and of a run in train mode what it has seen. Once for
+ * each object. False: it was given up, and neither losses nor gradients are to be read. */
 bool nn_backward_run(struct nn_backward *backward, struct nn_grads *grads, const struct nn_parallel *par);
 /* One loss, scaled and reduced; and what its mean divided by (1 for a sum). 0 for one that was skipped. */
 double nn_backward_loss(const struct nn_backward *backward, int loss);
 double nn_backward_normalizer(const struct nn_backward *backward, int loss);
-/* Whether a way leads from a trainable parameter to a loss that was evaluated, or to an upstream gradient: else its
+/* Whether a way leads from a trained parameter to a loss that was evaluated, or to an upstream gradient: else its
  * gradient is 0 whatever the numbers are. Nothing is said of a frozen one. */
 bool nn_backward_reaches(const struct nn_backward *backward, int param);
 /* The gradient, shaped like the value, of one that options.nodes asked for; zeros where nothing flows. */
@@ -342,7 +377,7 @@ bool nn_backward_gradient_finite(const struct nn_backward *backward, int value);
 
 struct nn_optimizer;
 
-/* State for the trainable parameters of `graph`, zero steps taken. Keeps a reference to the graph. */
+/* State for the trained parameters of `graph`, zero steps taken. Keeps a reference to the graph. */
 struct nn_optimizer *nn_optimizer_new(struct nn_graph *graph, const struct nn_def *def,
                                       const struct nn_attrs *attrs, struct nn_error *err);
 /* For a caller that writes every slot: as nn_params_new_unset. */
@@ -375,8 +410,9 @@ double nn_optimizer_takes(const struct nn_def *def, enum nn_dtype dtype);
 double nn_optimizer_limit(const struct nn_optimizer *optimizer);
 
 /* One step from `from` to `to`, which is a block of its own: all parameters are written. `lr` NaN means
- * the optimizer's own. `scale` multiplies the gradient first; clipping sees the product. False: a number that it
- * wrote, of the parameters or of the state, is not finite. */
+ * the optimizer's own. `scale` multiplies the gradient first; clipping sees the product. Buffers become what they are
+ * after the batches that the gradient has seen. False: a number that it wrote, of the parameters or of the state, is
+ * not finite. */
 bool nn_optimizer_step(struct nn_optimizer *optimizer, const struct nn_params *from,
                        const struct nn_grads *grads, double scale, double lr, struct nn_params *to,
                        const struct nn_parallel *par);
@@ -391,7 +427,7 @@ bool nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, co
 int nn_optimizer_first_nonfinite(const struct nn_optimizer *optimizer, const struct nn_params *params,
                                  const struct nn_parallel *par);
 
-/* The state: tensors shaped like the trainable parameters, each by name, and how many steps each parameter has taken:
+/* The state: tensors shaped like the trained parameters, each by name, and how many steps each parameter has taken:
  * bias correction and the like count those, as PyTorch's do. */
 int nn_optimizer_slot_count(const struct nn_optimizer *optimizer);
 const char *nn_optimizer_slot_name(const struct nn_optimizer *optimizer, int slot);

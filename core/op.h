@@ -14,7 +14,7 @@
 #include "nn.h"
 #include "rng.h"
 
-#define NN_MAX_OP_PARAMS    4
+#define NN_MAX_OP_PARAMS    5
 #define NN_MAX_MORE_OUTPUTS 2  /* beside the first */
 #define NN_MAX_SUFFIX       31 /* bytes of the name of a parameter or an output of an operator */
 
@@ -33,6 +33,15 @@ struct nn_init {
     double center; /* CONSTANT: every element; NORMAL: the mean */
 };
 
+/* A parameter of an operator. */
+struct nn_infer_param {
+    const char *suffix; /* "weight"; "": the parameter bears the layer's name */
+    struct nn_shape shape;
+    struct nn_init init;
+    bool buffer; /* see nn.h */
+    bool counts; /* of a buffer: it is I64, has one element, and counts batches */
+};
+
 /* What infer is told, and what it answers. */
 struct nn_infer {
     const union nn_attr_value *attrs; /* in the order of the attribute table */
@@ -46,14 +55,13 @@ struct nn_infer {
      * NN_WHOLE, and heeds fresh_x. */
     bool broadcasts;
     int n_params;
-    struct {
-        const char *suffix; /* "weight"; "": the parameter bears the layer's name */
-        struct nn_shape shape;
-        struct nn_init init;
-    } param[NN_MAX_OP_PARAMS];
-    size_t saved;    /* bytes a row that forward keeps for backward */
-    int64_t scratch; /* elements a row that forward or backward may use and forget */
-    int n_forms;     /* of a loss's target; see nn_target_form */
+    struct nn_infer_param param[NN_MAX_OP_PARAMS];
+    double momentum;   /* of the buffers; NaN: their average is cumulative */
+    bool couples[2];   /* by mode: a row of the output depends on other rows of the batch */
+    size_t saved;      /* bytes a row that forward keeps for backward, */
+    size_t saved_once; /* and bytes a pass */
+    int64_t scratch;   /* elements a row that forward or backward may use and forget */
+    int n_forms;       /* of a loss's target; see nn_target_form */
     struct nn_target_form form[2];
 };
 
@@ -140,9 +148,12 @@ struct nn_op {
     /* What a row's forward takes at most, beside moving its numbers, of what infer has answered: counted as nn_work
      * is. Backward takes at most NN_WORK_BACKWARD times as much. */
     double (*work)(const struct nn_infer *infer);
-    /* Data checks: NULL if any data will do. */
+    /* Checks of data, and of the number of rows: NULL if any will do. */
     int (*check)(const struct nn_pass *pass, struct nn_error *err);
     nn_pass_fn *forward, *backward;
+    /* Of an operator with buffers: adds the statistics of this batch, in the order of the parameters, to those that
+     * `statistic` has a place for. Out of `saved`, after a forward pass in train mode. */
+    void (*observe)(const struct nn_pass *pass, void *const *statistic);
     /* A loss's own count for `mean`; NULL: the elements of the unreduced loss. */
     double (*normalizer)(const struct nn_pass *pass);
 };
@@ -175,7 +186,7 @@ const struct nn_op *nn_op_in(enum nn_isa isa, const struct nn_def *def, enum nn_
 
 #define NN_MAX_SLOTS 3
 
-/* One step over a range of the trainable block. */
+/* One step over a range of the trained block. */
 struct nn_update {
     const union nn_attr_value *attrs; /* [NN_LR] is overridden already */
     uint64_t step;                    /* 1 for the parameters' first */

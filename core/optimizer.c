@@ -17,7 +17,7 @@
 /* How far one parameter has come. All that a step asks of every parameter is here, close together. */
 struct progress {
     uint64_t steps;
-    bool trainable;
+    bool trained;
     unsigned fresh; /* a bit for each slot that heeds it, and awaits the first step */
 };
 
@@ -30,7 +30,7 @@ struct nn_optimizer {
     unsigned char *slot[NN_MAX_SLOTS]; /* NULL where the hyper-parameters do not use it */
     struct progress *progress;         /* by parameter */
     bool unset;                        /* it is being made, and slots are somebody else's to fill */
-    double *partial_norms;             /* one for each chunk of the trainable block */
+    double *partial_norms;             /* one for each chunk of the trained block */
 };
 
 static bool uses_slot(const struct nn_optimizer_op *op, const union nn_attr_value *attrs, int slot) {
@@ -38,7 +38,7 @@ static bool uses_slot(const struct nn_optimizer_op *op, const union nn_attr_valu
 }
 
 static int64_t chunks(const struct nn_graph *graph) {
-    return (nn_trainable_elements(graph) + NN_BLOCK_CHUNK - 1) / NN_BLOCK_CHUNK;
+    return (nn_trained_elements(graph) + NN_BLOCK_CHUNK - 1) / NN_BLOCK_CHUNK;
 }
 
 size_t nn_optimizer_bytes(const struct nn_graph *graph, const struct nn_def *def,
@@ -46,7 +46,7 @@ size_t nn_optimizer_bytes(const struct nn_graph *graph, const struct nn_def *def
     const struct nn_optimizer_op *op = nn_optimizer_of(def, graph->dtype);
     size_t bytes = (size_t)chunks(graph) * sizeof(double) + (size_t)graph->n_params * sizeof(struct progress);
     for (int i = 0; i < NN_MAX_SLOTS; i++)
-        if (uses_slot(op, nn_attrs_values(attrs), i)) bytes += graph->trainable_bytes;
+        if (uses_slot(op, nn_attrs_values(attrs), i)) bytes += graph->trained_bytes;
     return bytes;
 }
 
@@ -61,7 +61,8 @@ static struct nn_optimizer *make(struct nn_graph *graph, const struct nn_def *de
     optimizer->partial_norms = calloc((size_t)chunks(graph) + 1, sizeof *optimizer->partial_norms);
     optimizer->progress = calloc((size_t)graph->n_params + 1, sizeof *optimizer->progress);
     if (!optimizer->partial_norms || !optimizer->progress) goto no_memory;
-    for (int i = 0; i < graph->n_params; i++) optimizer->progress[i].trainable = graph->params[i].trainable;
+    for (int i = 0; i < graph->n_params; i++)
+        optimizer->progress[i].trained = graph->params[i].kind == NN_TRAINED;
     if (nn_optimizer_configure(optimizer, attrs, err)) goto fail;
     optimizer->unset = false;
     return optimizer;
@@ -95,7 +96,7 @@ void nn_optimizer_free(struct nn_optimizer *optimizer) {
 /* The weight, its gradient and what it becomes; and what is kept of it, read and written. */
 double nn_optimizer_work(const struct nn_optimizer *optimizer) {
     int slots = nn_optimizer_slot_count(optimizer);
-    return (double)nn_trainable_elements(optimizer->graph) *
+    return (double)nn_trained_elements(optimizer->graph) *
            (optimizer->op->work + (3 + 2 * slots) * NN_WORK_NUMBER);
 }
 
@@ -108,7 +109,7 @@ struct nn_optimizer_change {
 };
 
 static unsigned char *new_slot(const struct nn_optimizer *optimizer) {
-    size_t bytes = optimizer->graph->trainable_bytes;
+    size_t bytes = optimizer->graph->trained_bytes;
     if (!optimizer->unset) return nn_block_zeros(bytes);
     unsigned char *slot = nn_block_new(bytes);
     if (slot) nn_zero_between(optimizer->graph, slot, bytes, NULL);
@@ -119,7 +120,7 @@ size_t nn_optimizer_change_bytes(const struct nn_optimizer *optimizer, const str
     size_t bytes = 0;
     for (int i = 0; i < NN_MAX_SLOTS; i++)
         if (uses_slot(optimizer->op, nn_attrs_values(attrs), i) && !optimizer->slot[i])
-            bytes += optimizer->graph->trainable_bytes;
+            bytes += optimizer->graph->trained_bytes;
     return bytes;
 }
 
@@ -160,7 +161,7 @@ static void fill_slot(struct nn_optimizer *optimizer, int slot) {
     double value = op->start ? op->start(optimizer->attrs, slot) : 0;
     if (value != 0 && !optimizer->unset)
         nn_kernels_of(optimizer->graph->dtype)
-            ->fill(optimizer->slot[slot], value, 0, nn_trainable_elements(optimizer->graph));
+            ->fill(optimizer->slot[slot], value, 0, nn_trained_elements(optimizer->graph));
     for (int i = 0; i < optimizer->graph->n_params; i++) set_fresh(optimizer, slot, i, true);
 }
 
@@ -213,7 +214,7 @@ static double grad_norm(struct nn_optimizer *optimizer, const struct nn_grads *g
     struct norm_task task = {nn_kernels_of(graph->dtype), nn_grads_numbers(grads), factor,
                              optimizer->partial_norms};
     double sum = 0;
-    nn_parallel_ranges(par, nn_trainable_elements(graph), NN_BLOCK_CHUNK, norm_range, &task);
+    nn_parallel_ranges(par, nn_trained_elements(graph), NN_BLOCK_CHUNK, norm_range, &task);
     for (int64_t i = 0; i < chunks(graph); i++) sum += optimizer->partial_norms[i];
     return sqrt(sum);
 }
@@ -253,7 +254,7 @@ static void step_range(void *arg, int64_t begin, int64_t end) {
 
 static bool are_all_stepped(const struct nn_graph *graph, const bool *only) {
     for (int i = 0; only && i < graph->n_params; i++)
-        if (graph->params[i].trainable && !only[i]) return false;
+        if (graph->params[i].kind == NN_TRAINED && !only[i]) return false;
     return true;
 }
 
@@ -275,9 +276,9 @@ static void step_block(const struct nn_optimizer *optimizer, struct step_task *t
     const struct nn_graph *graph = optimizer->graph;
     const struct progress *progress = optimizer->progress;
     int first = -1, last = -1; /* of a run; -1: there is none */
-    if (!are_all_stepped(graph, only)) memcpy(to->data, task->update.w, graph->trainable_bytes);
+    if (!are_all_stepped(graph, only)) memcpy(to->data, task->update.w, graph->trained_bytes);
     for (int i = 0; i < graph->n_params; i++) {
-        if (!progress[i].trainable) continue; /* it lies behind all that are */
+        if (!progress[i].trained) continue; /* it lies behind all that are */
         bool stepped = !only || only[i];
         bool goes_on = stepped && first >= 0 && progress[i].steps == progress[first].steps &&
                        progress[i].fresh == progress[first].fresh;
@@ -291,7 +292,7 @@ static void step_block(const struct nn_optimizer *optimizer, struct step_task *t
 static void count_step(struct nn_optimizer *optimizer, const bool *only) {
     for (int i = 0; i < optimizer->graph->n_params; i++) {
         struct progress *progress = &optimizer->progress[i];
-        if (!progress->trainable || (only && !only[i])) continue;
+        if (!progress->trained || (only && !only[i])) continue;
         progress->steps++;
         progress->fresh = 0;
     }
@@ -326,13 +327,13 @@ bool nn_optimizer_step_some(struct nn_optimizer *optimizer, const bool *only, co
     for (int i = 0; i < NN_MAX_SLOTS; i++) slots[i] = optimizer->slot[i];
     step_block(optimizer, &task, only, to, par);
     count_step(optimizer, only);
-    memcpy(to->data + graph->trainable_bytes, from->data + graph->trainable_bytes,
-           graph->param_bytes - graph->trainable_bytes);
-    if (atomic_load(&finite)) return true;
+    memcpy(to->data + graph->trained_bytes, from->data + graph->trained_bytes,
+           graph->param_bytes - graph->trained_bytes);
+    if (nn_buffers_step(from, grads, to) && atomic_load(&finite)) return true;
     /* With an eps of zero it is 0 / 0 between the parameters, and that is nobody's number. */
-    nn_zero_between(graph, to->data, graph->trainable_bytes, NULL);
+    nn_zero_between(graph, to->data, graph->trained_bytes, NULL);
     for (int i = 0; i < NN_MAX_SLOTS; i++)
-        if (optimizer->slot[i]) nn_zero_between(graph, optimizer->slot[i], graph->trainable_bytes, NULL);
+        if (optimizer->slot[i]) nn_zero_between(graph, optimizer->slot[i], graph->trained_bytes, NULL);
     return nn_optimizer_first_nonfinite(optimizer, to, par) < 0;
 }
 
@@ -362,7 +363,7 @@ const char *nn_optimizer_slot_name(const struct nn_optimizer *optimizer, int slo
 }
 
 void *nn_optimizer_slot(struct nn_optimizer *optimizer, int slot, int param) {
-    assert(nn_graph_param(optimizer->graph, param)->trainable);
+    assert(nn_graph_param(optimizer->graph, param)->kind == NN_TRAINED);
     return optimizer->slot[used_slot(optimizer, slot)] + optimizer->graph->params[param].offset;
 }
 
@@ -371,7 +372,7 @@ uint64_t nn_optimizer_steps(const struct nn_optimizer *optimizer, int param) {
 }
 
 void nn_optimizer_set_steps(struct nn_optimizer *optimizer, int param, uint64_t steps) {
-    assert(nn_graph_param(optimizer->graph, param)->trainable);
+    assert(nn_graph_param(optimizer->graph, param)->kind == NN_TRAINED);
     optimizer->progress[param].steps = steps;
 }
 
@@ -404,8 +405,7 @@ int nn_optimizer_first_nonfinite(const struct nn_optimizer *optimizer, const str
                                  const struct nn_parallel *par) {
     int first = nn_params_first_nonfinite(params, par);
     for (int i = 0; i < NN_MAX_SLOTS && first < 0; i++)
-        if (optimizer->slot[i])
-            first = nn_trainable_first_nonfinite(optimizer->graph, optimizer->slot[i], par);
+        if (optimizer->slot[i]) first = nn_trained_first_nonfinite(optimizer->graph, optimizer->slot[i], par);
     return first;
 }
 

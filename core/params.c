@@ -1,4 +1,4 @@
-/* params.c - one version of the weights, and gradients of its trainable part. */
+/* params.c - one version of the weights, and gradients of its trained part. */
 #include "params.h"
 
 #include <assert.h>
@@ -9,13 +9,12 @@
 
 void nn_zero_between(const struct nn_graph *graph, unsigned char *block, size_t size, const bool *written) {
     size_t done = 0; /* bytes that are zero or not to be zeroed */
-    for (int frozen = 0; frozen < 2; frozen++)
+    for (int kind = 0; kind < NN_KINDS; kind++)
         for (int i = 0; i < graph->n_params; i++) {
             const struct nn_param *param = &graph->params[i];
-            if (param->trainable == (frozen == 1) || param->offset >= size || (written && !written[i]))
-                continue;
+            if ((int)param->kind != kind || param->offset >= size || (written && !written[i])) continue;
             memset(block + done, 0, param->offset - done);
-            done = param->offset + (size_t)param->elements * nn_dtype_size(graph->dtype);
+            done = param->offset + param->bytes;
         }
     memset(block + done, 0, size - done);
 }
@@ -56,12 +55,18 @@ bool nn_params_unshared(const struct nn_params *params) {
     return atomic_load_explicit(&params->refs, memory_order_acquire) == 1;
 }
 
+/* Buffers draw nothing, and have no stream: those of the parameters behind them are as without them. */
 void nn_params_init(struct nn_params *params, uint64_t seed) {
-    const struct nn_kernels *kernels = nn_kernels_of(params->graph->dtype);
-    for (int i = 0; i < params->graph->n_params; i++) {
-        struct nn_rng_key key = {seed, NN_RNG_PARAMS | (uint32_t)i};
-        kernels->init(nn_params_data(params, i), params->graph->params[i].elements, &params->graph->inits[i],
-                      key);
+    const struct nn_graph *graph = params->graph;
+    const struct nn_kernels *kernels = nn_kernels_of(graph->dtype);
+    uint32_t stream = 0;
+    for (int i = 0; i < graph->n_params; i++) {
+        struct nn_rng_key key = {seed, NN_RNG_PARAMS | stream};
+        stream += graph->params[i].kind != NN_BUFFER;
+        if (graph->params[i].dtype == NN_I64)
+            memset(nn_params_data(params, i), 0, graph->params[i].bytes);
+        else
+            kernels->init(nn_params_data(params, i), graph->params[i].elements, &graph->inits[i], key);
     }
 }
 
@@ -124,11 +129,11 @@ static bool finite(const struct nn_graph *graph, const unsigned char *x, int64_t
     return !atomic_load(&a.bad);
 }
 
-static int first_nonfinite(const struct nn_graph *graph, const unsigned char *data, bool trainable_only,
+static int first_nonfinite(const struct nn_graph *graph, const unsigned char *data, bool trained_only,
                            const struct nn_parallel *par) {
     for (int i = 0; i < graph->n_params; i++) {
         const struct nn_param *param = &graph->params[i];
-        if (trainable_only && !param->trainable) continue;
+        if ((trained_only && param->kind != NN_TRAINED) || param->dtype == NN_I64) continue;
         if (!finite(graph, data + param->offset, param->elements, par)) return i;
     }
     return -1;
@@ -147,8 +152,9 @@ void nn_params_blend(struct nn_params *params, const struct nn_params *from, dou
                           .y = params->data + param->offset,
                           .x = from->data + from->graph->params[i].offset,
                           .scale = tau};
-        if (tau == 1) /* whatever there was: 0 times infinity would be left of it */
-            memcpy(a.y, a.x, (size_t)param->elements * nn_dtype_size(graph->dtype));
+        /* With tau = 1 whatever there was: 0 times infinity would be left of it. A count is no average. */
+        if (tau == 1 || param->dtype == NN_I64)
+            memcpy(a.y, a.x, param->bytes);
         else
             nn_parallel_ranges(par, param->elements, NN_BLOCK_CHUNK, blend_range, &a);
     }
@@ -164,6 +170,8 @@ int nn_params_alike(const struct nn_graph *graph, const struct nn_graph *other, 
             return nn_fail(err, NN_E_SHAPE, "\"%s\" stands where the other has \"%s\"", a->name, b->name);
         if (!nn_shape_equal(&a->shape, &b->shape))
             return nn_fail_shape(err, &a->shape, &b->shape, "\"%s\" has another shape", a->name);
+        if (a->dtype != b->dtype || (a->kind == NN_BUFFER) != (b->kind == NN_BUFFER))
+            return nn_fail(err, NN_E_SHAPE, "\"%s\" is a buffer in one only", a->name);
     }
     return NN_OK;
 }
@@ -171,16 +179,18 @@ int nn_params_alike(const struct nn_graph *graph, const struct nn_graph *other, 
 /* --- gradients --------------------------------------------------------------------------------- */
 
 static void zero_rest(struct nn_grads *grads, const bool *written) {
-    nn_zero_between(grads->graph, grads->data, grads->graph->trainable_bytes, written);
+    const struct nn_graph *graph = grads->graph;
+    nn_zero_between(graph, grads->data, graph->trained_bytes, written);
+    memset(grads->data + graph->trained_bytes, 0, graph->gradient_bytes - graph->trained_bytes);
     grads->blank = false;
 }
 
 struct nn_grads *nn_grads_new(struct nn_graph *graph, struct nn_error *err) {
     assert(graph->sealed);
     struct nn_grads *grads = calloc(1, sizeof *grads);
-    if (!grads || !(grads->data = nn_block_new(graph->trainable_bytes))) {
+    if (!grads || !(grads->data = nn_block_new(graph->gradient_bytes))) {
         free(grads);
-        nn_fail(err, NN_E_NOMEM, "no memory for %zu bytes of gradients", graph->trainable_bytes);
+        nn_fail(err, NN_E_NOMEM, "no memory for %zu bytes of gradients", graph->gradient_bytes);
         return NULL;
     }
     grads->graph = nn_graph_ref(graph);
@@ -201,10 +211,13 @@ void nn_grads_free(struct nn_grads *grads) {
     free(grads);
 }
 
-void nn_grads_clear(struct nn_grads *grads) { grads->blank = true; }
+void nn_grads_clear(struct nn_grads *grads) {
+    grads->blank = true;
+    grads->averaged = false;
+}
 
 const unsigned char *nn_grads_numbers(const struct nn_grads *grads) {
-    if (grads->blank) memset(grads->data, 0, grads->graph->trainable_bytes);
+    if (grads->blank) memset(grads->data, 0, grads->graph->gradient_bytes);
     return grads->data;
 }
 
@@ -221,12 +234,13 @@ bool nn_grads_begin(struct nn_grads *grads, const bool *written) {
 
 void nn_grads_copy(struct nn_grads *grads, const struct nn_grads *from) {
     assert(grads->graph == from->graph);
-    memcpy(grads->data, nn_grads_numbers(from), grads->graph->trainable_bytes);
+    memcpy(grads->data, nn_grads_numbers(from), grads->graph->gradient_bytes);
     grads->blank = false;
+    grads->averaged = from->averaged;
 }
 
 void *nn_grads_data(struct nn_grads *grads, int param) {
-    assert(nn_graph_param(grads->graph, param)->trainable);
+    assert(nn_graph_param(grads->graph, param)->kind == NN_TRAINED);
     settle(grads);
     return grads->data + grads->graph->params[param].offset;
 }
@@ -244,24 +258,25 @@ void nn_grads_add(struct nn_grads *grads, const struct nn_grads *from, double sc
                       .y = grads->data,
                       .x = nn_grads_numbers(from),
                       .scale = scale};
-    nn_parallel_ranges(par, nn_trainable_elements(grads->graph), NN_BLOCK_CHUNK, add_range, &a);
+    nn_parallel_ranges(par, nn_trained_elements(grads->graph), NN_BLOCK_CHUNK, add_range, &a);
 }
 
 void nn_grads_scale(struct nn_grads *grads, double scale, const struct nn_parallel *par) {
     settle(grads);
     struct array a = {.kernels = nn_kernels_of(grads->graph->dtype), .y = grads->data, .scale = scale};
-    nn_parallel_ranges(par, nn_trainable_elements(grads->graph), NN_BLOCK_CHUNK, scale_range, &a);
+    nn_parallel_ranges(par, nn_trained_elements(grads->graph), NN_BLOCK_CHUNK, scale_range, &a);
 }
 
-int nn_trainable_first_nonfinite(const struct nn_graph *graph, const unsigned char *block,
-                                 const struct nn_parallel *par) {
+int nn_trained_first_nonfinite(const struct nn_graph *graph, const unsigned char *block,
+                               const struct nn_parallel *par) {
     /* Nearly always all is well, which one loop tells: each more would take a turn of the threads. */
-    if (finite(graph, block, nn_trainable_elements(graph), par)) return -1;
+    if (finite(graph, block, nn_trained_elements(graph), par)) return -1;
     return first_nonfinite(graph, block, true, par);
 }
 
 int nn_grads_first_nonfinite(const struct nn_grads *grads, const struct nn_parallel *par) {
-    return nn_trainable_first_nonfinite(grads->graph, nn_grads_numbers(grads), par);
+    int trained = nn_trained_first_nonfinite(grads->graph, nn_grads_numbers(grads), par);
+    return trained < 0 ? nn_buffers_first_nonfinite(grads) : trained;
 }
 
 static void within_range(void *arg, int64_t begin, int64_t end) {
@@ -280,13 +295,13 @@ int nn_grads_first_beyond(const struct nn_grads *grads, double scale, const stru
                       .x = nn_grads_numbers(grads),
                       .scale = scale,
                       .limit = limit};
-    nn_parallel_ranges(par, nn_trainable_elements(graph), NN_BLOCK_CHUNK, within_range, &a);
+    nn_parallel_ranges(par, nn_trained_elements(graph), NN_BLOCK_CHUNK, within_range, &a);
     for (int i = 0; i < graph->n_params && atomic_load(&a.bad); i++) {
         const struct nn_param *param = &graph->params[i];
         int64_t first = (int64_t)(param->offset / nn_dtype_size(graph->dtype));
         struct array one = {.kernels = a.kernels, .y = a.y, .x = a.x, .scale = scale, .limit = limit};
-        if (param->trainable) within_range(&one, first, first + param->elements);
+        if (param->kind == NN_TRAINED) within_range(&one, first, first + param->elements);
         if (atomic_load(&one.bad)) return i;
     }
-    return -1;
+    return nn_buffers_first_nonfinite(grads);
 }

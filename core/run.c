@@ -154,6 +154,14 @@ static void find_ids(const struct nn_run *run, const struct nn_node *node, int64
     }
 }
 
+/* The error is an input's that has ids, or the layer's. */
+static int fail_check(const struct nn_graph *graph, int index, struct nn_error *err) {
+    const struct nn_node *node = &graph->nodes[index];
+    for (int i = 0; i < node->n_inputs; i++)
+        if (nn_op_takes_ids(node->op, i)) return nn_error_at(err, NN_SITE_INPUT, node->inputs[i]);
+    return nn_error_at(err, NN_SITE_LAYER, index - graph->n_inputs);
+}
+
 int nn_run_check_rows(const struct nn_run *run, int64_t first, int64_t rows, struct nn_error *err) {
     const struct nn_plan *plan = run->plan;
     const void *x[CHECKED];
@@ -163,10 +171,8 @@ int nn_run_check_rows(const struct nn_run *run, int64_t first, int64_t rows, str
         struct nn_pass pass = nn_pass_begin(run, node, NULL);
         find_ids(run, node, first, x);
         pass.x = x;
-        pass.rows = rows;
-        int ids = 0;
-        while (!nn_op_takes_ids(node->op, ids)) ids++;
-        if (node->op->check(&pass, err)) return nn_error_at(err, NN_SITE_INPUT, node->inputs[ids]);
+        if (node->rows) pass.rows = rows;
+        if (node->op->check(&pass, err)) return fail_check(run->plan->graph, i, err);
     }
     return NN_OK;
 }

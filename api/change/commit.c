@@ -139,12 +139,14 @@ static const char *names_of(struct api_request *request) {
     return digits;
 }
 
-static json_t *describe_gradient(struct api_request *request, bool accumulate, uint64_t version) {
+static json_t *describe_gradient(struct api_request *request, const struct nn_grads *grads, bool accumulate,
+                                 uint64_t version) {
     json_t *head = describe(request, request->model, "gradient", version);
     const char *only = names_of(request);
     json_t *how = json_pack("{s:b, s:I, s:f, s:s*}", "accumulate", accumulate, "seen",
                             (json_int_t)request->seen, "scale", request->scale, "only", only);
     int failed = json_object_update(head, how) || (request->only && !only);
+    if (nn_grads_is_averaged(grads)) failed |= json_object_set_new(head, "averaged", json_true());
     if (!isnan(request->lr)) failed |= json_object_set_new(head, "lr", json_real(request->lr));
     json_decref(how);
     if (!failed) return head;
@@ -272,9 +274,9 @@ int api_commit_gradient(struct api_request *request, struct nn_grads *grads, boo
     if (is_repeatable(request)) return api_commit(request);
     if (get_ready(request)) return (int)request->err.code;
     if (is_written(request)) {
-        const struct api_segment data = {nn_grads_block(grads), nn_graph_trainable_bytes(model->graph)};
-        if (write_down(request, model, describe_gradient(request, accumulate, version_after(request)), &data,
-                       1, NULL))
+        const struct api_segment data = {nn_grads_block(grads), nn_graph_gradient_bytes(model->graph)};
+        if (write_down(request, model, describe_gradient(request, grads, accumulate, version_after(request)),
+                       &data, 1, NULL))
             return (int)request->err.code;
     }
     count(request, model);
@@ -362,8 +364,7 @@ int api_append_state_take(struct api_request *request, struct api_snapshot *stat
 
 bool api_commit_keeps_body(const struct api_request *request) {
     const struct api_model *model = request->model;
-    if (!model || !request->repeatable || request->size > nn_graph_trainable_bytes(model->graph))
-        return false;
+    if (!model || !request->repeatable || request->size > nn_graph_gradient_bytes(model->graph)) return false;
     pthread_mutex_lock(&request->api->lock);
     bool keeps = model->policy.durability == API_DURABLE_JOURNAL && !model->policy.sync;
     pthread_mutex_unlock(&request->api->lock);

@@ -16,7 +16,7 @@ void api_request_let_go(struct api_request *request) {
     nn_run_free(request->run);
     nn_params_unref(request->params);
     size_t kept = request->papers;
-    if (request->grads) kept += nn_graph_trainable_bytes(request->model->graph);
+    if (request->grads) kept += nn_graph_gradient_bytes(request->model->graph);
     if (api_commit_keeps_body(request)) {
         kept += request->size;
     } else {

@@ -60,6 +60,24 @@ void api_round_fail(struct api *api, struct api_model *model, enum nn_code code,
     fail_all(first, code, why);
 }
 
+/* Makes the buffers of the round's gradient the mean of what each worker's replica would hold, by samples. */
+static int average_buffers(struct api_request *first, struct nn_grads *sum, int64_t samples) {
+    const struct nn_graph *graph = first->model->graph;
+    size_t n = 0;
+    if (nn_graph_gradient_bytes(graph) == nn_graph_trained_bytes(graph)) return NN_OK;
+    for (const struct api_request *r = first; r; r = r->next) n++;
+    const struct nn_grads **each = nn_arena_alloc(first->arena, n, sizeof *each);
+    double *weights = nn_arena_alloc(first->arena, n, sizeof *weights);
+    if (!each || !weights) return nn_fail(&first->err, NN_E_NOMEM, "memory is out");
+    n = 0;
+    for (const struct api_request *r = first; r; r = r->next, n++) {
+        each[n] = r->grads;
+        weights[n] = (double)r->samples / (double)samples;
+    }
+    nn_grads_average_buffers(sum, each, weights, n, first->model->params);
+    return NN_OK;
+}
+
 /* The mean or the sum of the contributions, in their order. It is computed in the first one's gradient; in a copy if
  * that one's answer shows its gradient. */
 static struct nn_grads *aggregate(struct api_request *first, const struct api_policy *policy,
@@ -68,14 +86,15 @@ static struct nn_grads *aggregate(struct api_request *first, const struct api_po
     struct nn_grads *sum = first->grads;
     double total = policy->sum ? 1 : (double)samples;
     if (first->answer.n_results) {
-        if (api_reserve(first, nn_graph_trainable_bytes(first->model->graph))) return NULL;
+        if (api_reserve(first, nn_graph_gradient_bytes(first->model->graph))) return NULL;
         if (!(sum = nn_grads_new_unset(first->model->graph, &first->err))) return NULL;
         nn_grads_copy(sum, first->grads);
     }
     nn_grads_scale(sum, (policy->sum ? 1 : (double)first->samples) / total, par);
     for (struct api_request *r = first->next; r; r = r->next)
         nn_grads_add(sum, r->grads, (policy->sum ? 1 : (double)r->samples) / total, par);
-    return sum;
+    if (sum != first->grads) first->sum = sum;
+    return average_buffers(first, sum, samples) ? NULL : sum;
 }
 
 /* Sets the names of the first to those that any contribution names. */
@@ -117,7 +136,6 @@ static void apply_all(struct api *api, struct api_model *model) {
         first->wait |= r->wait; /* all are answered together */
     }
     struct nn_grads *sum = aggregate(first, &model->policy, samples);
-    if (sum != first->grads) first->sum = sum;
     unite_names(first);
     int code = sum ? prepare_answers(first, contributions, samples) : (int)first->err.code;
     if (code == NN_OK) code = api_turn_apply_alone(first, sum, contributions, samples);

@@ -62,10 +62,13 @@ int api_turn_apply_alone(struct api_request *request, struct nn_grads *sum, int 
     return step(request, sum, request->only, 1, true);
 }
 
-/* Adds the names of a contribution to those of the buffer. */
-static void name(struct api_model *model, const bool *only) {
-    for (int i = 0; i < nn_graph_param_count(model->graph); i++)
-        model->sum_named[i] |= nn_graph_param(model->graph, i)->trainable && (!only || only[i]);
+/* Adds the names of a contribution to those of the sum. A buffer is named if batches of it were seen. */
+static void name(struct api_model *model, const struct nn_grads *grads, const bool *only) {
+    for (int i = 0; i < nn_graph_param_count(model->graph); i++) {
+        const enum nn_kind kind = nn_graph_param(model->graph, i)->kind;
+        if (kind == NN_TRAINED) model->sum_named[i] |= !only || only[i];
+        if (kind == NN_BUFFER) model->sum_named[i] |= nn_grads_seen(grads, i) > 0;
+    }
 }
 
 int api_turn_accumulate(struct api_request *request) {
@@ -87,7 +90,8 @@ int api_turn_accumulate(struct api_request *request) {
         return (int)request->err.code;
     }
     nn_grads_add(model->sum, request->grads, request->scale, api_parallel(request->api));
-    name(model, request->only);
+    nn_grads_follow(model->sum, request->grads);
+    name(model, request->grads, request->only);
     if (!model->sum_count || request->seen < model->sum_oldest) model->sum_oldest = request->seen;
     model->sum_scale = scale;
     model->sum_count = count;
@@ -159,15 +163,29 @@ int api_turn_blend(struct api_request *request) {
 
 /* --- the answer --------------------------------------------------------------------------------------- */
 
+/* Adds what the gradients have seen as the map "buffers", if there are buffers. */
+static int add_statistics(struct api_request *request, const struct nn_graph *graph, enum api_dtype as) {
+    for (int i = 0; i < nn_graph_param_count(graph); i++) {
+        const struct nn_param *param = nn_graph_param(graph, i);
+        if (param->kind != NN_BUFFER) continue;
+        api_add_map(request, "buffers");
+        if (nn_grads_seen(request->grads, i) &&
+            api_add_tensor(request, "buffers", param->name, &param->shape, param->dtype,
+                           nn_grads_statistic(request->grads, i), api_param_dtype(param, as)))
+            return (int)request->err.code;
+    }
+    return NN_OK;
+}
+
 int api_add_gradients(struct api_request *request, enum api_dtype as) {
     const struct nn_graph *graph = request->model ? request->model->graph : nn_params_graph(request->params);
     api_add_map(request, "gradients");
     for (int i = 0; i < nn_graph_param_count(graph); i++) {
         const struct nn_param *param = nn_graph_param(graph, i);
-        bool shown = param->trainable && (!request->only || request->only[i]);
-        if (shown && api_add_tensor(request, "gradients", param->name, &param->shape, nn_graph_dtype(graph),
+        bool shown = param->kind == NN_TRAINED && (!request->only || request->only[i]);
+        if (shown && api_add_tensor(request, "gradients", param->name, &param->shape, param->dtype,
                                     nn_grads_data(request->grads, i), as))
             return (int)request->err.code;
     }
-    return NN_OK;
+    return add_statistics(request, graph, as);
 }

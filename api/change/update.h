@@ -28,7 +28,8 @@ int api_turn_blend(struct api_request *request);
 /* In a turn: empties the accumulation buffer. */
 void api_clear_sum(struct api_request *request);
 
-/* Adds request->grads to the answer as the map "gradients": the parameters of request->only. */
+/* Adds request->grads to the answer: as the map "gradients" the parameters of request->only, and as the map "buffers"
+ * the statistics, where the model has buffers. */
 int api_add_gradients(struct api_request *request, enum api_dtype as);
 
 /* NN_E_NO_OPTIMIZER or NN_E_STOPPED, before any arithmetic. */

@@ -119,7 +119,7 @@ static int prepare(struct api_request *request, struct wish *wish) {
         api_pass_backward(request, wish->run, wish->nodes, parameters, &wish->losses))
         return (int)request->err.code;
     if (!parameters) return NN_OK;
-    if (api_reserve(request, nn_graph_trainable_bytes(graph))) return (int)request->err.code;
+    if (api_reserve(request, nn_graph_gradient_bytes(graph))) return (int)request->err.code;
     request->grads = nn_grads_new(graph, &request->err);
     return (int)request->err.code;
 }
@@ -141,8 +141,9 @@ static int name_reached(struct api_request *request) {
     bool all = true, *reached = nn_arena_alloc(request->arena, (size_t)n + 1, sizeof *reached);
     if (!reached) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     for (int i = 0; i < n; i++) {
-        reached[i] = nn_graph_param(graph, i)->trainable && nn_backward_reaches(request->backward, i);
-        all &= reached[i] || !nn_graph_param(graph, i)->trainable;
+        reached[i] =
+            nn_graph_param(graph, i)->kind == NN_TRAINED && nn_backward_reaches(request->backward, i);
+        all &= reached[i] || nn_graph_param(graph, i)->kind != NN_TRAINED;
     }
     request->only = all ? NULL : reached;
     return NN_OK;
@@ -244,6 +245,7 @@ int api_post_backward(struct api_request *request) {
     if (add_members(request, &wish) || add_returns(request, &wish)) return (int)request->err.code;
     if (!change) return NN_OK;
     if (name_reached(request)) return (int)request->err.code; /* after the answer, which shows all */
+    if (request->context && !api_context_tell(request)) nn_grads_forget(request->grads);
     request->samples = nn_run_options(wish.run)->rows;
     if (!request->answer.n_results) api_request_let_go(request);
     return api_model_turn(request, wish.apply ? api_turn_apply : api_turn_accumulate);

@@ -1,6 +1,7 @@
 /* catalogue.c - GET /ops and docs/ops.md, from the tables. */
 #include "catalogue.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +33,7 @@ static json_t *default_json(const struct nn_attr_def *attr) {
     case NN_INT:
         return json_integer((json_int_t)attr->by_default);
     case NN_REAL:
-        return json_real(attr->by_default);
+        return isnan(attr->by_default) ? json_null() : json_real(attr->by_default);
     case NN_BOOL:
         return json_boolean(attr->by_default != 0);
     case NN_CHOICE:
@@ -56,6 +57,7 @@ static json_t *choices_json(const struct nn_attr_def *attr) {
 static json_t *attr_json(const struct nn_attr_def *attr) {
     json_t *json = json_pack("{s:s, s:s, s:b, s:s}", "name", attr->name, "type", type_names[attr->type],
                              "required", attr->required, "text", attr->text);
+    if (attr->nullable) json = api_json_with(json, "nullable", json_true());
     if (!attr->required) json = api_json_with(json, "default", default_json(attr));
     if (is_bounded(attr)) {
         json = api_json_with(json, attr->min_open ? "exclusive_minimum" : "minimum", json_real(attr->min));
@@ -151,9 +153,9 @@ static void add_range(struct api_text *text, const struct nn_attr_def *attr) {
 }
 
 static void add_attr(struct api_text *text, const struct nn_attr_def *attr) {
-    const char *const before[] = {"| `", "` | ", " | "};
-    const char *const words[] = {attr->name, type_names[attr->type], ""};
-    for (int i = 0; i < 3; i++) {
+    const char *const before[] = {"| `", "` | ", attr->nullable ? " or null" : "", " | "};
+    const char *const words[] = {attr->name, type_names[attr->type], "", ""};
+    for (int i = 0; i < 4; i++) {
         api_text_puts(text, before[i]);
         api_text_puts(text, words[i]);
     }

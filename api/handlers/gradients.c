@@ -29,20 +29,55 @@ static int read_version(struct api_request *request) {
     return NN_OK;
 }
 
-static int find_trainable(const struct nn_graph *graph, const char *name) {
+static int find_trained(const struct nn_graph *graph, const char *name) {
     int param = nn_graph_param_find(graph, name);
-    return param >= 0 && nn_graph_param(graph, param)->trainable ? param : -1;
+    return param >= 0 && nn_graph_param(graph, param)->kind == NN_TRAINED ? param : -1;
+}
+
+static int find_buffer(const struct nn_graph *graph, const char *name) {
+    int param = nn_graph_param_find(graph, name);
+    return param >= 0 && nn_graph_param(graph, param)->kind == NN_BUFFER ? param : -1;
+}
+
+/* Converts the map "buffers" into the statistics of request->grads. A layer's are given together. */
+static int read_statistics(struct api_request *request) {
+    const struct nn_graph *graph = request->model->graph;
+    if (api_bind_names(request, "buffers", find_buffer, graph)) return (int)request->err.code;
+    for (int i = 0; i < nn_graph_param_count(graph); i++) {
+        const struct nn_param *param = nn_graph_param(graph, i);
+        const struct api_tensor *tensor = api_document_tensor(&request->doc, "buffers", param->name);
+        if (tensor && api_bind_param(request, tensor, param, nn_grads_statistic(request->grads, i)))
+            return (int)request->err.code;
+    }
+    for (int i = 0; i < nn_graph_param_count(graph); i++) {
+        const struct nn_param *param = nn_graph_param(graph, i);
+        if (param->kind != NN_BUFFER) continue;
+        const bool given = api_document_tensor(&request->doc, "buffers", param->name) != NULL;
+        if (given == (nn_grads_seen(request->grads, i) > 0)) continue;
+        nn_fail(&request->err, NN_E_VALUE,
+                given ? "the statistics of \"%s\" need the number of batches that they are of, 1 or more"
+                      : "\"%s\" is missing: a layer's statistics are given together",
+                param->name);
+        return api_point(request, "buffers", given ? param->name : NULL);
+    }
+    return NN_OK;
+}
+
+static bool has_tensor(const struct api_request *request, const char *map) {
+    for (size_t i = 0; i < request->doc.n_tensors; i++)
+        if (strcmp(request->doc.tensors[i].member, map) == 0) return true;
+    return false;
 }
 
 /* Converts the map "gradients" into request->grads. request->only tells which parameters it names; NULL: all. */
 static int read_gradients(struct api_request *request) {
     struct nn_graph *graph = request->model->graph;
-    int n = nn_graph_param_count(graph), given = 0, trainable = 0;
-    if (!request->doc.n_tensors)
+    int n = nn_graph_param_count(graph), given = 0, trained = 0;
+    if (!has_tensor(request, "gradients"))
         return api_ask_wrong(request, API_MEMBER_OF_gradients, "a map of at least one tensor");
     if (api_bind_owned_names(request, "gradients", graph) ||
-        api_bind_names(request, "gradients", find_trainable, graph) ||
-        api_reserve(request, nn_graph_trainable_bytes(graph)))
+        api_bind_names(request, "gradients", find_trained, graph) ||
+        api_reserve(request, nn_graph_gradient_bytes(graph)))
         return (int)request->err.code;
     if (!(request->grads = nn_grads_new_unset(graph, &request->err))) return (int)request->err.code;
     bool *only = nn_arena_alloc(request->arena, (size_t)n, sizeof *only);
@@ -50,18 +85,16 @@ static int read_gradients(struct api_request *request) {
     for (int i = 0; i < n; i++) {
         const struct nn_param *param = nn_graph_param(graph, i);
         const struct api_tensor *tensor = api_document_tensor(&request->doc, "gradients", param->name);
-        trainable += param->trainable;
-        if (!tensor && param->trainable)
-            memset(nn_grads_data(request->grads, i), 0,
-                   (size_t)param->elements * nn_dtype_size(nn_graph_dtype(graph)));
+        trained += param->kind == NN_TRAINED;
+        if (!tensor && param->kind == NN_TRAINED) memset(nn_grads_data(request->grads, i), 0, param->bytes);
         if (!tensor) continue;
-        if (api_bind(request, tensor, &param->shape, nn_graph_dtype(graph), nn_grads_data(request->grads, i)))
+        if (api_bind_param(request, tensor, param, nn_grads_data(request->grads, i)))
             return (int)request->err.code;
         only[i] = true;
         given++;
     }
-    request->only = given < trainable ? only : NULL;
-    return NN_OK;
+    request->only = given < trained ? only : NULL;
+    return read_statistics(request);
 }
 
 int api_post_gradients(struct api_request *request) {
@@ -99,7 +132,7 @@ static int copy_sum(struct api_request *request) {
     if (!(request->only = nn_arena_alloc(request->arena, n + 1, sizeof *request->only)))
         return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
     memcpy(request->only, model->sum_named, n * sizeof *request->only);
-    if (api_reserve(request, nn_graph_trainable_bytes(model->graph))) return (int)request->err.code;
+    if (api_reserve(request, nn_graph_gradient_bytes(model->graph))) return (int)request->err.code;
     if (!(request->grads = nn_grads_new_unset(model->graph, &request->err))) return (int)request->err.code;
     nn_grads_copy(request->grads, model->sum);
     return NN_OK;

@@ -13,28 +13,27 @@
 #include "../model/work.h"
 #include "../pass/coalesce.h"
 #include "../request/service.h"
+#include "../wire/json_build.h"
 #include "../wire/json_read.h"
-
-/* Like json_array_append_new, but returns the list. NULL, as an argument or as a result, means that memory was out. */
-static json_t *append(json_t *list, json_t *item) {
-    if (json_array_append_new(list, item) == 0) return list;
-    json_decref(list);
-    return NULL;
-}
 
 static json_t *shape_json(const struct nn_shape *shape) {
     json_t *list = json_array();
-    for (int i = 0; i < shape->rank; i++) list = append(list, json_integer(shape->dim[i]));
+    for (int i = 0; i < shape->rank; i++) list = api_json_append(list, json_integer(shape->dim[i]));
     return list;
+}
+
+static json_t *parameter_json(const struct nn_param *param) {
+    json_t *json = json_pack("{s:s, s:o, s:b}", "name", param->name, "shape", shape_json(&param->shape),
+                             "trainable", param->kind == NN_TRAINED);
+    if (param->kind != NN_BUFFER) return json;
+    json = api_json_with(json, "buffer", json_true());
+    return api_json_with(json, "dtype", json_string(nn_dtype_name(param->dtype)));
 }
 
 static json_t *parameters_json(const struct nn_graph *graph) {
     json_t *list = json_array();
-    for (int i = 0; i < nn_graph_param_count(graph); i++) {
-        const struct nn_param *param = nn_graph_param(graph, i);
-        list = append(list, json_pack("{s:s, s:o, s:b}", "name", param->name, "shape",
-                                      shape_json(&param->shape), "trainable", param->trainable));
-    }
+    for (int i = 0; i < nn_graph_param_count(graph); i++)
+        list = api_json_append(list, parameter_json(nn_graph_param(graph, i)));
     return list;
 }
 
@@ -42,15 +41,14 @@ static json_t *value_json(const struct nn_value_info *value) {
     json_t *json =
         json_pack("{s:s, s:s, s:s, s:o}", "name", value->name, "op", value->op ? value->op->name : "input",
                   "dtype", nn_dtype_name(value->dtype), "shape", shape_json(&value->shape));
-    if (!value->rows) json_object_set_new(json, "rows", json_false());
-    return json;
+    return value->rows ? json : api_json_with(json, "rows", json_false());
 }
 
 static json_t *values_json(const struct nn_graph *graph) {
     json_t *list = json_array();
     for (int i = 0; i < nn_graph_value_count(graph); i++) {
         const struct nn_value_info value = nn_graph_value(graph, i);
-        list = append(list, value_json(&value));
+        list = api_json_append(list, value_json(&value));
     }
     return list;
 }
@@ -58,7 +56,7 @@ static json_t *values_json(const struct nn_graph *graph) {
 static json_t *outputs_json(const struct nn_graph *graph) {
     json_t *list = json_array();
     for (int i = 0; i < nn_graph_output_count(graph); i++)
-        list = append(list, json_string(nn_graph_value(graph, nn_graph_output(graph, i)).name));
+        list = api_json_append(list, json_string(nn_graph_value(graph, nn_graph_output(graph, i)).name));
     return list;
 }
 
@@ -96,8 +94,8 @@ static int add_stored(struct api_request *request, const struct api_model_state 
     if (api_count(request, n * A_PART)) return (int)request->err.code;
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++)
-        list = append(list, json_pack("{s:I, s:I}", "version", (json_int_t)stored[i].version, "time_ms",
-                                      (json_int_t)stored[i].time_ms));
+        list = api_json_append(list, json_pack("{s:I, s:I}", "version", (json_int_t)stored[i].version,
+                                               "time_ms", (json_int_t)stored[i].time_ms));
     int failed =
         api_add(request, "durable_version", none ? json_null() : json_integer(state->durable_version));
     return api_add(request, "snapshots", list) || failed;

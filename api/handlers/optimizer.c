@@ -22,7 +22,7 @@ static int each_tensor(struct api_request *request,
     for (int slot = 0; slot < nn_optimizer_slot_count(model->optimizer); slot++)
         for (int i = 0; i < nn_graph_param_count(model->graph); i++) {
             const struct nn_param *param = nn_graph_param(model->graph, i);
-            if (!param->trainable) continue;
+            if (param->kind != NN_TRAINED) continue;
             const char *name =
                 api_state_name(request->arena, nn_optimizer_slot_name(model->optimizer, slot), param->name);
             if (!name) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");

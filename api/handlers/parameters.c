@@ -38,10 +38,10 @@ static bool is_among(const char *names, const char *name) {
 /* Adds a parameter under a name that the list has. */
 static int add_parameter(struct api_request *request, const char *names, const char *name, int param,
                          enum api_dtype as) {
-    const struct nn_graph *graph = request->model->graph;
+    const struct nn_param *info = nn_graph_param(request->model->graph, param);
     if (!is_among(names, name)) return NN_OK;
-    return api_add_tensor(request, "parameters", name, &nn_graph_param(graph, param)->shape,
-                          nn_graph_dtype(graph), nn_params_view(request->params, param), as);
+    return api_add_tensor(request, "parameters", name, &info->shape, info->dtype,
+                          nn_params_view(request->params, param), api_param_dtype(info, as));
 }
 
 int api_get_parameters(struct api_request *request) {

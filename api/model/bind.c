@@ -32,6 +32,16 @@ int api_bind(struct api_request *request, const struct api_tensor *tensor, const
     return NN_OK;
 }
 
+int api_bind_param(struct api_request *request, const struct api_tensor *tensor, const struct nn_param *param,
+                   void *out) {
+    if (api_bind(request, tensor, &param->shape, param->dtype, out)) return (int)request->err.code;
+    if (param->dtype != NN_I64) return NN_OK;
+    const int64_t count = *(const int64_t *)out;
+    if (count >= 0 && count <= API_MAX_SEED) return NN_OK;
+    nn_fail(&request->err, NN_E_VALUE, "\"%s\" counts batches, from 0 to 2^53 - 1", param->name);
+    return point_tensor(request, tensor);
+}
+
 int api_bind_names(struct api_request *request, const char *map,
                    int (*find)(const struct nn_graph *graph, const char *name),
                    const struct nn_graph *graph) {
@@ -59,22 +69,20 @@ int api_bind_owned_names(struct api_request *request, const char *map, const str
 
 static int bind_parameter(struct api_request *request, const struct api_tensor *tensor,
                           struct nn_params *params, int param) {
-    const struct nn_graph *graph = nn_params_graph(params);
-    return api_bind(request, tensor, &nn_graph_param(graph, param)->shape, nn_graph_dtype(graph),
-                    nn_params_data(params, param));
+    const struct nn_param *info = nn_graph_param(nn_params_graph(params), param);
+    return api_bind_param(request, tensor, info, nn_params_data(params, param));
 }
 
 /* Checks a tensor against what its parameter has got under another name. */
 static int compare_alias(struct api_request *request, const struct api_tensor *tensor, const char *first,
                          const struct nn_params *params, int param) {
     const struct nn_graph *graph = nn_params_graph(params);
-    const enum nn_dtype dtype = nn_graph_dtype(graph);
     const struct nn_param *of = nn_graph_param(graph, param);
-    const size_t bytes = (size_t)of->elements * nn_dtype_size(dtype);
+    const size_t bytes = of->bytes;
     if (api_reserve(request, bytes)) return (int)request->err.code;
     void *again = nn_arena_alloc(request->arena, bytes, 1);
     if (!again) return nn_fail(&request->err, NN_E_NOMEM, "memory is out");
-    if (api_bind(request, tensor, &of->shape, dtype, again)) return (int)request->err.code;
+    if (api_bind_param(request, tensor, of, again)) return (int)request->err.code;
     if (memcmp(again, nn_params_view(params, param), bytes) == 0) return NN_OK;
     nn_fail(&request->err, NN_E_VALUE, "\"%s\" and \"%s\" are one parameter, and differ here", tensor->name,
             first);

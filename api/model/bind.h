@@ -7,6 +7,9 @@
 /* Checks a tensor's shape and converts it. In `shape`, -1 stands for the batch dimension, which may have any size. */
 int api_bind(struct api_request *request, const struct api_tensor *tensor, const struct nn_shape *shape,
              enum nn_dtype dtype, void *out);
+/* The same for something of a parameter's shape and type. A count of batches is 0 or more. */
+int api_bind_param(struct api_request *request, const struct api_tensor *tensor, const struct nn_param *param,
+                   void *out);
 int api_bind_shape(struct api_request *request, const struct api_tensor *tensor,
                    const struct nn_shape *shape);
 /* Checks that `find` knows the name of every tensor of a map (it returns 0 or more). NN_E_UNKNOWN_NAME. */

@@ -22,6 +22,7 @@ struct api_context {
     int users;       /* shared claims on it */
     bool claimed;    /* there is an exclusive claim */
     bool listed;     /* it is in the table */
+    bool told;       /* a change has, or is about to have, the statistics of its batch */
 };
 
 static int by_id(const void *a, const void *b) {
@@ -198,8 +199,17 @@ int api_context_claim(struct api_request *request, const char *id, bool shared) 
     return NN_OK;
 }
 
+bool api_context_tell(struct api_request *request) {
+    pthread_mutex_lock(&request->api->lock);
+    request->tells = !request->context->told;
+    request->context->told = true;
+    pthread_mutex_unlock(&request->api->lock);
+    return request->tells;
+}
+
 void api_context_settle(struct api_request *request) {
     struct api *api = request->api;
+    request->tells = false; /* and the context stays told */
     if (request->claim != API_CLAIM_EXCLUSIVE) {
         api_context_unclaim(request);
         return;
@@ -221,8 +231,10 @@ void api_context_unclaim(struct api_request *request) {
     else
         request->context->claimed = false;
     request->context->used_ms = api_now_ms(api);
+    if (request->tells) request->context->told = false;
     pthread_mutex_unlock(&api->lock);
     request->claim = API_CLAIM_NONE;
+    request->tells = false;
 }
 
 /* --- descriptions ------------------------------------------------------------------------------------ */

@@ -18,6 +18,9 @@ int api_context_keep(struct api_request *request);
 /* Claims a context for a backward pass: sets request->context, ->model and ->params. A claim that is not `shared`
  * excludes all others until the request ends. NN_E_NOT_FOUND, NN_E_IN_USE. */
 int api_context_claim(struct api_request *request, const char *id, bool shared);
+/* Before a change by a gradient of the request's context: whether the change has the statistics that the context's pass
+ * saw. Only the first that succeeds has them, so that buffers move once for each batch. */
+bool api_context_tell(struct api_request *request);
 /* Ends the claim of a request that succeeded. An exclusive claim uses the context up: it leaves the table. */
 void api_context_settle(struct api_request *request);
 /* Ends the request's claim, if it has one. The context may be claimed again. */

@@ -284,7 +284,7 @@ void api_model_run(struct api_request *request) {
 /* --- the accumulation buffer ----------------------------------------------------------------------- */
 
 static size_t sum_bytes(const struct nn_graph *graph) {
-    return nn_graph_trainable_bytes(graph) + (size_t)nn_graph_param_count(graph);
+    return nn_graph_gradient_bytes(graph) + (size_t)nn_graph_param_count(graph);
 }
 
 int api_make_sum(struct api_request *request, struct api_model *model) {

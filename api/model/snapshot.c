@@ -108,16 +108,12 @@ static json_t *metadata(const struct owned_snapshot *owned, const struct api_mod
 
 /* --- tensors ------------------------------------------------------------------------------------------ */
 
-static size_t param_bytes(const struct nn_graph *graph, int param) {
-    return (size_t)nn_graph_param(graph, param)->elements * nn_dtype_size(nn_graph_dtype(graph));
-}
-
 static void add(struct owned_snapshot *owned, const struct nn_graph *graph, int param, const char *member,
                 const char *name, const void *data) {
-    owned->tensors[owned->n] = (struct api_tensor_out){member, name, nn_graph_param(graph, param)->shape,
-                                                       api_dtype_of(nn_graph_dtype(graph))};
-    owned->segments[++owned->n] = (struct api_segment){data, param_bytes(graph, param)};
-    owned->snapshot.size += param_bytes(graph, param);
+    const struct nn_param *info = nn_graph_param(graph, param);
+    owned->tensors[owned->n] = (struct api_tensor_out){member, name, info->shape, api_dtype_of(info->dtype)};
+    owned->segments[++owned->n] = (struct api_segment){data, info->bytes};
+    owned->snapshot.size += info->bytes;
 }
 
 /* Copies the state that steps change in place. Returns 0 when memory is out. */
@@ -128,17 +124,17 @@ static size_t add_state(struct owned_snapshot *owned, struct api_model *model, c
     for (int k = 0; k <= slots; k++)
         for (int i = 0; i < nn_graph_param_count(graph); i++) {
             const struct nn_param *param = nn_graph_param(graph, i);
-            if (!param->trainable || (k == slots && !(model->sum_count && model->sum_named[i]))) continue;
+            if (k == slots ? !(model->sum_count && model->sum_named[i]) : param->kind != NN_TRAINED) continue;
             const char *name =
                 k == slots
                     ? param->name
                     : api_state_name(owned->arena, nn_optimizer_slot_name(model->optimizer, k), param->name);
-            const void *from =
-                k == slots ? nn_grads_data(model->sum, i) : nn_optimizer_slot(model->optimizer, k, i);
+            const void *from = k == slots ? (const char *)nn_grads_block(model->sum) + param->offset
+                                          : nn_optimizer_slot(model->optimizer, k, i);
             if (!name) return 0;
-            memcpy(copy + used, from, param_bytes(graph, i));
+            memcpy(copy + used, from, param->bytes);
             add(owned, graph, i, k == slots ? "accumulated" : "optimizer", name, copy + used);
-            used += param_bytes(graph, i);
+            used += param->bytes;
         }
     return used + 1;
 }
@@ -155,7 +151,8 @@ struct api_snapshot *api_snapshot_make(struct api_request *request, struct api_m
     struct owned_snapshot *owned = snapshot_new(request, model);
     size_t slots = model->optimizer ? (size_t)nn_optimizer_slot_count(model->optimizer) : 0;
     size_t lists = slots + 1 + 1, params = (size_t)nn_graph_param_count(graph), header;
-    size_t copied = (slots + (model->sum_count != 0)) * nn_graph_trainable_bytes(graph) + 1;
+    size_t copied = slots * nn_graph_trained_bytes(graph) + 1;
+    if (model->sum_count) copied += nn_graph_gradient_bytes(graph);
     if (!owned || api_reserve(request, copied)) goto fail;
     api_reserve_move(request, copied);
     owned->reserved = copied;

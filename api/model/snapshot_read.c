@@ -37,8 +37,8 @@ static int corrupt(struct reader *reader, const char *what, const char *name) {
     return nn_fail(&reader->request->err, NN_E_CORRUPT, "a snapshot %s \"%.100s\"", what, name);
 }
 
-/* Checks that tensor `at` of the file is named "member/slot.name", without the parts that are "", and has the graph's
- * type and the parameter's shape. */
+/* Checks that tensor `at` of the file is named "member/slot.name", without the parts that are "", and has the
+ * parameter's type and shape. */
 static int check(struct reader *reader, size_t at, const struct nn_graph *graph, const char *member,
                  const char *slot, int param) {
     const struct nn_param *info = nn_graph_param(graph, param);
@@ -47,7 +47,7 @@ static int check(struct reader *reader, size_t at, const struct nn_graph *graph,
     if (at >= reader->file.n_tensors || strcmp(reader->file.tensors[at].name, path) != 0)
         return corrupt(reader, "lacks in its place", path);
     const struct api_tensor *tensor = &reader->file.tensors[at];
-    if (tensor->dtype != api_dtype_of(nn_graph_dtype(graph)) || !nn_shape_equal(&tensor->shape, &info->shape))
+    if (tensor->dtype != api_dtype_of(info->dtype) || !nn_shape_equal(&tensor->shape, &info->shape))
         return corrupt(reader, "has another type or shape for", path);
     return NN_OK;
 }
@@ -56,10 +56,14 @@ static int check(struct reader *reader, size_t at, const struct nn_graph *graph,
 static int take(struct reader *reader, const char *member, const char *slot, int param, void *out) {
     const struct nn_graph *graph = reader->model->graph;
     struct nn_error *err = &reader->request->err;
-    size_t bytes = (size_t)nn_graph_param(graph, param)->elements * nn_dtype_size(nn_graph_dtype(graph));
+    size_t bytes = nn_graph_param(graph, param)->bytes;
     if (check(reader, reader->taken, graph, member, slot, param)) return (int)err->code;
     reader->taken++;
-    return reader->source->read(reader->source, out, bytes, err);
+    if (reader->source->read(reader->source, out, bytes, err)) return (int)err->code;
+    const bool counts = nn_graph_param(graph, param)->dtype == NN_I64;
+    if (counts && (*(int64_t *)out < 0 || (uint64_t) * (int64_t *)out > MOST))
+        return corrupt(reader, "has a bad", nn_graph_param(graph, param)->name);
+    return NN_OK;
 }
 
 /* Reads a count from 0 to `most`. `name` names it in the error's text. */
@@ -95,7 +99,7 @@ static json_t *fresh_of_slots(struct reader *reader) {
         for (int i = 0; i < nn_graph_param_count(model->graph); i++) {
             const struct nn_param *param = nn_graph_param(model->graph, i);
             const char *of = nn_optimizer_slot_name(model->optimizer, slot);
-            if (!param->trainable || !json_is_true(json_array_get(flags, (size_t)slot)) ||
+            if (param->kind != NN_TRAINED || !json_is_true(json_array_get(flags, (size_t)slot)) ||
                 !nn_optimizer_slot_heeds_fresh(model->optimizer, slot))
                 continue;
             const char *name = api_state_name(reader->request->arena, of, param->name);
@@ -127,7 +131,7 @@ static int take_optimizer(struct reader *reader) {
     if (!optimizer) return NN_OK;
     for (int slot = 0; slot < nn_optimizer_slot_count(optimizer); slot++) {
         for (int i = 0; i < nn_graph_param_count(model->graph); i++)
-            if (nn_graph_param(model->graph, i)->trainable &&
+            if (nn_graph_param(model->graph, i)->kind == NN_TRAINED &&
                 take(reader, "optimizer", nn_optimizer_slot_name(optimizer, slot), i,
                      nn_optimizer_slot(optimizer, slot, i)))
                 return (int)reader->request->err.code;
@@ -154,10 +158,11 @@ static int take_sum(struct reader *reader) {
     if (!model->sum_count || !isfinite(model->sum_scale)) return corrupt(reader, "has a bad", "sum");
     if (api_make_sum(request, model)) return (int)request->err.code;
     for (int i = 0; i < nn_graph_param_count(model->graph); i++) {
-        if (!nn_graph_param(model->graph, i)->trainable) continue;
+        const struct nn_param *param = nn_graph_param(model->graph, i);
+        if (param->kind == NN_FROZEN) continue;
         model->sum_named[i] = reader->format == 0 || is_next(reader, i);
-        if (model->sum_named[i] && take(reader, "accumulated", "", i, nn_grads_data(model->sum, i)))
-            return (int)request->err.code;
+        char *at = (char *)nn_grads_block(model->sum) + param->offset;
+        if (model->sum_named[i] && take(reader, "accumulated", "", i, at)) return (int)request->err.code;
     }
     return NN_OK;
 }

@@ -1,6 +1,7 @@
 /* spec.c - see spec.h. Members have PyTorch's names where PyTorch has them. */
 #include "spec.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -43,6 +44,8 @@ static int read_given(const struct api_place *place, const char *name, const jso
     case JSON_ARRAY:
         return read_list(place, name, value, given);
     case JSON_NULL:
+        *given = (struct nn_given){.kind = NN_GIVEN_NULL};
+        return NN_OK;
     case JSON_OBJECT:
         break;
     }
@@ -62,6 +65,7 @@ static int read_attrs(const struct api_place *place, const json_t *object, const
     const char *name;
     json_t *value;
     struct nn_given given = {0};
+    assert(def);
     struct nn_attrs *attrs = nn_attrs_new(def, arena);
     if (!attrs) return api_place_no_memory(place);
     json_object_foreach((json_t *)object, name, value) {

@@ -16,7 +16,7 @@ const char *api_state_name(struct nn_arena *arena, const char *slot, const char 
 }
 
 static bool is_trainable(const struct api_state *state, int param) {
-    return nn_graph_param(state->graph, param)->trainable;
+    return nn_graph_param(state->graph, param)->kind == NN_TRAINED;
 }
 
 static bool *fresh_of(const struct api_state *state, int slot, int param) {

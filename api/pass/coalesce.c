@@ -24,12 +24,10 @@ int api_coalesce_check(struct api_request *request, const struct nn_graph *graph
         nn_fail(err, NN_E_NOT_COALESCABLE,
                 "on this machine a row's bits depend on the rows that are computed with it, in %s",
                 nn_dtype_name(nn_graph_dtype(graph)));
-    for (int i = 0; i < nn_graph_value_count(graph); i++) {
-        struct nn_value_info value = nn_graph_value(graph, i);
-        if (value.op && value.op->flags & NN_COUPLES_ROWS)
-            nn_fail(err, NN_E_NOT_COALESCABLE, "in \"%s\", a %s, rows depend on the rows beside them",
-                    value.name, value.op->name);
-    }
+    const char *coupled = nn_graph_couples_rows(graph, NN_EVAL);
+    if (coupled)
+        nn_fail(err, NN_E_NOT_COALESCABLE, "in \"%s\", rows depend on the rows beside them in eval mode too",
+                coupled);
     return err->code ? api_point(request, "coalesce", NULL) : NN_OK;
 }
 

@@ -137,6 +137,7 @@ struct api_request {
     struct nn_params *params;
     struct api_context *context;
     enum { API_CLAIM_NONE, API_CLAIM_SHARED, API_CLAIM_EXCLUSIVE } claim; /* on the context */
+    bool tells; /* its change has the statistics of the context */
     struct nn_run *run;
     struct api_batch *batch; /* the batch that computes its rows, in place of `run`, */
     uint64_t seed;           /* and the seed that the answer then reports */
@@ -188,6 +189,10 @@ void api_reserve_move(struct api_request *request, size_t bytes);
 
 /* The wire type of results: that of "dtype", or where it is absent that of `dtype`. */
 enum api_dtype api_result_dtype(const struct api_request *request, enum nn_dtype dtype);
+/* The type in which a parameter, or something of its shape, is returned where reals are returned in `as`. */
+static inline enum api_dtype api_param_dtype(const struct nn_param *param, enum api_dtype as) {
+    return param->dtype == NN_I64 ? API_I64 : as;
+}
 
 /* [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
 bool api_model_name_valid(const char *name);

@@ -178,6 +178,23 @@ static int read_base64(struct api_tensor *tensor, json_t *object, struct arrays 
     return NN_OK;
 }
 
+/* Reads a number alone, a tensor without dimensions. */
+static int read_scalar(struct api_tensor *tensor, const json_t *number, struct arrays *arrays) {
+    union {
+        int64_t i;
+        double r;
+    } *data = nn_arena_alloc(arrays->arena, 1, sizeof *data);
+    if (!data) return no_memory(arrays->err);
+    const bool is_integer = json_is_integer(number);
+    if (is_integer)
+        data->i = json_integer_value(number);
+    else
+        data->r = json_real_value(number);
+    tensor->dtype = is_integer ? API_I64 : API_F64;
+    tensor->data = data;
+    return NN_OK;
+}
+
 /* Takes a map's tensors in their order. Arrays were lifted out and are in arrays->list; {"dtype", ...} are in `map`. */
 static int take_map(struct api_document *document, size_t *room, const char *member, json_t *map,
                     struct arrays *arrays) {
@@ -197,7 +214,7 @@ static int take_map(struct api_document *document, size_t *room, const char *mem
         }
         *tensor = (struct api_tensor){.member = member, .name = nn_arena_strdup(arrays->arena, name)};
         if (!tensor->name) return no_memory(arrays->err);
-        if (read_base64(tensor, value, arrays))
+        if (json_is_number(value) ? read_scalar(tensor, value, arrays) : read_base64(tensor, value, arrays))
             return point(arrays->pointer, member, name), (int)arrays->err->code;
     }
     return NN_OK;

@@ -5,7 +5,8 @@
  *
  *   format    API_FORMAT
  *   kind      request      the data are the request's body; recovery carries the request out again
- *             gradient     the data are the gradients of the trainable parameters, as one block
+ *             gradient     the data are the gradients of the trained parameters, and the statistics of the buffers, as
+ *                          one block
  *             parameters   the data are all parameters after the change, as one block
  *             state        the data are a snapshot of the model after the change
  *   time      when the change was made, in milliseconds since 1970, for people only
@@ -19,7 +20,8 @@
  *
  * A request record also has method, path, name, query and encoding; "drawn", the random numbers that the request drew;
  * and for a pass from inputs "read", the version that it read. A gradient record also has accumulate, seen, lr, scale,
- * and "only", a digit 0 or 1 for each parameter: whether the gradient names it. */
+ * "only", a digit 0 or 1 for each parameter: whether the gradient names it; and "averaged": a round's buffers are there
+ * in place of statistics. */
 #ifndef API_RECORD_H
 #define API_RECORD_H
 

@@ -10,6 +10,7 @@
  *   dx = dz W_ih,  dW_ih = dzᵀ x,  dW_hh = Σ_t dz_tᵀ h_(t-1),  db_ih = db_hh = Σ dz
  *
  * Forward keeps z, not σ(z): slopes of σ and tanh that are made of their values lose their digits. */
+#include <assert.h>
 #include "../blas.h"
 #include "../op.h"
 #include "logistic.h"
@@ -142,6 +143,7 @@ static void step_rows(void *arg, int64_t begin, int64_t end) {
 }
 
 static void copy_last(const struct lstm *l, const real *states, real *to) {
+    assert(states);
     for (int64_t row = 0; row < l->rows; row++)
         memcpy(to + row * l->h, states + ((row + 1) * l->steps - 1) * l->h, (size_t)l->h * sizeof *to);
 }

@@ -44,7 +44,7 @@ static int infer(struct nn_infer *infer, struct nn_error *err) {
 
 static struct nn_loops loops_of(const struct nn_pass *pass) {
     struct nn_loops loops = {.rank = 0};
-    int64_t step[NN_MAX_RANK], elements = 1;
+    int64_t step[NN_MAX_RANK] = {0}, elements = 1;
     for (int i = pass->in[0].rank - 1; i >= 0; i--) step[i] = elements, elements *= pass->in[0].dim[i];
     for (int i = 0; i < pass->out->rank; i++) {
         elements /= pass->out->dim[i];

@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "../../api/wire/members.h"
 #include "../../api/wire/safetensors.h"
 #include "../support/service.h"
 
@@ -85,10 +86,8 @@ static bool has_tensors(const char *line) {
 }
 
 static bool is_map(const char *name) {
-    static const char *const maps[] = {"inputs", "targets", "upstream", "parameters", "state"};
-    for (size_t i = 0; i < sizeof maps / sizeof maps[0]; i++)
-        if (strcmp(maps[i], name) == 0) return true;
-    return false;
+    const struct api_member *member = api_member_find(name, strlen(name));
+    return member && member->kind == API_TENSORS;
 }
 
 /* The numbers of a nested array, into `data` where it is not NULL: I64 if all are integers, else F64. */

@@ -31,20 +31,20 @@ static void start(int workers, size_t memory) {
 /* Wide enough for the products' main kernels, with a width that meets their edges; and so that ROWS rows of
  * it are not brief: they are served by the service's threads. */
 static void make(const char *name, const char *dtype) {
-    json_decref(
-        test_ask(&service, 201, "POST /models", NULL,
-                 "{'name': '%s', 'seed': 1, 'dtype': '%s', 'coalesce': true,"
-                 " 'inputs': {'x': {'shape': [%d]}, 'id': {'shape': [%d], 'dtype': 'I64'}},"
-                 " 'layers': [{'op': 'embedding', 'num_embeddings': %d, 'embedding_dim': 5,"
-                 "             'inputs': ['id']}, {'op': 'flatten'},"
-                 "            {'op': 'concat', 'inputs': ['x', '1', 'q']},"
-                 "            {'op': 'linear', 'out_features': 2050}, {'op': 'gelu'}, {'op': 'dropout'},"
-                 "            {'op': 'matmul', 'out_features': 19, 'name': 'logits'},"
-                 "            {'op': 'softmax', 'name': 'p'},"
-                 "            {'op': 'parameter', 'name': 'q', 'shape': [3], 'init': 'normal'}],"
-                 " 'outputs': ['logits', 'p', 'q'],"
-                 " 'loss': {'op': 'mse', 'input': 'p'}, 'optimizer': {'op': 'sgd', 'lr': 0.1}}",
-                 name, dtype, FEATURES, IDS, VOCABULARY));
+    json_decref(test_ask(&service, 201, "POST /models", NULL,
+                         "{'name': '%s', 'seed': 1, 'dtype': '%s', 'coalesce': true,"
+                         " 'inputs': {'x': {'shape': [%d]}, 'id': {'shape': [%d], 'dtype': 'I64'}},"
+                         " 'layers': [{'op': 'embedding', 'num_embeddings': %d, 'embedding_dim': 5,"
+                         "             'inputs': ['id']}, {'op': 'flatten'},"
+                         "            {'op': 'concat', 'inputs': ['x', '1', 'q']},"
+                         "            {'op': 'linear', 'out_features': 2050}, {'op': 'gelu'}, {'op': "
+                         "'dropout'}, {'op': 'batch_norm'},"
+                         "            {'op': 'matmul', 'out_features': 19, 'name': 'logits'},"
+                         "            {'op': 'softmax', 'name': 'p'},"
+                         "            {'op': 'parameter', 'name': 'q', 'shape': [3], 'init': 'normal'}],"
+                         " 'outputs': ['logits', 'p', 'q'],"
+                         " 'loss': {'op': 'mse', 'input': 'p'}, 'optimizer': {'op': 'sgd', 'lr': 0.1}}",
+                         name, dtype, FEATURES, IDS, VOCABULARY));
 }
 
 /* --- requests ---------------------------------------------------------------------------------------- */
@@ -433,6 +433,14 @@ static void it_can_be_set_and_refused(void **state) {
     assert_int_equal(count("GET /models/m", "requests"), 1);
     json_decref(test_ask(&service, 200, "PATCH /models/m", NULL, "{'coalesce': null}"));
     assert_int_equal(count("GET /models/m", "tile"), -1);
+    /* Without running statistics, eval mode takes those of the batch. */
+    json_t *coupled =
+        test_ask(&service, 422, "POST /models", NULL,
+                 "{'name': 'n', 'dtype': '%s', 'coalesce': true, 'inputs': {'x': {'shape': [2]}},"
+                 " 'layers': [{'op': 'batch_norm', 'track_running_stats': false, 'name': 'bn'}]}",
+                 tile[0] ? "F32" : "F64");
+    assert_non_null(strstr(json_string_value(json_object_get(coupled, "detail")), "in \"bn\", rows depend"));
+    json_decref(coupled);
     test_service_stop(&service);
 
     struct api_settings none = {.limits = api_default_limits};

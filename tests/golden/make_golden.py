@@ -61,6 +61,24 @@ def sliced(x, a):
     return x[tuple(index)]
 
 
+class BatchNorm(torch.nn.modules.batchnorm._BatchNorm):
+    """Of any number of dimensions."""
+
+    def _check_input_dim(self, x):
+        pass
+
+
+def batch_norm(a, x, w):
+    """The module in place of the function, for what it does to its buffers: they are those in w."""
+    module = BatchNorm(x[0].shape[1], **a).to(x[0].dtype).train(MODE["train"])
+    for name in [k for k in w if k in module._buffers]:
+        w[name] = w[name].detach()
+        module._buffers[name] = w[name]
+    for name in module._parameters:
+        module._parameters[name] = w.get(name)
+    return module(x[0])
+
+
 OPS = {
     "linear": lambda a, x, w: F.linear(x[0], w["weight"], w.get("bias")),
     "matmul": lambda a, x, w: torch.matmul(*x) if len(x) == 2 and x[1].dim() == x[0].dim() else (
@@ -88,6 +106,7 @@ OPS = {
     "softplus": lambda a, x, w: F.softplus(x[0], a["beta"], a["threshold"]),
     "softmax": lambda a, x, w: F.softmax(x[0], a["dim"]),
     "log_softmax": lambda a, x, w: F.log_softmax(x[0], a["dim"]),
+    "batch_norm": lambda a, x, w: batch_norm(a, x, w),
     "layer_norm": lambda a, x, w: F.layer_norm(x[0], a["normalized_shape"], w.get("weight"), w.get("bias"), a["eps"]),
     "dropout": lambda a, x, w: x[0] * dropout_mask(x[0], a["p"]),
 }
@@ -193,6 +212,10 @@ def draw_inputs(case, example, index, variant, rows, gradients_of):
                 given[f"x{i}"] = draw.normal(shape) * np.float32(30 if variant == "large" else 1)
         for name, shape in example.get("params", {}).items():
             given[f"w/{name}"] = draw.normal(shape)
+        for name, shape in example.get("buffers", {}).items():  # a variance is positive
+            given[f"w/{name}"] = draw.uniform(shape)
+        for name in example.get("counts", []):
+            given[f"w/{name}"] = draw.ids([], 9)
         if case["loss"]:
             shape = [rows, *example["target"]]
             given["target"] = (draw.ids(shape, example["classes"]) if example["ids"] else
@@ -243,7 +266,8 @@ def operator_values(case, example, index, variant, rows):
                 out[f"d_{name}"] = draw.normal(value.shape)
             out[f"{kind}/{name}"] = value.detach().numpy()
         wanted = {f"d_x{i}": v for i, v in enumerate(x) if v.requires_grad}
-        wanted |= {f"d_w/{k}": v for k, v in w.items()}
+        wanted |= {f"d_w/{k}": v for k, v in w.items() if k in example["params"]}
+        out |= {f"{kind}/after/{k}": w[k].detach().numpy() for k in (*example.get("buffers", {}), *example.get("counts", []))}
         upstream = [torch.tensor(out[f"d_{name}"], dtype=dtype) for name in names]
         for k, g in zip(wanted, wanted and torch.autograd.grad(y, list(wanted.values()), upstream)):
             out[f"{kind}/{k}"] = g.numpy()
@@ -291,7 +315,7 @@ def variants(case, example):
         yield "large"
     if case["kinks"]:
         yield "kinks"
-    if case["rng"]:
+    if case["rng"] or case.get("couples"):
         yield "eval"
 
 

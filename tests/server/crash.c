@@ -2,18 +2,13 @@
  * is some state that the history had, with all that had been told as durable, and it goes on from there.
  *
  * Every prefix of the operations is tried, and of each as many images of the disk as take a moment; with
- * GRADD_TEST_CRASHES=all, all of them, and for each a second crash during the start. */
+ * GRADD_TEST_CRASHES=all, all of them, and for each a second crash during the start; with few, every fourth prefix. */
 #include <string.h>
 
 #include "../support/check.h"
 #include "../support/history.h"
 
 static struct test_history history;
-
-static bool all_of_them(void) {
-    const char *asked = getenv("GRADD_TEST_CRASHES");
-    return asked && strcmp(asked, "all") == 0;
-}
 
 static int make(void **state) {
     (void)state;
@@ -51,15 +46,18 @@ static void crash(size_t n, size_t i) {
     free(what);
 }
 
+/* From one prefix that is tried to the next. */
+static size_t step(void) { return test_crashes() == TEST_CRASHES_FEW ? 4 : 1; }
+
 /* The first images are the plainest, and are always among them. */
 static void every_prefix(void **state) {
     (void)state;
     size_t tried = 0, all = 0, n = test_disk_operations(history.disk);
-    for (size_t k = 0; k <= n; k++) {
+    for (size_t k = 0; k <= n; k += step()) {
         size_t images = test_disk_images(history.disk, k);
         all += images;
         for (size_t i = 0; i < images; i++) {
-            if (i > 1 && (i + k) % 4 && !all_of_them()) continue;
+            if (i > 1 && (i + k) % 4 && test_crashes() != TEST_CRASHES_ALL) continue;
             crash(k, i);
             tried++;
         }
@@ -92,14 +90,14 @@ static void crash_twice(size_t n, size_t i) {
 static void during_a_start(void **state) {
     (void)state;
     size_t n = test_disk_operations(history.disk);
-    for (size_t k = 0; k <= n; k++)
+    for (size_t k = 0; k <= n; k += step())
         for (size_t i = 0; i < test_disk_images(history.disk, k); i++)
-            if ((i + 3 * k) % 40 == 0 || all_of_them()) crash_twice(k, i);
+            if ((i + 3 * k) % 40 == 0 || test_crashes() == TEST_CRASHES_ALL) crash_twice(k, i);
 }
 
 static void killed_and_then_crashed(void **state) {
     (void)state;
-    for (size_t k = 0; k <= test_disk_operations(history.disk); k++) {
+    for (size_t k = 0; k <= test_disk_operations(history.disk); k += step()) {
         char *what = test_format("killed after operation %zu", k);
         test_history_kill_and_crash(&history, k, what);
         free(what);

@@ -11,6 +11,7 @@ static struct nn_given given(const json_t *value, struct nn_arena *arena) {
         return (struct nn_given){
             .kind = NN_GIVEN_INT, .i = json_integer_value(value), .r = (double)json_integer_value(value)};
     if (json_is_real(value)) return (struct nn_given){.kind = NN_GIVEN_REAL, .r = json_real_value(value)};
+    if (json_is_null(value)) return (struct nn_given){.kind = NN_GIVEN_NULL};
     if (json_is_boolean(value)) return (struct nn_given){.kind = NN_GIVEN_BOOL, .b = json_is_true(value)};
     if (json_is_string(value))
         return (struct nn_given){.kind = NN_GIVEN_TEXT,

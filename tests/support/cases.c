@@ -1,6 +1,7 @@
 /* cases.c - what the golden values of a definition are for, described as JSON. */
 #include "cases.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,7 +19,7 @@ static json_t *default_json(const struct nn_attr_def *attr) {
     case NN_INT:
         return json_integer((json_int_t)attr->by_default);
     case NN_REAL:
-        return json_real(attr->by_default);
+        return isnan(attr->by_default) ? json_null() : json_real(attr->by_default);
     case NN_BOOL:
         return json_boolean(attr->by_default != 0);
     case NN_CHOICE:
@@ -64,12 +65,22 @@ const char *test_suffix(const struct nn_param *param) {
 
 /* What only the sealed graph knows. */
 static void describe_layer(json_t *json, const struct nn_graph *graph) {
-    json_t *params = json_object();
+    json_t *params = json_object(), *buffers = json_object(), *counts = json_array();
     for (int i = 0; i < nn_graph_param_count(graph); i++) {
         const struct nn_param *param = nn_graph_param(graph, i);
-        json_object_set_new(params, test_suffix(param), shape_json(&param->shape));
+        if (param->dtype == NN_I64)
+            json_array_append_new(counts, json_string(test_suffix(param)));
+        else
+            json_object_set_new(param->kind == NN_BUFFER ? buffers : params, test_suffix(param),
+                                shape_json(&param->shape));
     }
     json_object_set_new(json, "params", params);
+    if (json_object_size(buffers)) {
+        json_object_set(json, "buffers", buffers);
+        json_object_set(json, "counts", counts);
+    }
+    json_decref(buffers);
+    json_decref(counts);
 }
 
 static void describe_loss(json_t *json, const struct nn_graph *graph, bool ids) {
@@ -84,6 +95,7 @@ static json_t *case_json(const struct nn_def *def, json_t *examples) {
         json_pack("{s:s, s:b, s:b, s:b, s:o, s:o}", "name", def->name, "loss", !!(def->flags & NN_IS_LOSS),
                   "kinks", !!(def->flags & NN_HAS_KINKS), "rng", !!(def->flags & NN_USES_RNG), "defaults",
                   defaults_json(def), "examples", examples);
+    if (def->flags & NN_COUPLES_ROWS) json_object_set_new(json, "couples", json_true());
     if (!def->more_outputs) return json;
     json_t *names = json_array();
     for (const char *const *name = def->more_outputs; *name; name++)

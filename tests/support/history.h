@@ -45,6 +45,10 @@ struct test_fault {
 bool test_history_make_failing(struct test_history *history, const struct test_fault *fault);
 void test_history_free(struct test_history *history);
 
+/* How much is tried, out of GRADD_TEST_CRASHES: `few` for a build that is slow, `all`, or what takes a moment. */
+enum test_crashes { TEST_CRASHES_FEW, TEST_CRASHES_SOME, TEST_CRASHES_ALL };
+enum test_crashes test_crashes(void);
+
 int test_history_steps(void);
 /* "3: POST /backward" */
 const char *test_history_step(int step, char text[128]);

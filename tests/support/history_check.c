@@ -291,6 +291,14 @@ void test_history_go_on(const struct test_history *history, const struct test_pr
     test_stored_stop(stored);
 }
 
+enum test_crashes test_crashes(void) {
+    const char *asked = getenv("GRADD_TEST_CRASHES");
+    if (!asked) return TEST_CRASHES_SOME;
+    if (strcmp(asked, "all") == 0) return TEST_CRASHES_ALL;
+    if (strcmp(asked, "few") != 0) fail_msg("GRADD_TEST_CRASHES is few or all, and not %s", asked);
+    return TEST_CRASHES_FEW;
+}
+
 void test_history_kill_and_crash(const struct test_history *history, size_t n, const char *what) {
     char image[256];
     struct test_stored stored;

@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "../../core/params.h"
 #include "attrs.h"
 #include "check.h"
 
@@ -46,7 +47,7 @@ static struct nn_params *fill_params(const struct pass *p, struct nn_error *err)
     if (!params) return NULL;
     for (int i = 0; i < nn_graph_param_count(p->graph); i++)
         if (p->w[i])
-            test_narrow(p->w[i], nn_graph_dtype(p->graph), nn_params_data(params, i),
+            test_narrow(p->w[i], nn_graph_param(p->graph, i)->dtype, nn_params_data(params, i),
                         nn_graph_param(p->graph, i)->elements);
     return params;
 }
@@ -123,6 +124,24 @@ out:
     return (int)err->code;
 }
 
+static int widen_parameters(struct pass *p, const struct nn_params *params, struct nn_grads *grads,
+                            struct nn_arena *arena, struct nn_error *err) {
+    struct nn_params *after = nn_params_new(p->graph, err);
+    if (!after) return (int)err->code;
+    nn_params_copy(after, params);
+    nn_buffers_step(params, grads, after);
+    for (int i = 0; i < nn_graph_param_count(p->graph); i++) {
+        const struct nn_param *param = nn_graph_param(p->graph, i);
+        if (param->kind == NN_TRAINED)
+            p->d_w[i] = widened(arena, nn_grads_data(grads, i), param->dtype, param->elements);
+        if (param->kind != NN_BUFFER) continue;
+        p->seen[i] = widened(arena, nn_grads_statistic(grads, i), param->dtype, param->elements);
+        p->after[i] = widened(arena, nn_params_view(after, i), param->dtype, param->elements);
+    }
+    nn_params_unref(after);
+    return NN_OK;
+}
+
 int pass_run(struct pass *p, struct nn_arena *arena, struct nn_error *err) {
     assert_true(nn_graph_value_count(p->graph) <= PASS_MAX && nn_graph_param_count(p->graph) <= PASS_MAX);
     struct nn_run *run = forward(p, arena, err);
@@ -130,10 +149,7 @@ int pass_run(struct pass *p, struct nn_arena *arena, struct nn_error *err) {
     if (!run || !grads || p->forward_only) goto out;
     for (int i = 0; i < (p->backwards ? p->backwards : 1); i++)
         if (backward(p, run, grads, arena, err)) goto out;
-    for (int i = 0; i < nn_graph_param_count(p->graph); i++)
-        if (nn_graph_param(p->graph, i)->trainable)
-            p->d_w[i] = widened(arena, nn_grads_data(grads, i), nn_graph_dtype(p->graph),
-                                nn_graph_param(p->graph, i)->elements);
+    if (widen_parameters(p, nn_run_params(run), grads, arena, err)) goto out;
 out:
     nn_grads_free(grads);
     nn_run_free(run);

@@ -27,9 +27,11 @@ struct pass {
     const struct nn_parallel *par;
 
     /* Answered, in the arena that pass_run was given. */
-    double *y[PASS_MAX];   /* by value */
-    double *d_x[PASS_MAX]; /* by value */
-    double *d_w[PASS_MAX]; /* by parameter; NULL if frozen */
+    double *y[PASS_MAX];     /* by value */
+    double *d_x[PASS_MAX];   /* by value */
+    double *d_w[PASS_MAX];   /* by parameter; NULL if it is not trained */
+    double *seen[PASS_MAX];  /* by parameter: the statistics of a buffer; NULL if it is none */
+    double *after[PASS_MAX]; /* and what a step makes of the buffer */
     double loss[PASS_MAX], normalizer[PASS_MAX];
 };
 

@@ -140,6 +140,29 @@ static void many_tensors(void **state) {
 
 /* --- what is refused ------------------------------------------------------------------------------- */
 
+/* A number alone is a tensor without dimensions, with the value that it was written with. */
+static void numbers_are_tensors(void **state) {
+    (void)state;
+    struct reading r;
+    double real;
+    int64_t integer;
+    assert_int_equal(
+        read_text(&r, "{\"inputs\":{\"a\":0.1,\"b\":[[7]],\"c\":-9223372036854775808,\"d\":[8]}}"), NN_OK);
+    assert_int_equal(r.document.n_tensors, 4);
+    const struct api_tensor *a = &r.document.tensors[0], *c = &r.document.tensors[2];
+    assert_int_equal(a->shape.rank, 0);
+    assert_int_equal(c->shape.rank, 0);
+    assert_string_equal(c->name, "c");
+    assert_int_equal(r.document.tensors[1].shape.rank, 2);
+    assert_int_equal(r.document.tensors[3].shape.rank, 1);
+    assert_int_equal(api_tensor_convert(a, NN_F64, &real, &r.err), NN_OK);
+    assert_true(real == 0.1);
+    assert_int_equal(api_tensor_convert(c, NN_I64, &integer, &r.err), NN_OK);
+    assert_true(integer == INT64_MIN);
+    assert_int_equal(api_tensor_convert(a, NN_I64, &integer, &r.err), NN_E_VALUE);
+    done(&r);
+}
+
 static void refusals(void **state) {
     (void)state;
     static const struct {
@@ -156,9 +179,8 @@ static void refusals(void **state) {
         {"{\"seed\":1,\"inputs\":{\"x\":[1]},\"seed\":2}", NN_E_MALFORMED, ""},
         {"{\"model\":{\"a\":1,\"a\":1}}", NN_E_MALFORMED, ""},
         /* what stands for a lifted array is nothing that a client can write */
-        {"{\"inputs\":{\"x\":1}}", NN_E_VALUE, "/inputs/x"},
-        {"{\"inputs\":{\"x\":1,\"y\":[2]}}", NN_E_VALUE, "/inputs/x"},
-        {"{\"inputs\":{\"y\":[2],\"x\":1}}", NN_E_VALUE, "/inputs/x"},
+        {"{\"inputs\":{\"x\":true,\"y\":[2]}}", NN_E_VALUE, "/inputs/x"},
+        {"{\"inputs\":{\"y\":[2],\"x\":true}}", NN_E_VALUE, "/inputs/x"},
         {"{\"inputs\":{\"x\":\"[]\"}}", NN_E_VALUE, "/inputs/x"},
         {"{\"inputs\":{\"x\":null}}", NN_E_VALUE, "/inputs/x"},
         {"{\"inputs\":{\"a/b~\":true}}", NN_E_VALUE, "/inputs/a~1b~0"},
@@ -403,6 +425,7 @@ int main(void) {
         cmocka_unit_test(arrays_and_objects_mix),
         cmocka_unit_test(specifications_are_left_alone),
         cmocka_unit_test(many_tensors),
+        cmocka_unit_test(numbers_are_tensors),
         cmocka_unit_test(refusals),
         cmocka_unit_test(strings_are_told_what_is_wrong),
         cmocka_unit_test(depth_is_bounded),

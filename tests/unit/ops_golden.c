@@ -39,8 +39,9 @@ static void compare_operator(struct subject *s, int e, const char *variant, cons
     }
     for (int i = 0; i < nn_graph_param_count(p.graph); i++) {
         const struct nn_param *param = nn_graph_param(p.graph, i);
-        snprintf(name, sizeof name, "d_w/%s", test_suffix(param));
-        compare(s, p.d_w[i], &param->shape, e, variant, how, name);
+        const bool buffer = param->kind == NN_BUFFER;
+        snprintf(name, sizeof name, "%s/%s", buffer ? "after" : "d_w", test_suffix(param));
+        compare(s, buffer ? p.after[i] : p.d_w[i], &param->shape, e, variant, how, name);
     }
     nn_graph_unref(p.graph);
 }
@@ -84,9 +85,9 @@ static void kinks(struct subject *s) {
     if (s->def->flags & NN_HAS_KINKS) compare_variant(s, "kinks");
 }
 
-/* What is random in training is not in evaluation. */
+/* What is random in training, or of the batch, is not in evaluation. */
 static void evaluation(struct subject *s) {
-    if (s->def->flags & NN_USES_RNG) compare_variant(s, "eval");
+    if (s->def->flags & (NN_USES_RNG | NN_COUPLES_ROWS)) compare_variant(s, "eval");
 }
 
 int main(void) {

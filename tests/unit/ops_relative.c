@@ -191,6 +191,7 @@ static void try(struct trial *t, struct nn_graph *narrow, struct nn_graph *wide)
         compare(t, "gradient of node", i, p.d_x[i], want, n);
     }
     for (int i = 0; i < nn_graph_param_count(narrow); i++) {
+        if (!p.d_w[i]) continue;
         for (int k = 0; k < WANTED; k++) want[k] = w[k].d_w[i];
         compare(t, "gradient of parameter", i, p.d_w[i], want, test_param_elements(&p, i));
     }

@@ -91,7 +91,7 @@ static void set_gradient(struct training *t, int p, int64_t i, double g) {
 static void make_gradient(struct training *t, int at, double factor) {
     for (int p = 0; p < nn_graph_param_count(t->graph); p++) {
         const struct nn_param *info = nn_graph_param(t->graph, p);
-        for (int64_t i = 0; info->trainable && i < info->elements; i++)
+        for (int64_t i = 0; info->kind == NN_TRAINED && i < info->elements; i++)
             set_gradient(t, p, i, factor * (double)((i * 7 + (int64_t)at * 13 + p) % 11 - 5) / 8);
     }
 }
@@ -191,7 +191,7 @@ static size_t compare_training(const struct nn_def *def, struct golden *g, int e
         step_some(&t, partial ? only : NULL, 1, (double)NAN, NULL);
         compare_step(&t, g, e, at, reference, tolerance);
         for (int p = 0; p < nn_graph_param_count(t.graph); p++)
-            taken[p] += nn_graph_param(t.graph, p)->trainable && only[p];
+            taken[p] += nn_graph_param(t.graph, p)->kind == NN_TRAINED && only[p];
     }
     for (int p = 0; p < nn_graph_param_count(t.graph); p++) {
         assert_int_equal(nn_optimizer_steps(t.optimizer, p), taken[p]);
@@ -271,7 +271,7 @@ static struct nn_optimizer *fresh_optimizer(const struct training *t, const char
     struct nn_error err = {0};
     struct nn_arena *arena = nn_arena_new();
     const struct nn_def *def = nn_optimizer_find(name);
-    size_t bytes = nn_graph_trainable_bytes(t->graph);
+    size_t bytes = nn_graph_trained_bytes(t->graph);
     unsigned char *dirty = nn_block_new(bytes);
     memset(dirty, 0xff, bytes);
     nn_block_free(dirty);
@@ -318,11 +318,12 @@ static void check_state(const struct nn_def *def, const char *attrs) {
             b.optimizer = fresh_optimizer(&b, def->name, attrs);
             for (int p = 0; p < nn_graph_param_count(a.graph); p++) {
                 size_t bytes = (size_t)nn_graph_param(a.graph, p)->elements * sizeof(float);
-                if (nn_graph_param(a.graph, p)->trainable)
+                if (nn_graph_param(a.graph, p)->kind == NN_TRAINED)
                     nn_optimizer_set_steps(b.optimizer, p, nn_optimizer_steps(a.optimizer, p));
                 memcpy(nn_params_data(b.now, p), nn_params_view(a.now, p), bytes);
-                for (int s = 0;
-                     nn_graph_param(a.graph, p)->trainable && s < nn_optimizer_slot_count(a.optimizer); s++) {
+                for (int s = 0; nn_graph_param(a.graph, p)->kind == NN_TRAINED &&
+                                s < nn_optimizer_slot_count(a.optimizer);
+                     s++) {
                     memcpy(nn_optimizer_slot(b.optimizer, s, p), nn_optimizer_slot(a.optimizer, s, p), bytes);
                     nn_optimizer_set_slot_fresh(b.optimizer, s, p,
                                                 nn_optimizer_slot_fresh(a.optimizer, s, p));
@@ -393,7 +394,7 @@ static void check_bytes(const struct nn_def *def, const char *attrs) {
     struct nn_arena *arena = nn_arena_new();
     struct nn_error err = {0};
     size_t bytes = nn_optimizer_bytes(t.graph, def, test_attrs(def, attrs, arena, &err));
-    size_t slots = (size_t)nn_optimizer_slot_count(t.optimizer) * nn_graph_trainable_bytes(t.graph);
+    size_t slots = (size_t)nn_optimizer_slot_count(t.optimizer) * nn_graph_trained_bytes(t.graph);
     assert_in_range(bytes, slots, slots + 1024);
     nn_arena_free(arena);
     training_free(&t);

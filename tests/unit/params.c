@@ -19,19 +19,19 @@ static const struct row two_layers[] = {
 
 /* Every parameter lies in its part of the block, apart from all others. */
 static void check_layout(const struct nn_graph *graph) {
-    size_t trainable = nn_graph_trainable_bytes(graph), size = nn_dtype_size(nn_graph_dtype(graph));
-    assert_true(trainable <= nn_graph_param_bytes(graph));
+    const size_t ends[NN_KINDS + 1] = {0, nn_graph_trained_bytes(graph), nn_graph_gradient_bytes(graph),
+                                       nn_graph_param_bytes(graph)};
+    for (int kind = 0; kind < NN_KINDS; kind++) assert_true(ends[kind] <= ends[kind + 1]);
     for (int i = 0; i < nn_graph_param_count(graph); i++) {
         const struct nn_param *p = nn_graph_param(graph, i);
-        size_t end = p->offset + (size_t)p->elements * size;
+        assert_int_equal(p->bytes, (size_t)p->elements * nn_dtype_size(p->dtype));
         assert_int_equal(p->elements, nn_shape_elements(&p->shape));
         assert_int_equal(p->offset % 64, 0);
-        assert_true(p->trainable ? end <= trainable
-                                 : p->offset >= trainable && end <= nn_graph_param_bytes(graph));
+        assert_true(p->offset >= ends[p->kind] && p->offset + p->bytes <= ends[p->kind + 1]);
         assert_int_equal(nn_graph_param_find(graph, p->name), i);
         for (int k = 0; k < i; k++) {
             const struct nn_param *q = nn_graph_param(graph, k);
-            assert_true(end <= q->offset || q->offset + (size_t)q->elements * size <= p->offset);
+            assert_true(p->offset + p->bytes <= q->offset || q->offset + q->bytes <= p->offset);
         }
     }
 }
@@ -42,12 +42,12 @@ static void layout(void **state) {
     static const struct {
         const char *name;
         struct nn_shape shape;
-        bool trainable;
+        enum nn_kind kind;
     } expected[] = {
-        {"0.weight", {2, {5, 4}}, false},
-        {"0.bias", {1, {5}}, false},
-        {"head.weight", {2, {3, 5}}, true},
-        {"head.bias", {1, {3}}, true},
+        {"0.weight", {2, {5, 4}}, NN_FROZEN},
+        {"0.bias", {1, {5}}, NN_FROZEN},
+        {"head.weight", {2, {3, 5}}, NN_TRAINED},
+        {"head.bias", {1, {3}}, NN_TRAINED},
     };
     for (int d = 0; d < 2; d++) {
         struct nn_graph *graph = test_model(dtypes[d], VECTOR(4), two_layers);
@@ -57,7 +57,7 @@ static void layout(void **state) {
             assert_true(at >= 0);
             const struct nn_param *p = nn_graph_param(graph, at);
             assert_true(nn_shape_equal(&p->shape, &expected[i].shape));
-            assert_int_equal(p->trainable, expected[i].trainable);
+            assert_int_equal(p->kind, expected[i].kind);
         }
         assert_int_equal(nn_graph_param_find(graph, "weight"), -1);
         check_layout(graph);
@@ -275,7 +275,7 @@ static void padding_of_gradients(void **state) {
     struct nn_error err = {0};
     struct nn_graph *graph = test_model(NN_F32, VECTOR(4), two_layers);
     int weight = nn_graph_param_find(graph, "head.weight"), bias = nn_graph_param_find(graph, "head.bias");
-    size_t bytes = nn_graph_trainable_bytes(graph);
+    size_t bytes = nn_graph_trained_bytes(graph);
     for (int i = 0; i < 10; i++) { /* some of the blocks were somebody's before, and are not zeros */
         unsigned char *dirty = nn_block_new(bytes);
         memset(dirty, 0xff, bytes);

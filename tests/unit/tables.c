@@ -109,6 +109,11 @@ static void kinds(const struct nn_def *def, const struct nn_attr_def *attr) {
         if (kind != fits[attr->type].kind && kind != fits[attr->type].also)
             refuse(def, attr, value, "of another kind");
     }
+    value.kind = NN_GIVEN_NULL;
+    if (attr->nullable)
+        accept(def, attr, value, "null");
+    else
+        refuse(def, attr, value, "null");
     value.kind = NN_GIVEN_TEXT;
     if (attr->type == NN_CHOICE) refuse(def, attr, value, "an unknown choice");
     for (int i = 0; attr->type == NN_CHOICE && attr->choices[i]; i++) {
