@@ -19,6 +19,8 @@ int test_add(struct nn_graph *graph, const struct row *rows, struct nn_error *er
         assert_non_null(layer.op);
         while (rows->inputs[layer.n_inputs]) layer.n_inputs++;
         if (layer.n_inputs) layer.inputs = rows->inputs;
+        while (rows->ties[layer.n_ties].suffix) layer.n_ties++;
+        layer.ties = rows->ties;
         if (rows->attrs) layer.attrs = test_attrs(layer.op, rows->attrs, nn_graph_arena(graph), err);
         if (err->code || nn_graph_add_layer(graph, &layer, err)) break;
     }

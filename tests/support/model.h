@@ -10,6 +10,7 @@ struct row {
     const char *inputs[4]; /* ends with NULL; none: the default */
     const char *attrs;     /* members of a JSON object */
     bool frozen;
+    struct nn_tie ties[3]; /* ends with a NULL suffix */
 };
 
 /* An unsealed graph with the real inputs "x" and, unless its rank is negative, "z". Cannot fail. */

@@ -33,6 +33,20 @@ static const double *numbers(struct chance *chance, struct nn_arena *arena, int6
 
 /* --- a graph and its pass ----------------------------------------------------------------------------------- */
 
+/* Ties a product's weight now and then to that of another, before or behind it. */
+static void tie(struct chance *chance, struct row *rows, int n, int i) {
+    static char owners[MOST_LAYERS][24];
+    const int j = (int)below(chance, (uint32_t)n);
+    if (strcmp(rows[i].op, "linear") != 0 || strcmp(rows[j].op, "linear") != 0 || j == i ||
+        rows[j].ties[0].suffix)
+        return;
+    for (int k = 0; k < n; k++)
+        if (rows[k].ties[0].owner && strncmp(rows[k].ties[0].owner, rows[i].name, strlen(rows[i].name)) == 0)
+            return; /* it is an owner itself */
+    snprintf(owners[i], sizeof owners[i], "%s.weight", rows[j].name);
+    rows[i].ties[0] = (struct nn_tie){"weight", owners[i]};
+}
+
 /* Layers that keep the shape, of inputs anywhere before them; some are written in reverse order. All are outputs, or only
  * the last. */
 static struct nn_graph *draw_graph(struct chance *chance, enum nn_dtype dtype, bool all) {
@@ -66,6 +80,7 @@ static struct nn_graph *draw_graph(struct chance *chance, enum nn_dtype dtype, b
         for (int k = 0; k < kinds[kind].n_inputs; k++)
             rows[i].inputs[k] = names[below(chance, (uint32_t)i + 2)];
     }
+    for (int i = 0; i < n; i++) tie(chance, rows, n, i);
     for (int i = 0; i < n; i++) written[i] = rows[reversed ? n - 1 - i : i];
     struct nn_error err = {0};
     struct nn_graph *graph = test_inputs(dtype, sample, sample);
