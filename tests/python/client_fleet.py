@@ -89,6 +89,20 @@ class Fleet(ClientCase):
         told["incarnation"] = "elsewhere"
         self.refused(412, "stale", self.client.push, "line", gradient, **told)
 
+    def test_statistics_go_with_the_gradient(self):
+        layers = [{"op": "batch_norm", "name": "bn", "momentum": None}]
+        self.client.create({"name": "norm", "inputs": {"x": {"shape": [1]}}, "layers": layers,
+                            "optimizer": {"op": "sgd", "lr": 1}})
+        computed = self.client.backward("norm", {"x": [[1], [3]]}, upstream={"bn": [[0], [0]]})
+        self.assertEqual(computed["buffers"]["bn.num_batches_tracked"].dtype, numpy.int64)
+        told = {name: computed[name] for name in ("incarnation", "version", "samples")}
+        self.client.push("norm", computed["gradients"], buffers=computed["buffers"], **told)
+        pulled = self.client.parameters("norm")["parameters"]
+        self.assertEqual(pulled["bn.running_var"].tolist(), [2.0])
+        self.assertEqual(pulled["bn.num_batches_tracked"].shape, ())
+        self.client.set_parameters("norm", pulled)
+        self.assertEqual(self.client.parameters("norm")["parameters"]["bn.num_batches_tracked"].tolist(), 1)
+
     def test_a_gradient_sent_back_is_a_step(self):
         computed = self.client.backward("line", INPUTS, targets=TARGETS)
         told = {name: computed[name] for name in ("incarnation", "version", "samples")}

@@ -30,6 +30,7 @@ SAMPLES = {
     "upstream": {"0": [[1.0]]},
     "parameters": {"w": [1.0]},
     "gradients": {"w": [1.0]},
+    "buffers": {"b": [1.0]},
     "state": {"momentum_buffer.w": [1.0]},
     "outputs": ["0"],
     "returns": ["inputs"],

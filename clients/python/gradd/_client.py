@@ -256,6 +256,7 @@ class Client(Requests):
         *,
         incarnation: str,
         version: int,
+        buffers: Tensors | None = None,
         samples: int | None = None,
         worker: str | None = None,
         apply: bool | Mapping[str, float] | None = None,
@@ -268,7 +269,7 @@ class Client(Requests):
     ) -> Answer:
         """POST /models/{m}/gradients: applies, or with `accumulate` adds, gradients computed elsewhere, of
         all parameters or some. They are of the `incarnation` and `version` that were pulled. `wire` sends
-        them as F16 or BF16."""
+        them as F16 or BF16. `buffers` are the statistics that came with them."""
         members = given(
             incarnation=incarnation,
             version=version,
@@ -279,7 +280,10 @@ class Client(Requests):
             max_staleness=max_staleness,
             wait=wait,
         )
-        body = encode_document(members, {"gradients": wired("gradients", gradients, wire)})
+        maps = {"gradients": wired("gradients", gradients, wire)}
+        if buffers:
+            maps["buffers"] = wired("buffers", buffers, None)
+        body = encode_document(members, maps)
         return self._change("POST", path_of("models", model, "gradients"), body, SAFETENSORS, key, if_match)
 
     def gradients(self, model: str, *, dtype: str | None = None) -> Answer:
