@@ -33,6 +33,9 @@ static const char specification[] =
     "              {\"op\": \"linear\", \"out_features\": 4}, {\"op\": \"relu\"},"
     "              {\"op\": \"dropout\", \"p\": 0.5},"
     "              {\"op\": \"linear\", \"out_features\": 3, \"name\": \"" LONG_NAME "\"},"
+    "              {\"op\": \"batch_norm\", \"name\": \"bn\"},"
+    "              {\"op\": \"linear\", \"out_features\": 3, \"inputs\": [\"4\"], \"name\": \"tie\","
+    "               \"tied\": {\"weight\": \"" LONG_NAME ".weight\"}},"
     "              {\"op\": \"linear\", \"out_features\": 2, \"inputs\": [\"4\"], \"name\": \"head\","
     "               \"trainable\": false}],"
     " \"outputs\": [\"" LONG_NAME "\", \"head\"],"
@@ -142,7 +145,7 @@ static const struct step {
      200},
     {"PUT /models/m/optimizer", JSON,
      "{\"steps\": {\"e.weight\": 1, \"2.weight\": 2, \"2.bias\": 3, \"" LONG_NAME ".weight\": 4, \"" LONG_NAME
-     ".bias\": 5}, \"state\": {}}",
+     ".bias\": 5, \"bn.weight\": 0, \"bn.bias\": 0, \"tie.bias\": 0}, \"state\": {}}",
      200},
     {"PATCH /models/m", JSON, "{\"optimizer\": {\"momentum\": 0.9}}", 200},
     {"GET /models/m/optimizer", JSON, NULL, 200},

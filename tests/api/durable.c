@@ -60,7 +60,10 @@ static void check_slug(json_t *json, const char *slug) {
 
 #define LAYERS                                                                                               \
     "'inputs': {'x': {'shape': [3]}}, 'layers': [{'op': 'linear', 'out_features': 4}, {'op': 'tanh'},"       \
-    " {'op': 'dropout', 'p': 0.5}, {'op': 'linear', 'out_features': 2}], 'loss': {'op': 'mse'}"
+    " {'op': 'dropout', 'p': 0.5}, {'op': 'linear', 'out_features': 2}, {'op': 'batch_norm'},"               \
+    " {'op': 'linear', 'name': 'p', 'out_features': 2},"                                                     \
+    " {'op': 'linear', 'name': 'q', 'out_features': 2, 'tied': {'weight': 'p.weight'}}], 'loss': {'op': "    \
+    "'mse'}"
 #define ADAM  "'optimizer': {'op': 'adam', 'lr': 0.01}"
 #define BATCH "'inputs': {'x': [[1, 2, 3], [3, 4, -1]]}, 'targets': {'y': [[0, 1], [1, 0]]}"
 #define STEP  "{'model': 'm', 'apply': true, " BATCH "}"
@@ -199,11 +202,11 @@ static void rounds_are_recovered(void **state) {
     run(200, "PATCH /models/m", "{'aggregation': {'mode': 'sync', 'workers': 2}}");
     for (int i = 0; i < 3; i++) {
         static const char
-            one[] =
-                "{\"model\": \"m\", \"apply\": true, \"worker\": \"a\", \"inputs\": {\"x\": [[1, 2, 3]]}, "
-                "\"targets\": {\"y\": [[0, 1]]}}",
+            one[] = "{\"model\": \"m\", \"apply\": true, \"worker\": \"a\", \"inputs\": {\"x\": [[1, 2, 3], "
+                    "[0, 1, -1]]}, "
+                    "\"targets\": {\"y\": [[0, 1], [1, 0]]}}",
             two[] = "{\"model\": \"m\", \"apply\": true, \"worker\": \"b\", \"return\": [\"parameters\"], "
-                    "\"inputs\": {\"x\": [[3, 2, 3]]}, \"targets\": {\"y\": [[0, 1]]}}";
+                    "\"inputs\": {\"x\": [[3, 2, 3], [1, 0, 1]]}, \"targets\": {\"y\": [[0, 1], [1, 0]]}}";
         const struct test_request first = {.method = "POST",
                                            .path = "/backward",
                                            .idempotency_key = i ? NULL : "k1",
@@ -238,8 +241,8 @@ static void rounds_are_recovered(void **state) {
 static const struct test_request one_step = {
     .method = "POST",
     .path = "/backward",
-    .body = "{\"model\": \"m\", \"apply\": true, \"inputs\": {\"x\": [[1, 2, 3]]}, "
-            "\"targets\": {\"y\": [[0, 1]]}}",
+    .body = "{\"model\": \"m\", \"apply\": true, \"inputs\": {\"x\": [[1, 2, 3], [0, 1, -1]]}, "
+            "\"targets\": {\"y\": [[0, 1], [1, 0]]}}",
     .size = 83};
 
 static void nothing_is_answered_before_it_is_durable(void **state) {
@@ -356,8 +359,9 @@ static void snapshots_alone(void **state) {
     check_recovered_from("m", false, journal.n, first);
     free(first);
 
-    static const char waits[] = "{\"model\": \"m\", \"apply\": true, \"wait\": \"durable\", "
-                                "\"inputs\": {\"x\": [[1, 2, 3]]}, \"targets\": {\"y\": [[0, 1]]}}";
+    static const char waits[] =
+        "{\"model\": \"m\", \"apply\": true, \"wait\": \"durable\", "
+        "\"inputs\": {\"x\": [[1, 2, 3], [0, 1, -1]]}, \"targets\": {\"y\": [[0, 1], [1, 0]]}}";
     const struct test_request request = {
         .method = "POST", .path = "/backward", .body = waits, .size = sizeof waits - 1};
     test_submit(&service, &pending, &request);
@@ -377,7 +381,8 @@ static void snapshots_alone(void **state) {
 static void one_who_waits_has_the_round_wait(void **state) {
     (void)state;
 #define ROUND                                                                                                \
-    "{\"model\": \"m\", \"apply\": true, \"inputs\": {\"x\": [[1, 2, 3]]}, \"targets\": {\"y\": [[0, 1]]}, "
+    "{\"model\": \"m\", \"apply\": true, \"inputs\": {\"x\": [[1, 2, 3], [0, 1, -1]]}, \"targets\": "        \
+    "{\"y\": [[0, 1], [1, 0]]}, "
     static const char *const bodies[] = {ROUND "\"worker\": \"a\"}",
                                          ROUND "\"worker\": \"b\", \"wait\": \"durable\"}"};
 #undef ROUND
@@ -411,12 +416,13 @@ static void what_was_read_before_a_state_is_not_needed(void **state) {
     create("m", "none");
     run(200, "POST /backward", STEP);
     json_t *forward =
-        ask(200, "POST /forward", "{'model': 'm', 'retain': true, 'inputs': {'x': [[1, 2, 3]]}}");
+        ask(200, "POST /forward",
+            "{'model': 'm', 'retain': true, 'mode': 'train', 'inputs': {'x': [[1, 2, 3], [3, 1, 0]]}}");
     run(200, "POST /backward", STEP);
     run(200, "PATCH /models/m", "{'durability': 'journal'}");
     run(200, "POST /backward", STEP);
     char body[256];
-    snprintf(body, sizeof body, "{'context': '%s', 'apply': true, 'targets': {'y': [[1, 0]]}}",
+    snprintf(body, sizeof body, "{'context': '%s', 'apply': true, 'targets': {'y': [[1, 0], [0, 1]]}}",
              json_string_value(json_object_get(forward, "context")));
     json_decref(forward);
     run(200, "POST /backward", body);
@@ -434,7 +440,9 @@ static void reading_waits_for_nothing(void **state) {
 /* A start with other limits than those that the model came under. */
 static void what_was_allowed_is_recovered(void **state) {
     (void)state;
-    create("m", "journal");
+    run(201, "POST /models",
+        "{'name': 'm', 'inputs': {'x': {'shape': [3]}}, 'layers': [{'op': 'linear', 'out_features': 2}],"
+        " 'loss': {'op': 'mse'}, " ADAM ", 'durability': 'journal'}");
     run(200, "POST /backward", STEP);
     struct api_settings strict = {.limits = api_default_limits};
     strict.limits.layers = strict.limits.json_depth = strict.limits.json_values = strict.limits.tensors = 1;
@@ -454,8 +462,9 @@ static void who_waits_is_told_of_the_end(void **state) {
     (void)state;
     struct test_pending pending[2];
     create("m", "snapshot");
-    static const char waits[] = "{\"model\": \"m\", \"apply\": true, \"wait\": \"durable\", "
-                                "\"inputs\": {\"x\": [[1, 2, 3]]}, \"targets\": {\"y\": [[0, 1]]}}";
+    static const char waits[] =
+        "{\"model\": \"m\", \"apply\": true, \"wait\": \"durable\", "
+        "\"inputs\": {\"x\": [[1, 2, 3], [0, 1, -1]]}, \"targets\": {\"y\": [[0, 1], [1, 0]]}}";
     const struct test_request request = {
         .method = "POST", .path = "/backward", .body = waits, .size = sizeof waits - 1};
     const struct nn_error full = {.code = NN_E_STORE, .text = "the disk is full"};
@@ -533,7 +542,8 @@ static void a_model_that_is_not_finite_is_stopped(void **state) {
     check_recovered("m", true);
 }
 
-/* The same where it is the optimizer's state alone that a step makes infinite; and what is refused before is no record. */
+/* The same where it is the optimizer's state alone that a step makes infinite; and what is refused before is no
+ * record. */
 static void a_state_that_is_not_finite_stops_too(void **state) {
     (void)state;
     create("m", "journal");

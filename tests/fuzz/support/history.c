@@ -12,12 +12,14 @@
 
 #define LAYERS                                                                                               \
     "\"inputs\": {\"x\": {\"shape\": [3]}}, \"layers\": [{\"op\": \"linear\", \"out_features\": 2}, "        \
-    "{\"op\": \"dropout\", \"p\": 0.5}, {\"op\": \"linear\", \"out_features\": 2, \"bias\": false}], "       \
+    "{\"op\": \"dropout\", \"p\": 0.5}, {\"op\": \"linear\", \"out_features\": 2, \"bias\": false}, "        \
+    "{\"op\": \"batch_norm\", \"name\": \"bn\"}], "                                                          \
     "\"loss\": {\"op\": \"mse\"}"
-#define BATCH "\"inputs\": {\"x\": [[1, 2, 3]]}, \"targets\": {\"y\": [[0, 1]]}"
+#define BATCH "\"inputs\": {\"x\": [[1, 2, 3], [3, 2, 0]]}, \"targets\": {\"y\": [[0, 1], [1, 0]]}"
 #define NUMBERS                                                                                              \
     "\"gradients\": {\"0.weight\": [[1, 2, 3], [4, 5, 6]], \"0.bias\": [1, 2], \"2.weight\": [[1, 2], [3, "  \
-    "4]]}"
+    "4]]}, \"buffers\": {\"bn.running_mean\": [1, 2], \"bn.running_var\": [3, 4], "                          \
+    "\"bn.num_batches_tracked\": 2}"
 
 /* With an Idempotency-Key where `key` is. */
 static const struct {
