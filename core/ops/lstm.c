@@ -10,10 +10,10 @@
  *   dx = dz W_ih,  dW_ih = dzᵀ x,  dW_hh = Σ_t dz_tᵀ h_(t-1),  db_ih = db_hh = Σ dz
  *
  * Forward keeps z, not σ(z): slopes of σ and tanh that are made of their values lose their digits. */
-#include <assert.h>
 #include "../blas.h"
 #include "../op.h"
 #include "logistic.h"
+#include <assert.h>
 
 enum { HIDDEN_SIZE, BIAS };                  /* attributes */
 enum { X, H_0, C_0 };                        /* inputs */

@@ -18,7 +18,9 @@
 
 #define FOLDER    "tests/api/cases"
 #define MAX_CASES 512
-#define TOLERANCE 1e-6 /* of numbers, relative to 1 + their size */
+#define TOLERANCE 1e-6 /* of numbers, relative to 1 + their size, where a step names none */
+
+static double tolerance;
 
 #define SAFETENSORS "application/safetensors"
 
@@ -55,7 +57,7 @@ static bool matches(const char *where, const json_t *expected, const json_t *act
     if (is_word(expected, "*")) return true;
     if (json_is_number(expected) && json_is_number(actual)) {
         double e = json_number_value(expected), a = json_number_value(actual);
-        return fabs(e - a) <= TOLERANCE * (1 + fabs(e)) ? true : differ(where, expected, actual);
+        return fabs(e - a) <= tolerance * (1 + fabs(e)) ? true : differ(where, expected, actual);
     }
     if (json_is_object(expected) && json_is_object(actual)) {
         json_object_foreach((json_t *)expected, name, value) {
@@ -283,7 +285,8 @@ static void run_step(struct test_service *service, const json_t *step, json_t *t
     int wanted = status ? (int)json_integer_value(status) : 200;
     if (answer.status != wanted)
         fail_msg("%s: %d instead of %d: %.2000s", line, answer.status, wanted, answer.body);
-    json_t *document = document_of(&answer);
+    json_t *document = document_of(&answer), *told = json_object_get(step, "tolerance");
+    tolerance = told ? json_number_value(told) : TOLERANCE;
     assert_true(!expected || matches(line, expected, document));
     json_object_foreach(json_object_get(step, "answer_headers"), name, value) {
         const char *header = test_answer_header(&answer, name);
