@@ -91,6 +91,17 @@ static void copy_block(const struct nn_graph *graph, bool gradient, void *to, co
     }
 }
 
+/* Checks the counts of batches in a block. */
+static int check_counts(struct api_replaying *again, const struct nn_graph *graph, const void *block) {
+    for (int i = 0; i < nn_graph_param_count(graph); i++) {
+        const struct nn_param *param = nn_graph_param(graph, i);
+        int64_t count = 0;
+        if (param->dtype == NN_I64) memcpy(&count, (const char *)block + param->offset, sizeof count);
+        if (count < 0) return api_replay_corrupt(again, "a count of batches is negative");
+    }
+    return NN_OK;
+}
+
 static int again_gradient(struct api_replaying *again) {
     struct api_request *request = again->request;
     const json_t *head = again->record->head, *lr = json_object_get(head, "lr");
@@ -98,12 +109,15 @@ static int again_gradient(struct api_replaying *again) {
     struct nn_graph *graph = request->model->graph;
     if (again->record->size != nn_graph_gradient_bytes(graph))
         return api_replay_corrupt(again, "it has another size");
+    if (check_counts(again, graph, again->record->data)) return (int)again->err->code;
     if (!(request->grads = nn_grads_new_unset(graph, again->err))) return (int)again->err->code;
     copy_block(graph, true, nn_grads_block(request->grads), again->record->data);
     nn_grads_set_averaged(request->grads, api_record_flag(head, "averaged"));
     int64_t seen = api_record_integer(head, "seen");
     request->scale = api_record_real(head, "scale");
     if (lr) request->lr = json_number_value(lr);
+    if (nn_grads_is_averaged(request->grads) && api_record_flag(head, "accumulate"))
+        return api_replay_corrupt(again, "a round's gradient is not accumulated");
     if (seen < 0 || (uint64_t)seen > nn_params_version(request->model->params))
         return api_replay_corrupt(again, "it is of a version that is not there yet");
     if (!isfinite(request->scale) ||
@@ -130,6 +144,7 @@ static int again_parameters(struct api_replaying *again) {
     if (find_model(again)) return (int)again->err->code;
     if (again->record->size != nn_graph_param_bytes(request->model->graph))
         return api_replay_corrupt(again, "it has another size");
+    if (check_counts(again, request->model->graph, again->record->data)) return (int)again->err->code;
     if (!(request->body = malloc(again->record->size))) return no_memory(again->err);
     request->size = again->record->size;
     memcpy(request->body, again->record->data, request->size);

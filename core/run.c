@@ -2,6 +2,7 @@
 #include "run.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -159,6 +160,9 @@ static int fail_check(const struct nn_graph *graph, int index, struct nn_error *
     const struct nn_node *node = &graph->nodes[index];
     for (int i = 0; i < node->n_inputs; i++)
         if (nn_op_takes_ids(node->op, i)) return nn_error_at(err, NN_SITE_INPUT, node->inputs[i]);
+    char why[sizeof err->text];
+    memcpy(why, err->text, sizeof why);
+    snprintf(err->text, sizeof err->text, "\"%.60s\": %.180s", node->name, why);
     return nn_error_at(err, NN_SITE_LAYER, index - graph->n_inputs);
 }
 

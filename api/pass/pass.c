@@ -125,7 +125,8 @@ int api_pass_fill(struct api_request *request, struct nn_run *run, int64_t first
             return (int)request->err.code;
     }
     if (nn_run_check_rows(run, first, rows, &request->err) == NN_OK) return NN_OK;
-    return api_point(request, "inputs", nn_graph_value(graph, request->err.index).name);
+    const bool of_input = request->err.site == NN_SITE_INPUT;
+    return api_point(request, "inputs", of_input ? nn_graph_value(graph, request->err.index).name : NULL);
 }
 
 int api_pass_run(struct api_request *request, const struct nn_run_options *options, size_t *bytes) {

@@ -64,8 +64,14 @@ static void add_inputs(struct fuzz_bytes *bytes, const struct fuzz_model *model,
 }
 
 static void add_layers(struct fuzz_bytes *bytes, const struct fuzz_model *model, struct api_text *text) {
-    static const char *const between[] = {"", "{\"op\":\"relu\"},", "{\"op\":\"dropout\",\"p\":0.5},",
-                                          "{\"op\":\"linear\",\"out_features\":3,\"trainable\":false},"};
+    static const char *const between[] = {
+        "",
+        "{\"op\":\"relu\"},",
+        "{\"op\":\"dropout\",\"p\":0.5},",
+        "{\"op\":\"linear\",\"out_features\":3,\"trainable\":false},",
+        "{\"op\":\"batch_norm\",\"name\":\"bn\"},",
+        "{\"op\":\"linear\",\"out_features\":2},{\"op\":\"linear\",\"name\":\"t\","
+        "\"out_features\":2,\"tied\":{\"weight\":\"h.weight\"}},"};
     api_text_puts(text, ",\"layers\":[{");
     if (model->own_loss) {
         api_text_puts(text, "\"op\":\"relu\",\"inputs\":[\"x0\"]");
@@ -207,6 +213,20 @@ static void add_parameters(struct fuzz_bytes *bytes, struct api_text *text) {
     if (fuzz_byte(bytes, 2)) add_tensor(bytes, text, "h.weight", &weight, 0);
 }
 
+/* Of a batch_norm, as the operator or between: of as many channels as its input has, or of another number. */
+static void add_statistics(struct fuzz_bytes *bytes, const struct fuzz_model *model, struct api_text *text) {
+    static const char *const suffixes[] = {"running_mean", "running_var", "num_batches_tracked"};
+    const bool own = strcmp(model->def->name, "batch_norm") == 0;
+    const struct nn_shape channels = {1, {own ? model->example->inputs[0].dim[0] : 1 + fuzz_byte(bytes, 6)}},
+                          one = {0};
+    for (unsigned i = 0; i < COUNT(suffixes); i++) {
+        char name[40];
+        snprintf(name, sizeof name, "%s.%s", own ? "op" : "bn", suffixes[i]);
+        if (fuzz_byte(bytes, 16) != 15)
+            add_tensor(bytes, text, name, i == 2 ? &one : &channels, i == 2 ? 4 : 0);
+    }
+}
+
 static void add_map(struct fuzz_bytes *bytes, const char *member, const struct fuzz_model *model,
                     int64_t rows, struct api_text *text) {
     const struct nn_shape head = {2, {rows, 2}};
@@ -215,6 +235,8 @@ static void add_map(struct fuzz_bytes *bytes, const char *member, const struct f
         add_input_tensors(bytes, model, rows, text);
     else if (strcmp(member, "targets") == 0)
         add_targets(bytes, model, rows, text);
+    else if (strcmp(member, "buffers") == 0)
+        add_statistics(bytes, model, text);
     else if (strcmp(member, "upstream") == 0)
         add_tensor(bytes, text, "h", &head, 0);
     else
@@ -224,7 +246,7 @@ static void add_map(struct fuzz_bytes *bytes, const char *member, const struct f
 
 /* --- documents --------------------------------------------------------------------------------------- */
 
-static const char *const maps = " inputs targets upstream parameters gradients state ";
+static const char *const maps = " inputs targets upstream parameters gradients buffers state ";
 
 /* Values of members that are neither a map of tensors nor of the grammar above; those of one number or word. */
 static const struct {
