@@ -26,7 +26,8 @@ enum { CLIENTS = 8, FEATURES = 16, ROWS = 2, MOST_UPDATES = 100000 };
 #define MODEL                                                                                                \
     "\"name\": \"m\", \"seed\": 1, \"inputs\": {\"x\": {\"shape\": [16]}},"                                  \
     " \"layers\": [{\"op\": \"linear\", \"out_features\": 32}, {\"op\": \"relu\"},"                          \
-    "              {\"op\": \"dropout\", \"p\": 0.25}, {\"op\": \"linear\", \"out_features\": 1}],"          \
+    "              {\"op\": \"dropout\", \"p\": 0.25}, {\"op\": \"batch_norm\"},"                            \
+    "              {\"op\": \"linear\", \"out_features\": 1}],"                                              \
     " \"loss\": {\"op\": \"mse\"}, \"optimizer\": {\"op\": \"adam\", \"lr\": 0.001}}"
 
 /* --- what is shared ----------------------------------------------------------------------------------- */
@@ -97,7 +98,7 @@ static json_t *read_answer(const struct http_answer *answer) {
 
 /* Until somebody answers. */
 static void pull(struct trainer *trainer) {
-    const struct http_request request = {.method = "GET", .path = "/models/m/parameters?names=3.bias"};
+    const struct http_request request = {.method = "GET", .path = "/models/m/parameters?names=4.bias"};
     struct http_answer answer;
     for (bool done = false; !done; http_answer_fini(&answer)) {
         done = call(trainer, &request, &answer) && answer.status == 200;
