@@ -67,6 +67,8 @@ export interface Layer extends Op {
   name?: string;
   inputs?: string[];
   trainable?: boolean;
+  /** Parameters that are another layer's: { weight: "words.weight" }. */
+  tied?: Record<string, string>;
 }
 
 export interface Loss extends Op {
@@ -132,9 +134,9 @@ export interface Description {
   seed: number;
   dtype: 'F32' | 'F64';
   numbers: number;
-  nodes: { name: string; op: string; dtype: Dtype; shape: number[] }[];
+  nodes: { name: string; op: string; dtype: Dtype; shape: number[]; rows?: boolean }[];
   outputs: string[];
-  parameters: { name: string; shape: number[]; trainable: boolean }[];
+  parameters: { name: string; shape: number[]; trainable: boolean; buffer?: boolean; dtype?: Dtype }[];
   /** The most that a parameter has taken. */
   steps: number;
   accumulated: number;
@@ -218,6 +220,8 @@ export interface BackwardAnswer extends Used {
   samples: number;
   seed: number;
   gradients?: Tensors;
+  /** Statistics of the batch, in a model with buffers. */
+  buffers?: Tensors;
   input_gradients?: Tensors;
   node_gradients?: Tensors;
   outputs?: Tensors;
@@ -254,6 +258,7 @@ export interface Contribution extends Use {
   incarnation: string;
   version: number;
   gradients: TensorsLike;
+  buffers?: TensorsLike;
   samples?: number;
   /** Members of a backward's answer that are of no influence. */
   [answered: string]: unknown;
@@ -265,6 +270,8 @@ export interface Accumulated extends Seen {
   scale: number;
   oldest_version: number;
   gradients: Tensors;
+  /** What was seen of the buffers, in a model that has any. */
+  buffers?: Tensors;
 }
 
 export interface OptimizerState extends Seen {
