@@ -71,7 +71,7 @@ static void initial_values(enum nn_dtype dtype) {
     test_ok(nn_graph_seal(graph, &err), &err, "sealing");
     params = params_of(graph);
     nn_params_init(params, 54321);
-    add(nn_params_view(params, 0), 30 * 7 * sizeof(float));
+    add(nn_params_view(params, 0), sizeof(float[30][7]));
     nn_params_unref(params);
     nn_graph_unref(graph);
 }
@@ -94,6 +94,7 @@ static void pass(struct nn_graph *graph, int64_t rows, uint64_t seed) {
     struct nn_plan *plan = nn_plan_forward(graph, &options, &err);
     struct nn_run *run = plan ? nn_run_new_take(params, plan, &err) : NULL;
     test_ok(0, &err, "a run");
+    if (!run) abort();
     struct nn_value_info x = nn_graph_value(graph, 0), y = nn_graph_value(graph, last);
     const int64_t in = rows * nn_shape_elements(&x.shape), out = rows * nn_shape_elements(&y.shape);
     fill(nn_run_input(run, 0), dtype, in, 1);
@@ -103,6 +104,7 @@ static void pass(struct nn_graph *graph, int64_t rows, uint64_t seed) {
     struct nn_backward *b = plan ? nn_backward_new_take(run, plan, &err) : NULL;
     struct nn_grads *grads = nn_grads_new(graph, &err);
     test_ok(0, &err, "a backward pass");
+    if (!b) abort();
     fill(nn_backward_upstream(b, last), dtype, out, 2);
     assert_true(nn_backward_run(b, grads, NULL));
     add(nn_backward_gradient(b, 0), (size_t)in * size);

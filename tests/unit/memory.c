@@ -43,10 +43,12 @@ static void run_backward(struct nn_graph *graph, const struct nn_run *run, struc
                                                 .parameters = true};
     struct nn_plan *plan = nn_plan_backward(graph, nn_run_options(run), &options, &err);
     test_ok(0, &err, "%s: a plan", what);
+    if (!plan) abort();
     const size_t planned = nn_plan_bytes(plan);
     struct taken before = begin();
     struct nn_backward *b = nn_backward_new_take(run, plan, &err);
     test_ok(0, &err, "%s: a backward pass", what);
+    if (!b) abort();
     check_block(&before, planned, what);
     const struct nn_value_info y = nn_graph_value(graph, n - 1);
     const int64_t rows = y.rows ? nn_run_options(run)->rows : 1;
@@ -75,11 +77,13 @@ static void run_pass(struct nn_graph *graph, enum nn_mode mode, bool tape, const
     struct nn_grads *grads = params ? nn_grads_new(graph, &err) : NULL;
     struct nn_plan *plan = grads ? nn_plan_forward(graph, &options, &err) : NULL;
     test_ok(0, &err, "%s: a plan", what);
+    if (!plan) abort();
     nn_params_init(params, 1);
     const size_t planned = nn_plan_bytes(plan);
     struct taken before = begin();
     struct nn_run *run = nn_run_new_take(params, plan, &err);
     test_ok(0, &err, "%s: a run", what);
+    if (!run) abort();
     check_block(&before, planned, what);
     for (int i = 0; i < nn_graph_input_count(graph); i++) {
         const struct nn_value_info x = nn_graph_value(graph, i);
@@ -143,6 +147,8 @@ static size_t tape_of(const struct row *layers, int n) {
     struct nn_graph *graph = test_model(NN_F32, (struct nn_shape){1, {1024}}, rows);
     const struct nn_run_options options = {.rows = 256, .mode = NN_TRAIN, .tape = true};
     struct nn_plan *plan = nn_plan_forward(graph, &options, &err);
+    test_ok(0, &err, "a plan");
+    if (!plan) abort();
     const size_t bytes = nn_plan_bytes(plan);
     nn_plan_free(plan);
     nn_graph_unref(graph);

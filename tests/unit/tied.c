@@ -25,7 +25,7 @@ static const double *waves(struct nn_arena *arena, int n, double step) {
 
 /* --- gradients ------------------------------------------------------------------------------------------------ */
 
-enum { WIDTH = 5, ROWS = 300 };
+enum { WIDTH = 5, ROWS = 300, WEIGHTS = WIDTH * WIDTH, NUMBERS = ROWS * WIDTH };
 
 /* Two layers with one weight, which the first, the second, or both may own; `tie` 0: each has its own. */
 static struct nn_graph *two_layers(int tie, bool frozen_a, bool frozen_b) {
@@ -38,12 +38,12 @@ static struct nn_graph *two_layers(int tie, bool frozen_a, bool frozen_b) {
 }
 
 static struct pass given(struct nn_arena *arena, struct nn_graph *graph) {
-    struct pass p = {.graph = graph, .options = {.rows = ROWS}, .x = {waves(arena, ROWS * WIDTH, 0.7)}};
+    struct pass p = {.graph = graph, .options = {.rows = ROWS}, .x = {waves(arena, NUMBERS, 0.7)}};
     for (int i = 0; i < nn_graph_param_count(graph); i++) {
         const struct nn_param *param = nn_graph_param(graph, i);
         p.w[i] = waves(arena, (int)param->elements, param->shape.rank == 2 ? 1.3 : 0.2);
     }
-    p.upstream[nn_graph_find(graph, "b")] = waves(arena, ROWS * WIDTH, 0.9);
+    p.upstream[nn_graph_find(graph, "b")] = waves(arena, NUMBERS, 0.9);
     return p;
 }
 
@@ -52,23 +52,23 @@ static void the_sum_of_both(void **state) {
     struct nn_arena *arena = nn_arena_new();
     struct pass apart = given(arena, two_layers(0, false, false));
     run(&apart, arena);
-    double sum[WIDTH * WIDTH];
-    for (int i = 0; i < WIDTH * WIDTH; i++) sum[i] = apart.d_w[2][i] + apart.d_w[0][i];
+    double sum[WEIGHTS];
+    for (int i = 0; i < WEIGHTS; i++) sum[i] = apart.d_w[2][i] + apart.d_w[0][i];
     for (int tie = 1; tie <= 2; tie++) {
         struct pass p = given(arena, two_layers(tie, false, false));
         const int weight = nn_graph_param_find_any(p.graph, "a.weight");
         assert_int_equal(weight, nn_graph_param_find_any(p.graph, "b.weight"));
         assert_int_equal(nn_graph_param_count(p.graph), 3);
         run(&p, arena);
-        test_close(p.d_w[weight], sum, WIDTH * WIDTH, 1e-14, 1e-3, "the tied weight, way %d", tie);
+        test_close(p.d_w[weight], sum, WEIGHTS, 1e-14, 1e-3, "the tied weight, way %d", tie);
         test_same(p.d_w[nn_graph_param_find(p.graph, "a.bias")], apart.d_w[1], WIDTH, "a.bias");
         test_same(p.d_w[nn_graph_param_find(p.graph, "b.bias")], apart.d_w[3], WIDTH, "b.bias");
         struct pass twice = given(arena, p.graph);
         twice.backwards = 2;
         run(&twice, arena);
-        for (int i = 0; i < WIDTH * WIDTH; i++) sum[i] *= 2;
-        test_close(twice.d_w[weight], sum, WIDTH * WIDTH, 1e-14, 1e-3, "added once more, way %d", tie);
-        for (int i = 0; i < WIDTH * WIDTH; i++) sum[i] /= 2;
+        for (int i = 0; i < WEIGHTS; i++) sum[i] *= 2;
+        test_close(twice.d_w[weight], sum, WEIGHTS, 1e-14, 1e-3, "added once more, way %d", tie);
+        for (int i = 0; i < WEIGHTS; i++) sum[i] /= 2;
         nn_graph_unref(p.graph);
     }
     nn_graph_unref(apart.graph);
@@ -102,7 +102,7 @@ static void the_owner_decides(void **state) {
     run(&both, arena);
     run(&layer, arena);
     run(&owner, arena);
-    test_same(layer.d_w[0], both.d_w[0], WIDTH * WIDTH, "the weight, with the layer that ties it frozen");
+    test_same(layer.d_w[0], both.d_w[0], WEIGHTS, "the weight, with the layer that ties it frozen");
     assert_null(layer.d_w[nn_graph_param_find(layer.graph, "b.bias")]);
     assert_null(owner.d_w[0]);
     assert_null(owner.d_w[nn_graph_param_find(owner.graph, "a.bias")]);
