@@ -42,6 +42,11 @@ struct nn_infer_param {
     bool counts; /* of a buffer: it is I64, has one element, and counts batches */
 };
 
+/* Bytes a row, and bytes once a pass, which begin behind those of all rows. */
+struct nn_room {
+    size_t row, once;
+};
+
 /* What infer is told, and what it answers. */
 struct nn_infer {
     const union nn_attr_value *attrs; /* in the order of the attribute table */
@@ -56,12 +61,11 @@ struct nn_infer {
     bool broadcasts;
     int n_params;
     struct nn_infer_param param[NN_MAX_OP_PARAMS];
-    double momentum;   /* of the buffers; NaN: their average is cumulative */
-    bool couples[2];   /* by mode: a row of the output depends on other rows of the batch */
-    size_t saved;      /* bytes a row that forward keeps for backward, */
-    size_t saved_once; /* and bytes a pass */
-    int64_t scratch;   /* elements a row that forward or backward may use and forget */
-    int n_forms;       /* of a loss's target; see nn_target_form */
+    double momentum;        /* of the buffers; NaN: their average is cumulative */
+    bool couples[2];        /* by mode: a row of the output depends on other rows of the batch */
+    struct nn_room saved;   /* what forward keeps for backward */
+    struct nn_room scratch; /* what forward or backward may use and forget */
+    int n_forms;            /* of a loss's target; see nn_target_form */
     struct nn_target_form form[2];
 };
 

@@ -20,12 +20,11 @@ struct planner {
     struct nn_error *err;
 };
 
-/* Bytes of a node's buffer, so many a row and so many once, rounded up to cache lines. The one place where they are
- * computed. False: they overflow. */
-static bool buffer_bytes(const struct planner *p, const struct nn_node *node, size_t row, size_t once,
+/* Bytes of a node's buffer, rounded up to cache lines. The one place where they are computed. False: they overflow. */
+static bool buffer_bytes(const struct planner *p, const struct nn_node *node, const struct nn_room *room,
                          size_t *bytes) {
     const size_t rows = (size_t)nn_node_rows(node, p->plan->run.rows);
-    if (__builtin_mul_overflow(rows, row, bytes) || __builtin_add_overflow(*bytes, once, bytes) ||
+    if (__builtin_mul_overflow(rows, room->row, bytes) || __builtin_add_overflow(*bytes, room->once, bytes) ||
         __builtin_add_overflow(*bytes, 63, bytes))
         return false;
     *bytes &= ~(size_t)63;
@@ -33,30 +32,20 @@ static bool buffer_bytes(const struct planner *p, const struct nn_node *node, si
 }
 
 /* A place for so many bytes, or NN_NOWHERE for none at all. Returns false on error. */
-static bool take_bytes(struct planner *p, const struct nn_node *node, size_t row, size_t once,
-                       size_t *offset) {
+static bool take_room(struct planner *p, const struct nn_node *node, const struct nn_room *room,
+                      size_t *offset) {
     size_t bytes = 0;
     *offset = NN_NOWHERE;
-    if (!row && !once) return true;
-    if (!buffer_bytes(p, node, row, once, &bytes))
+    if (!room->row && !room->once) return true;
+    if (!buffer_bytes(p, node, room, &bytes))
         return nn_fail(p->err, NN_E_SIZE, "the memory of this pass overflows"), false;
     return !nn_space_take(&p->space, bytes, offset, p->err);
 }
 
-static void give_bytes(struct planner *p, const struct nn_node *node, size_t row, size_t once,
-                       size_t offset) {
+static void give_room(struct planner *p, const struct nn_node *node, const struct nn_room *room,
+                      size_t offset) {
     size_t bytes = 0;
-    if (offset != NN_NOWHERE && buffer_bytes(p, node, row, once, &bytes))
-        nn_space_give(&p->space, offset, bytes);
-}
-
-/* What forward keeps of a node for its backward. */
-static bool take_saved(struct planner *p, const struct nn_node *node, size_t *offset) {
-    return take_bytes(p, node, node->inferred.saved, node->inferred.saved_once, offset);
-}
-
-static void give_saved(struct planner *p, const struct nn_node *node, size_t offset) {
-    give_bytes(p, node, node->inferred.saved, node->inferred.saved_once, offset);
+    if (offset != NN_NOWHERE && buffer_bytes(p, node, room, &bytes)) nn_space_give(&p->space, offset, bytes);
 }
 
 /* The same for a tensor, of so many numbers a row. */
@@ -68,12 +57,14 @@ static bool take(struct planner *p, const struct nn_node *node, int64_t elements
         return nn_fail(p->err, NN_E_SIZE, "%lld rows of %lld numbers are more than a tensor can hold",
                        (long long)rows, (long long)elements),
                false;
-    return take_bytes(p, node, (size_t)elements * nn_dtype_size(dtype), 0, offset);
+    const struct nn_room room = {.row = (size_t)elements * nn_dtype_size(dtype)};
+    return take_room(p, node, &room, offset);
 }
 
 static void give(struct planner *p, const struct nn_node *node, int64_t elements, enum nn_dtype dtype,
                  size_t offset) {
-    give_bytes(p, node, (size_t)elements * nn_dtype_size(dtype), 0, offset);
+    const struct nn_room room = {.row = (size_t)elements * nn_dtype_size(dtype)};
+    give_room(p, node, &room, offset);
 }
 
 /* The same for all numbers of a value, or of its gradient. */
@@ -207,12 +198,11 @@ static bool has_output_between(const struct nn_graph *graph, int begin, int end,
 static bool take_forward(struct planner *p, int i) {
     struct nn_plan *plan = p->plan;
     const struct nn_node *node = &plan->graph->nodes[i];
-    const enum nn_dtype dtype = plan->graph->dtype;
     if (!plan->computed[i] || !node->op) return true;
     for (int j = node->first_value; j < node->first_value + node->n_values; j++)
         if (plan->value[j] == NN_NOWHERE && !take_value(p, j, plan->value)) return false;
-    return take_saved(p, node, &plan->saved[i]) &&
-           take(p, node, node->inferred.scratch, dtype, &plan->scratch[i]);
+    return take_room(p, node, &node->inferred.saved, &plan->saved[i]) &&
+           take_room(p, node, &node->inferred.scratch, &plan->scratch[i]);
 }
 
 /* What nobody reads after the k-th step. */
@@ -222,8 +212,8 @@ static void give_forward(struct planner *p, int k, const bool *kept, const int *
     const int i = graph->order[k];
     const struct nn_node *node = &graph->nodes[i];
     if (!plan->computed[i]) return;
-    give(p, node, node->inferred.scratch, graph->dtype, plan->scratch[i]);
-    if (!plan->run.tape) give_saved(p, node, plan->saved[i]);
+    give_room(p, node, &node->inferred.scratch, plan->scratch[i]);
+    if (!plan->run.tape) give_room(p, node, &node->inferred.saved, plan->saved[i]);
     for (int j = 0; j < node->n_inputs; j++) {
         int input = node->inputs[j];
         bool again = false; /* x + x is read twice and given back once */
@@ -360,13 +350,13 @@ static bool place_loss(struct planner *p, int index) {
     struct nn_loss_places *at = &plan->loss_places[index];
     const enum nn_dtype dtype = plan->graph->dtype;
     const int64_t elements = nn_shape_elements(&inferred->out);
-    if (!take(p, node, elements, dtype, &at->value) || !take_saved(p, node, &at->saved) ||
-        !take(p, node, inferred->scratch, dtype, &at->scratch) ||
+    if (!take(p, node, elements, dtype, &at->value) || !take_room(p, node, &inferred->saved, &at->saved) ||
+        !take_room(p, node, &inferred->scratch, &at->scratch) ||
         !take(p, node, elements, dtype, &at->d_value) || !take_gradient(p, node->inputs[0]))
         return false;
     give(p, node, elements, dtype, at->value);
-    give_saved(p, node, at->saved);
-    give(p, node, inferred->scratch, dtype, at->scratch);
+    give_room(p, node, &inferred->saved, at->saved);
+    give_room(p, node, &inferred->scratch, at->scratch);
     give(p, node, elements, dtype, at->d_value);
     return true;
 }
@@ -422,14 +412,14 @@ static bool take_backward(struct planner *p, int i) {
     if (!node->op || !nn_plan_needs(plan, i)) return true;
     for (int j = 0; j < node->n_inputs; j++)
         if (!take_gradient(p, node->inputs[j])) return false;
-    return take(p, node, node->inferred.scratch, plan->graph->dtype, &plan->d_scratch[i]);
+    return take_room(p, node, &node->inferred.scratch, &plan->d_scratch[i]);
 }
 
 static void give_backward(struct planner *p, int i) {
     const struct nn_plan *plan = p->plan;
     const struct nn_node *node = &plan->graph->nodes[i];
     if (!node->op || !nn_plan_needs(plan, i)) return;
-    give(p, node, node->inferred.scratch, plan->graph->dtype, plan->d_scratch[i]);
+    give_room(p, node, &node->inferred.scratch, plan->d_scratch[i]);
     for (int j = node->first_value; j < node->first_value + node->n_values; j++)
         if (!plan->wanted[j]) give_value(p, j, plan->d_value);
 }

@@ -59,7 +59,7 @@ static int infer(struct nn_infer *infer, struct nn_error *err) {
     const bool tracks = infer->attrs[TRACK].b;
     const int first = first_buffer(infer->attrs);
     infer->out = *in;
-    infer->saved_once = (size_t)channels * sizeof(struct stats);
+    infer->saved.once = (size_t)channels * sizeof(struct stats);
     infer->n_params = first + (tracks ? N_TRACKED : 0);
     infer->momentum = infer->attrs[MOMENTUM].r;
     infer->couples[NN_TRAIN] = true;

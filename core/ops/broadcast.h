@@ -5,7 +5,9 @@
  *   NN_BINARY(op, from, cost, f, back_a, back_b, texts...)
  *     y = f(a, b);  from X: da += back_a(a, b, dy), db += back_b(a, b, dy);  from NOTHING: back_a(dy), back_b(dy)
  *
- * The gradient of a repeated element is the sum over its places, in double. Its order depends on the shapes alone. */
+ * The gradient of a repeated element is the sum over its places, in double. Its order depends on the shapes alone. Of
+ * an input without rows that has few elements, the rows are summed in a fixed number of pieces, so that threads share
+ * them. */
 #ifndef NN_BROADCAST_H
 #define NN_BROADCAST_H
 
@@ -14,6 +16,10 @@
 #include "../params.h"
 #include "elementwise.h"
 #include "strided.h"
+
+enum { NN_PIECES = 16, NN_FEW = 1024 }; /* pieces of the rows; elements that are summed in pieces are fewer */
+
+static inline bool nn_is_small(const struct nn_shape *shape) { return nn_shape_elements(shape) < NN_FEW; }
 
 static inline int nn_infer_broadcast(struct nn_infer *infer, struct nn_error *err) {
     const struct nn_shape *a = &infer->in[0], *b = &infer->in[1];
@@ -26,6 +32,11 @@ static inline int nn_infer_broadcast(struct nn_infer *infer, struct nn_error *er
             return nn_fail_shape(err, a, b,
                                  "the inputs' dimensions, aligned at their ends, must be equal or 1");
         infer->out.dim[rank - i] = m > n ? m : n;
+    }
+    for (int i = 0; i < 2; i++) {
+        const size_t totals = NN_PIECES * (size_t)nn_shape_elements(&infer->in[i]) * sizeof(wide);
+        if (infer->shared && infer->shared[i] && nn_is_small(&infer->in[i]) && totals > infer->scratch.once)
+            infer->scratch.once = totals;
     }
     return NN_OK;
 }
@@ -173,40 +184,94 @@ NN_INLINE void nn_broadcast_sum(const struct nn_broadcast_task *task, const int6
     }
 }
 
+static inline struct nn_broadcast_task nn_broadcast_task_of(const struct nn_pass *pass, int input) {
+    const struct nn_loops all = nn_broadcast_loops(pass);
+    return (struct nn_broadcast_task){.pass = pass,
+                                      .input = input,
+                                      .kept = nn_loops_where(&all, input, false),
+                                      .repeated = nn_loops_where(&all, input, true),
+                                      .lines = nn_loops_step(&all, input) == 0 && nn_loops_line(&all) > 1};
+}
+
+/* The totals of elements from `i` on, as many as lie in one line and one block, and before `end`. Their number. */
+NN_INLINE int64_t nn_broadcast_totals(const struct nn_broadcast_task *task, int64_t i, int64_t end,
+                                      wide *total, bool reads, nn_binary_back_fn *back) {
+    const struct nn_loops *kept = &task->kept;
+    const int64_t line = nn_loops_line(kept), skip = i % line;
+    const struct nn_walk walk = nn_walk_to(kept, i / line);
+    int64_t base[NN_TENSORS], n = line - skip < end - i ? line - skip : end - i;
+    for (int t = 0; t < NN_TENSORS; t++) base[t] = walk.at[t] + skip * nn_loops_step(kept, t);
+    if (n > NN_BROADCAST_BLOCK) n = NN_BROADCAST_BLOCK;
+    for (int64_t j = 0; j < n; j++) total[j] = 0;
+    nn_broadcast_sum(task, base, n, total, reads, back);
+    return n;
+}
+
 /* The elements [begin, end) of the input's gradient. */
 NN_INLINE void nn_broadcast_range(const struct nn_broadcast_task *task, int64_t begin, int64_t end,
                                   bool reads, nn_binary_back_fn *back) {
-    const struct nn_loops *kept = &task->kept;
-    const int64_t line = nn_loops_line(kept);
     real *d_x = task->pass->d_x[task->input];
     const bool fresh = task->pass->fresh_x && task->pass->fresh_x[task->input];
     wide total[NN_BROADCAST_BLOCK];
     if (fresh) memset(d_x + begin, 0, (size_t)(end - begin) * sizeof *d_x);
     for (int64_t i = begin, n; i < end; i += n) {
-        const struct nn_walk walk = nn_walk_to(kept, i / line);
-        const int64_t skip = i % line;
-        int64_t base[NN_TENSORS];
-        for (int t = 0; t < NN_TENSORS; t++) base[t] = walk.at[t] + skip * nn_loops_step(kept, t);
-        n = line - skip < end - i ? line - skip : end - i;
-        if (n > NN_BROADCAST_BLOCK) n = NN_BROADCAST_BLOCK;
-        for (int64_t j = 0; j < n; j++) total[j] = 0;
-        nn_broadcast_sum(task, base, n, total, reads, back);
+        n = nn_broadcast_totals(task, i, end, total, reads, back);
         for (int64_t j = 0; j < n; j++) d_x[i + j] += (real)total[j];
     }
 }
 
-/* Cut by the elements of the gradient, so that each is one task's. */
-static inline void nn_broadcast_gradient(const struct nn_pass *pass, int input,
-                                         void (*range)(void *task, int64_t begin, int64_t end)) {
+/* The totals of the pieces [begin, end) of the rows, into the scratch. */
+NN_INLINE void nn_broadcast_pieces(const struct nn_broadcast_task *whole, int64_t begin, int64_t end,
+                                   bool reads, nn_binary_back_fn *back) {
+    const struct nn_pass *pass = whole->pass;
+    const int64_t out = nn_shape_elements(pass->out), elements = nn_shape_elements(&pass->in[whole->input]);
+    for (int64_t piece = begin; piece < end; piece++) {
+        const int64_t first = pass->rows * piece / NN_PIECES, last = pass->rows * (piece + 1) / NN_PIECES;
+        wide *totals = (wide *)pass->scratch + piece * elements;
+        const void *x[2];
+        for (int k = 0; k < 2; k++) {
+            const int64_t skipped = pass->shared[k] ? 0 : first * nn_shape_elements(&pass->in[k]);
+            x[k] = reads ? (const real *)pass->x[k] + skipped : NULL;
+        }
+        struct nn_pass part = *pass;
+        part.rows = last - first;
+        part.x = x;
+        part.d_y = (const real *)pass->d_y + first * out;
+        const struct nn_broadcast_task task = nn_broadcast_task_of(&part, whole->input);
+        for (int64_t i = 0; i < elements;)
+            i += nn_broadcast_totals(&task, i, elements, totals + i, reads, back);
+    }
+}
+
+static inline void nn_broadcast_reduce(const struct nn_pass *pass, int input) {
+    const int64_t elements = nn_shape_elements(&pass->in[input]);
+    const bool fresh = pass->fresh_x && pass->fresh_x[input];
+    real *d_x = pass->d_x[input];
+    for (int64_t i = 0; i < elements; i++) {
+        wide sum = 0;
+        for (int piece = 0; piece < NN_PIECES; piece++)
+            sum += ((const wide *)pass->scratch)[piece * elements + i];
+        d_x[i] = fresh ? (real)sum : d_x[i] + (real)sum;
+    }
+}
+
+typedef void nn_broadcast_fn(void *task, int64_t begin, int64_t end);
+
+/* Cut by the elements of the gradient, so that each is one task's; or by rows. */
+static inline void nn_broadcast_gradient(const struct nn_pass *pass, int input, nn_broadcast_fn *range,
+                                         nn_broadcast_fn *pieces) {
     enum { LEAST = 64 }; /* elements in one task: some cache lines */
     if (!pass->d_x[input]) return;
-    const struct nn_loops all = nn_broadcast_loops(pass);
-    struct nn_broadcast_task task = {.pass = pass, .input = input};
-    task.kept = nn_loops_where(&all, input, false);
-    task.repeated = nn_loops_where(&all, input, true);
-    task.lines = nn_loops_step(&all, input) == 0 && nn_loops_line(&all) > 1;
-    const int64_t chunk = NN_CHUNK / nn_loops_elements(&task.repeated);
-    nn_parallel_ranges(pass->par, nn_loops_elements(&task.kept), chunk > LEAST ? chunk : LEAST, range, &task);
+    struct nn_broadcast_task task = nn_broadcast_task_of(pass, input);
+    const int64_t each = nn_loops_elements(&task.repeated), n = nn_loops_elements(&task.kept);
+    const int64_t chunk = NN_CHUNK / each;
+    if (pass->shared && pass->shared[input] && nn_is_small(&pass->in[input]) && pass->rows >= NN_PIECES) {
+        const int64_t at_once = NN_PIECES * NN_CHUNK / (each * n);
+        nn_parallel_ranges(pass->par, NN_PIECES, at_once > 1 ? at_once : 1, pieces, &task);
+        nn_broadcast_reduce(pass, input);
+    } else {
+        nn_parallel_ranges(pass->par, n, chunk > LEAST ? chunk : LEAST, range, &task);
+    }
 }
 
 #define NN_BACK_X(back)       back(a, b, d_y)
@@ -223,6 +288,12 @@ static inline void nn_broadcast_gradient(const struct nn_pass *pass, int input,
     static void range_b(void *task, int64_t begin, int64_t end) {                                            \
         nn_broadcast_range(task, begin, end, NN_HAS_##from, every_b);                                        \
     }                                                                                                        \
+    static void pieces_a(void *task, int64_t begin, int64_t end) {                                           \
+        nn_broadcast_pieces(task, begin, end, NN_HAS_##from, every_a);                                       \
+    }                                                                                                        \
+    static void pieces_b(void *task, int64_t begin, int64_t end) {                                           \
+        nn_broadcast_pieces(task, begin, end, NN_HAS_##from, every_b);                                       \
+    }                                                                                                        \
     static void forward(const struct nn_pass *pass, int64_t begin, int64_t end) {                            \
         if (nn_broadcasts(pass))                                                                             \
             nn_broadcast_forward(pass, begin, end, f);                                                       \
@@ -234,8 +305,8 @@ static inline void nn_broadcast_gradient(const struct nn_pass *pass, int input,
             same_backward(pass, begin, end);                                                                 \
             return;                                                                                          \
         }                                                                                                    \
-        nn_broadcast_gradient(pass, 0, range_a);                                                             \
-        nn_broadcast_gradient(pass, 1, range_b);                                                             \
+        nn_broadcast_gradient(pass, 0, range_a, pieces_a);                                                   \
+        nn_broadcast_gradient(pass, 1, range_b, pieces_b);                                                   \
     }
 
 #define NN_BINARY(op, from, cost, f, back_a, back_b, ...)                                                    \

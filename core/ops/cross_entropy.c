@@ -24,7 +24,7 @@ static int infer(struct nn_infer *infer, struct nn_error *err) {
     if (nn_classes_infer(infer, err)) return (int)err->code;
     infer->n_forms = 2;
     infer->form[1] = (struct nn_target_form){.ids = false, .shape = infer->in[0]};
-    infer->saved = (size_t)nn_shape_elements(&infer->in[0]) * sizeof(real); /* p */
+    infer->saved.row = (size_t)nn_shape_elements(&infer->in[0]) * sizeof(real); /* p */
     return NN_OK;
 }
 

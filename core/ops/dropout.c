@@ -17,7 +17,7 @@ typedef uint8_t mask; /* 1: the element stays */
 static int infer(struct nn_infer *infer, struct nn_error *err) {
     (void)err;
     infer->out = infer->in[0];
-    infer->saved = (size_t)nn_shape_elements(&infer->out) * sizeof(mask); /* one for each element */
+    infer->saved.row = (size_t)nn_shape_elements(&infer->out) * sizeof(mask); /* one for each element */
     return NN_OK;
 }
 

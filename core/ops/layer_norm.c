@@ -55,7 +55,7 @@ static int infer(struct nn_infer *infer, struct nn_error *err) {
             return nn_fail_member(err, NN_E_SHAPE, "normalized_shape",
                                   "\"normalized_shape\" must be the last dimensions of the input's sample");
     infer->out = *in;
-    infer->saved = (size_t)(nn_shape_elements(in) / nn_shape_elements(&last)) * sizeof(struct stats);
+    infer->saved.row = (size_t)(nn_shape_elements(in) / nn_shape_elements(&last)) * sizeof(struct stats);
     infer->n_params = has_weight(infer->attrs) + has_bias(infer->attrs);
     infer->param[WEIGHT].suffix = "weight";
     infer->param[WEIGHT].shape = last;

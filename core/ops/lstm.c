@@ -63,8 +63,8 @@ static int infer(struct nn_infer *infer, struct nn_error *err) {
     add_parameter(infer, W_HH, "weight_hh_l0", (struct nn_shape){2, {gates, h}});
     add_parameter(infer, B_IH, "bias_ih_l0", (struct nn_shape){1, {gates}});
     add_parameter(infer, B_HH, "bias_hh_l0", (struct nn_shape){1, {gates}});
-    infer->saved = (size_t)(x->dim[0] * (gates + h)) * sizeof(real); /* z and c */
-    infer->scratch = x->dim[0] * gates + 2 * h;                      /* dz, dh and dc */
+    infer->saved.row = (size_t)(x->dim[0] * (gates + h)) * sizeof(real);     /* z and c */
+    infer->scratch.row = (size_t)(x->dim[0] * gates + 2 * h) * sizeof(real); /* dz, dh and dc */
     return NN_OK;
 }
 
