@@ -8,8 +8,10 @@
 /* The error for a number that is not finite, or greater than the optimizer takes. */
 static int refuse(struct api_request *request, int param, bool finite, const char *what) {
     const struct api_model *model = request->model;
-    if (nn_graph_param(model->graph, param)->kind == NN_BUFFER) what = "the statistics of";
     const char *name = nn_graph_param(model->graph, param)->name;
+    if (nn_graph_param(model->graph, param)->kind == NN_BUFFER)
+        return nn_fail(&request->err, NN_E_NOT_FINITE,
+                       "the statistics of \"%s\" are not finite; the model is unchanged", name);
     if (!finite)
         return nn_fail(&request->err, NN_E_NOT_FINITE, "%s \"%s\" is not finite; the model is unchanged",
                        what, name);

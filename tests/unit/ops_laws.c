@@ -172,17 +172,19 @@ static void check_halves(struct subject *s, struct pass *whole) {
     test_close(&loss, &whole->loss[0], 1, 1e-13, 1e-3, "%s: loss", s->def->name);
     for (int i = 0; i < nn_graph_param_count(whole->graph); i++) {
         int64_t n = test_param_elements(whole, i);
+        if (!whole->d_w[i]) continue;
         for (int64_t k = 0; k < n; k++) half[0].d_w[i][k] += half[1].d_w[i][k];
         test_close(half[0].d_w[i], whole->d_w[i], n, 1e-13, 1e-3, "%s: parameter %d", s->def->name, i);
     }
 }
 
+/* In train mode, or in eval mode where only that leaves rows alone. */
 static void halves_add_up(struct subject *s) {
-    if (s->def->flags & NN_COUPLES_ROWS) return;
     for (int e = 0; e < s->def->n_examples; e++) {
         struct pass whole = test_given(s, e, "ordinary", NN_F64);
         whole.options.first_row = 7;
-        check_halves(s, &whole);
+        if (nn_graph_couples_rows(whole.graph, NN_TRAIN)) whole.options.mode = NN_EVAL;
+        if (!nn_graph_couples_rows(whole.graph, whole.options.mode)) check_halves(s, &whole);
         nn_graph_unref(whole.graph);
     }
 }
@@ -208,7 +210,7 @@ static void check_nan(struct subject *s, struct pass given, int input) {
     int64_t out = test_value_elements(&p, op) / p.options.rows, bad = 0;
     for (int64_t i = 0; i < out; i++) bad += !isfinite(p.y[op][i]);
     if (!bad) fail_msg("%s hides a NaN", s->def->name);
-    if (!(s->def->flags & NN_COUPLES_ROWS))
+    if (!nn_graph_couples_rows(p.graph, p.options.mode))
         test_same(p.y[op] + out, given.y[op] + out, out * (p.options.rows - 1), "%s: rows without a NaN",
                   s->def->name);
 }
@@ -218,8 +220,22 @@ static void nan_is_not_hidden(struct subject *s) {
         struct pass p = test_given(s, e, "ordinary", NN_F32);
         for (int i = 0; i < s->def->examples[e].n_inputs; i++)
             if (nn_graph_value(p.graph, i).dtype != NN_I64) check_nan(s, p, i);
+        p.options.mode = NN_EVAL;
+        for (int i = 0; i < s->def->examples[e].n_inputs && s->def->flags & NN_COUPLES_ROWS; i++)
+            check_nan(s, p, i);
         nn_graph_unref(p.graph);
     }
+}
+
+/* The catalogue tells of an operator whose rows depend on each other in some mode. */
+static void coupled_rows_are_told(struct subject *s) {
+    bool any = false;
+    for (int e = 0; e < s->def->n_examples; e++) {
+        struct pass p = test_given(s, e, "ordinary", NN_F32);
+        any |= nn_graph_couples_rows(p.graph, NN_TRAIN) || nn_graph_couples_rows(p.graph, NN_EVAL);
+        nn_graph_unref(p.graph);
+    }
+    assert_int_equal(any, (s->def->flags & NN_COUPLES_ROWS) != 0);
 }
 
 /* --- who computes makes no difference ------------------------------------------------------------------ */
@@ -387,6 +403,7 @@ int main(void) {
         {"unwanted gradients change nothing", unwanted_gradients},
         {"halves add up", halves_add_up},
         {"a NaN is not hidden", nan_is_not_hidden},
+        {"coupled rows are told", coupled_rows_are_told},
         {"threads make no difference", threads_make_no_difference},
         {"instructions make no difference", instructions_make_no_difference},
         {"its work grows with its numbers", work_grows_with_the_numbers},
