@@ -24,8 +24,11 @@ static void pause(bool inside) {
     if (armed_now) atomic_store(&armed, !inside);
 }
 
-/* Each allocation at first, and then one in ever more; with GRADD_TEST_CRASHES, each. */
-static long after(long n) { return n + 1 + (getenv("GRADD_TEST_CRASHES") ? 0 : n / 24); }
+/* Each allocation at first, and then one in ever more; with GRADD_TEST_CRASHES=all, each. */
+static long after(long n) {
+    static const long at_first[] = {[TEST_CRASHES_FEW] = 12, [TEST_CRASHES_SOME] = 24};
+    return n + 1 + (test_crashes() == TEST_CRASHES_ALL ? 0 : n / at_first[test_crashes()]);
+}
 
 /* --- a start ------------------------------------------------------------------------------------------ */
 
