@@ -1,6 +1,5 @@
 /* admit.c - what a request's head decides: token, route, encodings, length, memory. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 

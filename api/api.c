@@ -8,7 +8,6 @@
 #include "change/commit.h"
 #include "change/effect.h"
 #include "change/turns.h"
-#include "cost.h"
 #include "model/context.h"
 #include "model/model.h"
 #include "model/registry.h"

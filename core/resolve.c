@@ -1,6 +1,5 @@
 /* resolve.c - what sealing finds out about the nodes: names become values, nodes are sorted, values without rows are
  * told apart, shapes are inferred. */
-#include <assert.h>
 #include <string.h>
 
 #include "expand.h"

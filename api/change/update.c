@@ -2,7 +2,6 @@
 #include "update.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "../model/bind.h"

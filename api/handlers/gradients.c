@@ -1,5 +1,4 @@
 /* gradients.c - /models/{m}/gradients: push gradients that were computed elsewhere; the accumulation buffer. */
-#include <math.h>
 #include <string.h>
 
 #include "../change/commit.h"

@@ -1,5 +1,4 @@
 /* parameters.c - /models/{m}/parameters: pull, set, blend. */
-#include <math.h>
 #include <string.h>
 
 #include "../change/condition.h"

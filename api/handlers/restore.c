@@ -1,5 +1,4 @@
 /* restore.c - POST /models/{m}/restore: replaces a model by a snapshot of it, with its optimizer and its buffer. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "../change/commit.h"

@@ -1,7 +1,4 @@
 /* step.c - POST /step: the accumulated gradient, applied by the model's optimizer. */
-#include <math.h>
-
-#include "../change/condition.h"
 #include "../change/turns.h"
 #include "../change/update.h"
 #include "../model/model.h"

@@ -2,7 +2,6 @@
 #include "spec.h"
 
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "../request/service.h"

@@ -74,15 +74,16 @@ static int read_text(struct api_request *request, int row, const json_t *value) 
 static int read_choices(struct api_request *request, int row, const json_t *value) {
     const struct api_member *member = &api_members[row];
     unsigned *bits = field_of(request, row);
+    bool known = json_is_array(value);
     for (size_t i = 0; i < json_array_size(value); i++) {
         const char *text = json_string_value(json_array_get(value, i)), *words = member->words;
         unsigned bit = 1;
         for (; text && *words; bit <<= 1, words += strcspn(words, " "), words += *words == ' ')
             if (strcspn(words, " ") == strlen(text) && strncmp(words, text, strlen(text)) == 0) break;
-        if (!text || !*words) value = NULL;
+        known &= text && *words;
         *bits |= bit;
     }
-    if (json_is_array(value)) return NN_OK;
+    if (known) return NN_OK;
     nn_fail(&request->err, NN_E_VALUE, "\"%s\" must be a list of: %s", member->name, member->words);
     return api_point(request, member->name, NULL);
 }

@@ -6,7 +6,6 @@
 #include <float.h>
 #include <math.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "convert.h"

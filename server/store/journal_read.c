@@ -4,7 +4,6 @@
  * searched for frames which say that the missing record had been durable; and the files are compared with what is known
  * of them: that they were begun, and how large they were made. If nothing contradicts it, the end is torn: a crash came
  * before the sync, and nobody was told that the record was durable. */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

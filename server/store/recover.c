@@ -5,7 +5,6 @@
  * reaches back to it; of the two newest checkpoints it does. If something is lost all the same, the start is refused,
  * unless options.accept_loss. Then a checkpoint follows at once, so that the next start does not see the damage. */
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
