@@ -266,7 +266,7 @@ static inline void nn_broadcast_gradient(const struct nn_pass *pass, int input, 
     const int64_t each = nn_loops_elements(&task.repeated), n = nn_loops_elements(&task.kept);
     const int64_t chunk = NN_CHUNK / each;
     if (pass->shared && pass->shared[input] && nn_is_small(&pass->in[input]) && pass->rows >= NN_PIECES) {
-        const int64_t at_once = NN_PIECES * NN_CHUNK / (each * n);
+        const int64_t at_once = (int64_t)NN_PIECES * NN_CHUNK / (each * n);
         nn_parallel_ranges(pass->par, NN_PIECES, at_once > 1 ? at_once : 1, pieces, &task);
         nn_broadcast_reduce(pass, input);
     } else {

@@ -64,14 +64,14 @@ static void add_inputs(struct fuzz_bytes *bytes, const struct fuzz_model *model,
 }
 
 static void add_layers(struct fuzz_bytes *bytes, const struct fuzz_model *model, struct api_text *text) {
-    static const char *const between[] = {
-        "",
-        "{\"op\":\"relu\"},",
-        "{\"op\":\"dropout\",\"p\":0.5},",
-        "{\"op\":\"linear\",\"out_features\":3,\"trainable\":false},",
-        "{\"op\":\"batch_norm\",\"name\":\"bn\"},",
-        "{\"op\":\"linear\",\"out_features\":2},{\"op\":\"linear\",\"name\":\"t\","
-        "\"out_features\":2,\"tied\":{\"weight\":\"h.weight\"}},"};
+    static const char tied[] = "{\"op\":\"linear\",\"out_features\":2},{\"op\":\"linear\",\"name\":\"t\","
+                               "\"out_features\":2,\"tied\":{\"weight\":\"h.weight\"}},";
+    static const char *const between[] = {"",
+                                          "{\"op\":\"relu\"},",
+                                          "{\"op\":\"dropout\",\"p\":0.5},",
+                                          "{\"op\":\"linear\",\"out_features\":3,\"trainable\":false},",
+                                          "{\"op\":\"batch_norm\",\"name\":\"bn\"},",
+                                          tied};
     api_text_puts(text, ",\"layers\":[{");
     if (model->own_loss) {
         api_text_puts(text, "\"op\":\"relu\",\"inputs\":[\"x0\"]");
