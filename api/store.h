@@ -145,8 +145,9 @@ int api_recover_end(struct api *api, bool clean, struct nn_error *err);
 char *api_record_describe(const void *bytes, size_t size);
 
 /* Names everything besides a request that the bits of its result depend on: BLAS and its kernel, the CPU's variant of
- * the loops, the compiler, and a hash of the sources and flags of core/ and api/. One line; the caller adds the C
- * library. A journal that was written under another fingerprint is replayed only if the operator asks for it. */
+ * the loops and of libm, the compiler, and a hash of the sources and flags of core/ and api/. One line; the caller adds
+ * the C library's version. A journal that was written under another fingerprint is replayed only if the operator asks
+ * for it. */
 void api_fingerprint(char *text, size_t size);
 
 #endif

@@ -450,6 +450,9 @@ void nn_blas_init(void);
 const char *nn_blas_name(void);
 /* The instructions that core's own loops use here: "avx2", or "base"; a static string. */
 const char *nn_loops_name(void);
+/* A hash of what the C library's functions answer here. It chooses their code by CPU too: code that multiplies and adds
+ * with one rounding has other last bits. */
+uint64_t nn_libm_bits(void);
 /* Products of many shapes against a naive one, float and double. NN_E_INTERNAL with the shape. */
 int nn_blas_check(struct nn_error *err);
 /* The nn_run_options.tile at which a row's bits depend on that row alone, in a graph without NN_COUPLES_ROWS:
